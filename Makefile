@@ -1,0 +1,56 @@
+# Everything here works on a bare machine with Python 3.11 or newer and make; uv is used where it is installed.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check fmt clean lock bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := $(shell command -v uv 2>/dev/null)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(READY)  ## start an embedded service, send real jobs through it, show what happened
+	@$(BIN)/ai-service demo
+
+run: $(READY)  ## start an embedded service and leave it running
+	@$(BIN)/ai-service up
+
+test: check  ## check, then every test; PostgreSQL and RabbitMQ are found, installed or started by the tests
+	@$(BIN)/pytest
+
+check: $(READY)  ## formatting, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+fmt: $(READY)  ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## measure against bare Dramatiq on the same machine
+	@$(BIN)/python -m benchmarks.worker
+
+lock: pyproject.toml  ## lock dependencies anew (needs uv)
+	uv lock
+	uv export --quiet --no-emit-project --format requirements-txt --output-file requirements.lock
+
+clean:  ## remove what make and the embedded service left here
+	rm -rf $(VENV) .ai-service .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml uv.lock requirements.lock
+	@if [ -z "$(UV)" ] && [ -z "$(PYTHON)" ]; then \
+		echo "Python 3.11 or newer is needed: install it, or name one with 'make PYTHON=/path/to/python3 ...'" >&2; exit 1; fi
+ifneq ($(UV),)
+	@echo "Setting up $(VENV) with uv ..."
+	@uv sync --locked --quiet
+else
+	@echo "Setting up $(VENV) with pip (about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+endif
+	@touch $(READY)

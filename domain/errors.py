@@ -1,0 +1,111 @@
+"""Every error of the service, and the codes that a failed job carries.
+
+::
+
+    ServiceError
+    ├── BadInput              the request is well formed but wrong somewhere (422)
+    ├── InputTooLarge         the input is over its limit (413)
+    ├── JobNotFound           no such job, or another owner's (404)
+    ├── InvalidTransition     the job's state does not allow it (409)
+    ├── LeaseLost             the run no longer holds its job (409)
+    ├── StorageUnavailable    PostgreSQL cannot be reached (503)
+    ├── StartupError          the process cannot start: one line for its operator
+    └── RunFailed             a run did not succeed: carries the error code that the retry table reads
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class ErrorCode(StrEnum):
+    """Why a run failed. The set is part of the public contract: consumers branch on it."""
+
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    PROVIDER_ERROR = "provider_error"
+    DEPENDENCY_ERROR = "dependency_error"
+    TIMEOUT = "timeout"
+    STORAGE_ERROR = "storage_error"
+    STALE_WORKER = "stale_worker"
+    BAD_RESPONSE = "bad_response"
+    TRANSCRIPT_HALLUCINATION = "transcript_hallucination"
+    TRANSCRIPT_INCOMPLETE = "transcript_incomplete"
+    INTERNAL_ERROR = "internal_error"
+    UNKNOWN = "unknown"
+    BAD_AUDIO = "bad_audio"
+    BAD_INPUT = "bad_input"
+    CONTEXT_LENGTH = "context_length"
+    UNSUPPORTED_TASK = "unsupported_task"
+    CANCELLED = "cancelled"
+    RATE_LIMITED = "rate_limited"
+    AUTH_ERROR = "auth_error"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+
+
+class Failure(Struct, frozen=True):
+    """What went wrong in a run, ready to be stored. The message is for people and never holds a payload or a secret."""
+
+    code: ErrorCode
+    message: str = ""
+    retry_after: timedelta | None = None
+    """What the provider asked for; it can lengthen a delay, never shorten it."""
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong with a request: where (a JSON pointer, RFC 6901) and what to do about it."""
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """Something went wrong in AI Service."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__class__.__doc__)
+
+
+class BadInput(ServiceError):
+    """The request is not valid."""
+
+    def __init__(self, problems: Sequence[Problem], code: ErrorCode = ErrorCode.BAD_INPUT) -> None:
+        self.problems = tuple(problems)
+        self.code = code
+        super().__init__("; ".join(f"{problem.pointer or '/'}: {problem.detail}" for problem in self.problems))
+
+
+class InputTooLarge(ServiceError):
+    """The input is larger than the service accepts."""
+
+
+class JobNotFound(ServiceError):
+    """There is no such job."""
+
+
+class InvalidTransition(ServiceError):
+    """The job's state does not allow this."""
+
+
+class LeaseLost(ServiceError):
+    """The run no longer holds its job: it was cancelled, retried or rescued, or has ended already."""
+
+
+class StorageUnavailable(ServiceError):
+    """PostgreSQL cannot be reached."""
+
+
+class StartupError(ServiceError):
+    """The process cannot start."""
+
+
+class RunFailed(ServiceError):
+    """A run did not succeed."""
+
+    def __init__(self, code: ErrorCode, message: str = "", *, retry_after: timedelta | None = None) -> None:
+        self.failure = Failure(code, message, retry_after)
+        super().__init__(f"{code}: {message}" if message else code)
