@@ -15,11 +15,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError
 
 
 class ErrorCode(StrEnum):
@@ -61,6 +62,17 @@ class Problem(Struct, frozen=True):
 
     pointer: str
     detail: str
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Problem:
+        """What msgspec found: its ``Expected `int` - at `$.messages[0].role` `` as a pointer and a detail."""
+        detail, _, path = str(error).partition(" - at `")
+        steps = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path.removesuffix("`"))
+        return cls("".join(f"/{name or index}" for name, index in steps), detail)
+
+    def below(self, pointer: str) -> Problem:
+        """The same problem, seen from a document that holds this one at `pointer`."""
+        return Problem(pointer + self.pointer, self.detail)
 
 
 class ServiceError(Exception):

@@ -1,0 +1,97 @@
+"""What a chat job asks for: explicit `messages`, or compact `system` and `user` (`messages` wins where both are given).
+
+Other fields of the input belong to the caller and are not read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from domain.errors import BadInput, Problem
+from domain.results import Usage
+
+T = TypeVar("T")
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn. Content is text, or the parts of a multimodal message, which are passed on as they are."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked of a chat model. Encoded as it is, it is the body of an OpenAI-compatible request."""
+
+    messages: list[Message]
+    max_tokens: int | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    response_format: dict[str, Any] | UnsetType = UNSET
+    stop: str | list[str] | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the answer must be JSON."""
+        return self.response_format is not UNSET and self.response_format.get("type") in {"json_object", "json_schema"}
+
+
+class ChatAnswer(Struct, frozen=True, kw_only=True):
+    """What a chat model answered."""
+
+    content: str
+    model: str
+    usage: Usage | UnsetType = UNSET
+
+
+class _ChatInput(Struct):
+    messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType | None = UNSET
+    system: str | UnsetType | None = UNSET
+    user: str | UnsetType | None = UNSET
+    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType | None = UNSET
+    top_p: Fraction | UnsetType | None = UNSET
+    response_format: dict[str, Any] | UnsetType | None = UNSET
+    stop: str | list[str] | UnsetType | None = UNSET
+    seed: int | UnsetType | None = UNSET
+
+
+_decoder = msgspec.json.Decoder(_ChatInput)
+
+
+def parse_chat_input(data: bytes | msgspec.Raw) -> ChatRequest:
+    """The request that a chat job's input stands for.
+
+    Raises:
+        BadInput: with the JSON pointer of what is wrong, from the input's root.
+    """
+    try:
+        given = _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise BadInput([Problem.of(error)]) from None
+    return ChatRequest(
+        messages=given.messages or _compact(given),
+        max_tokens=_set(given.max_tokens),
+        temperature=_set(given.temperature),
+        top_p=_set(given.top_p),
+        response_format=_set(given.response_format),
+        stop=_set(given.stop),
+        seed=_set(given.seed),
+    )
+
+
+def _compact(given: _ChatInput) -> list[Message]:
+    if not given.user:
+        raise BadInput([Problem("", "give `messages`, or `user` with an optional `system`")])
+    system = [Message("system", given.system)] if given.system else []
+    return [*system, Message("user", given.user)]
+
+
+def _set(value: T | UnsetType | None) -> T | UnsetType:
+    return UNSET if value is None else value

@@ -1,0 +1,282 @@
+"""A job, the runs it is given, and every move between its states.
+
+A transition is a pure function: it returns a new job or raises. PostgreSQL makes the same moves in guarded UPDATEs, and a
+property test holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import NewType
+from uuid import UUID
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from domain.errors import ErrorCode, Failure, InvalidTransition, LeaseLost
+
+JobId = NewType("JobId", UUID)
+LeaseToken = NewType("LeaseToken", UUID)
+
+IMMEDIATELY = timedelta(0)
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class Priority(IntEnum):
+    """Lower is more urgent. The numbers leave room between the levels, and are what PostgreSQL stores."""
+
+    HIGH = 1
+    NORMAL = 3
+    LOW = 5
+
+
+class RunOutcome(StrEnum):
+    """How a run ended, as its history tells it."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """It failed and was counted as an attempt; the job may be retried."""
+    GIVEN_BACK = "given_back"
+    """The provider would not serve it now: not counted as an attempt, but counted against the give-back limit."""
+    RELEASED = "released"
+    """It was handed back unharmed; nothing is counted."""
+    CRASHED = "crashed"
+    """Its built-in worker died."""
+    CANCELLED = "cancelled"
+    RETRIED = "retried"
+    """A manual retry took the job away from it."""
+
+
+class Lease(Struct, frozen=True):
+    """The exclusive, expiring right of one run to its job. The token is the fence: a stale one changes nothing."""
+
+    job_id: JobId
+    token: LeaseToken
+
+
+class Settlement(Struct, frozen=True):
+    """What a run that ended does to its job. Worked out by the run's holder, applied only while its lease is current."""
+
+    lease: Lease
+    outcome: RunOutcome
+    status: JobStatus
+    result: bytes | None = None
+    failure: Failure | None = None
+    delay: timedelta = IMMEDIATELY
+    """How long the job then waits before it may start again (while pending)."""
+
+
+class NewJob(Struct, frozen=True):
+    """A job as it was submitted, before PostgreSQL gave it a place and a time."""
+
+    id: JobId
+    owner_service: str
+    task_type: str
+    model_profile: str
+    input: Raw
+    queue: str | None = None
+    owner_ref: str = ""
+    priority: Priority = Priority.NORMAL
+    max_attempts: int = 3
+    run_at: datetime | None = None
+
+
+class LeasedJob(Struct, frozen=True):
+    """A job as the worker that runs it holds it: what the run needs, and the counts that decide what a failure means."""
+
+    lease: Lease
+    task_type: str
+    model_profile: str
+    owner_service: str
+    queue: str | None
+    priority: Priority
+    attempts: int
+    max_attempts: int
+    give_backs: int
+    input: Raw
+
+    @property
+    def id(self) -> JobId:
+        return self.lease.job_id
+
+    def complete(self, result: bytes) -> Settlement:
+        return Settlement(self.lease, RunOutcome.COMPLETED, JobStatus.COMPLETED, result=result)
+
+    def release(self) -> Settlement:
+        return Settlement(self.lease, RunOutcome.RELEASED, JobStatus.PENDING)
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One unit of AI work, in full."""
+
+    id: JobId
+    seq: int
+    """Its place among its equals; kept by retries and give-backs."""
+    owner_service: str
+    owner_ref: str
+    task_type: str
+    model_profile: str
+    queue: str | None
+    priority: Priority
+    status: JobStatus
+    input: Raw | None
+    """None where it was not asked for (lists)."""
+    result: Raw | None = None
+    failure: Failure | None = None
+    """The last failure: why it failed or was cancelled, or what its last run met while it is pending."""
+    attempts: int = 0
+    max_attempts: int
+    crashes: int = 0
+    give_backs: int = 0
+    run_at: datetime
+    due: bool
+    """Whether `run_at` had passed when last looked at: jobs that are not due lie outside the ready index."""
+    lease: Lease | None = None
+    lease_expires_at: datetime | None = None
+    worker_id: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    updated_at: datetime
+
+    def claim(self, token: LeaseToken, worker_id: str, expires_at: datetime, now: datetime) -> Job:
+        """Start a run. Only a pending job that is due can be claimed."""
+        if self.status is not JobStatus.PENDING or not self.due:
+            raise InvalidTransition(f"A job that is {self.status} cannot be claimed.")
+        return replace(
+            self,
+            status=JobStatus.RUNNING,
+            lease=Lease(self.id, token),
+            lease_expires_at=expires_at,
+            worker_id=worker_id,
+            started_at=now,
+            updated_at=now,
+        )
+
+    def leased(self) -> LeasedJob:
+        """The running job as its worker holds it.
+
+        Raises:
+            InvalidTransition: it is not running.
+        """
+        if self.lease is None or self.input is None:
+            raise InvalidTransition("Only a running job has a lease.")
+        return LeasedJob(
+            lease=self.lease,
+            task_type=self.task_type,
+            model_profile=self.model_profile,
+            owner_service=self.owner_service,
+            queue=self.queue,
+            priority=self.priority,
+            attempts=self.attempts,
+            max_attempts=self.max_attempts,
+            give_backs=self.give_backs,
+            input=self.input,
+        )
+
+    def renew(self, lease: Lease, expires_at: datetime) -> Job:
+        self._must_hold(lease)
+        return replace(self, lease_expires_at=expires_at)
+
+    def settle(self, settlement: Settlement, now: datetime) -> Job:
+        """End the current run as its holder says.
+
+        Raises:
+            LeaseLost: the run no longer holds the job; nothing changes.
+        """
+        self._must_hold(settlement.lease)
+        job = self._without_lease(settlement.status, now)
+        counted = settlement.outcome in {RunOutcome.COMPLETED, RunOutcome.FAILED}
+        given_back = settlement.outcome is RunOutcome.GIVEN_BACK
+        return replace(
+            job,
+            attempts=job.attempts + counted,
+            give_backs=job.give_backs + given_back,
+            result=None if settlement.result is None else Raw(settlement.result),
+            failure=None if settlement.status is JobStatus.COMPLETED else settlement.failure or job.failure,
+            run_at=now + settlement.delay if settlement.delay else job.run_at,
+            due=settlement.delay == IMMEDIATELY,
+        )
+
+    def rescue(self, max_crashes: int, now: datetime) -> Job:
+        """Take the job from a built-in worker that is gone: back at once, uncounted, or failed after too many crashes."""
+        if self.status is not JobStatus.RUNNING:
+            raise InvalidTransition(f"A job that is {self.status} has no worker to be rescued from.")
+        crashes = self.crashes + 1
+        hopeless = crashes >= max_crashes
+        job = self._without_lease(JobStatus.FAILED if hopeless else JobStatus.PENDING, now)
+        return replace(job, crashes=crashes, failure=crash(crashes, hopeless=hopeless))
+
+    def cancel(self, now: datetime) -> Job:
+        """Stop the job for good. Cancelling it again changes nothing."""
+        match self.status:
+            case JobStatus.CANCELLED:
+                return self
+            case JobStatus.COMPLETED | JobStatus.FAILED:
+                raise InvalidTransition(f"The job is {self.status}: only a pending or running job can be cancelled.")
+            case JobStatus.PENDING | JobStatus.RUNNING:
+                return replace(self._without_lease(JobStatus.CANCELLED, now), failure=CANCELLED_BY_CALLER)
+
+    def retry(self, now: datetime) -> Job:
+        """Start afresh by hand: counts, result and error are reset, the history of runs is kept."""
+        if self.status in {JobStatus.PENDING, JobStatus.COMPLETED}:
+            raise InvalidTransition(
+                f"The job is {self.status}: only a failed, cancelled or running job can be retried."
+            )
+        return replace(
+            self._without_lease(JobStatus.PENDING, now),
+            attempts=0,
+            crashes=0,
+            give_backs=0,
+            result=None,
+            failure=None,
+            run_at=now,
+            due=True,
+        )
+
+    def promote(self, now: datetime) -> Job:
+        """Move a pending job whose time has come among those that may be claimed."""
+        ready = self.status is JobStatus.PENDING and self.run_at <= now
+        return replace(self, due=True) if ready and not self.due else self
+
+    def _without_lease(self, status: JobStatus, now: datetime) -> Job:
+        return replace(
+            self,
+            status=status,
+            lease=None,
+            lease_expires_at=None,
+            worker_id=None,
+            finished_at=now if status.final else None,
+            updated_at=now,
+        )
+
+    def _must_hold(self, lease: Lease) -> None:
+        if self.lease != lease:
+            raise LeaseLost
+
+
+CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
+
+
+def crash(crashes: int, *, hopeless: bool) -> Failure:
+    """What a job says of a worker that died while running it."""
+    if hopeless:
+        return Failure(
+            ErrorCode.STALE_WORKER, f"Its worker died {crashes} times while running it; it is not tried again."
+        )
+    return Failure(ErrorCode.STALE_WORKER, "Its worker died while running it; it went back to its place.")

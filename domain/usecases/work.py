@@ -1,0 +1,65 @@
+"""What a worker does with jobs: take them, keep them, end them. Actors and external workers are one kind of thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from domain.errors import ErrorCode, Failure
+from domain.job import Lease, LeasedJob, Settlement
+from domain.ports import Claim, Exchange, JobStore, WorkerBeat
+from domain.retry import RetryPolicy, settle_failure
+
+
+class Ended(Struct, frozen=True):
+    """A run that ended, and what it asks to be done with its job."""
+
+    job: LeasedJob
+    settlement: Settlement
+
+
+@dataclass(frozen=True)
+class Work:
+    jobs: JobStore
+    policy: RetryPolicy
+    random: Callable[[], float]
+    lease: timedelta
+    """How long a built-in worker's lease lasts without renewal."""
+
+    def completed(self, job: LeasedJob, result: bytes) -> Ended:
+        return Ended(job, job.complete(result))
+
+    def failed(self, job: LeasedJob, failure: Failure) -> Ended:
+        """By the retry table: to be tried again, given back, or failed for good."""
+        return Ended(job, settle_failure(job, failure, self.policy, jitter=self.random()))
+
+    def released(self, job: LeasedJob) -> Ended:
+        """Back in its old place, nothing counted."""
+        return Ended(job, job.release())
+
+    async def exchange(self, ended: Sequence[Ended], claim: Claim | None) -> Exchange:
+        """Store what ended and take what is next, in one commit.
+
+        A result that the storage refuses fails its own run as `internal_error`; its neighbours do not notice.
+        """
+        outcome = await self.jobs.exchange([run.settlement for run in ended], claim)
+        if not outcome.refused:
+            return outcome
+        failures = [
+            self.failed(run.job, Failure(ErrorCode.INTERNAL_ERROR, f"The result cannot be stored: {reason}")).settlement
+            for run in ended
+            if (reason := outcome.refused.get(run.job.lease)) is not None
+        ]
+        second = await self.jobs.exchange(failures, None)
+        return replace(outcome, lost=outcome.lost | second.lost, refused=second.refused)
+
+    async def renew(self, leases: Sequence[Lease]) -> frozenset[Lease]:
+        """Keep these jobs for another while. Returns the leases that are lost: their runs must stop."""
+        return await self.jobs.renew(leases, self.lease)
+
+    async def beat(self, beat: WorkerBeat) -> None:
+        await self.jobs.beat(beat)
