@@ -70,7 +70,7 @@ class Lease(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """What a run that ended does to its job. Worked out by the run's holder, applied only while its lease is current."""
+    """What an ended run does to its job. Worked out by the run's holder, applied only while its lease is current."""
 
     lease: Lease
     outcome: RunOutcome
@@ -97,7 +97,7 @@ class NewJob(Struct, frozen=True):
 
 
 class LeasedJob(Struct, frozen=True):
-    """A job as the worker that runs it holds it: what the run needs, and the counts that decide what a failure means."""
+    """A job as its worker holds it: what the run needs, and the counts that decide what a failure means."""
 
     lease: Lease
     task_type: str
@@ -214,7 +214,7 @@ class Job(Struct, frozen=True, kw_only=True):
         )
 
     def rescue(self, max_crashes: int, now: datetime) -> Job:
-        """Take the job from a built-in worker that is gone: back at once, uncounted, or failed after too many crashes."""
+        """Take the job from a built-in worker that is gone: back at once, uncounted; or failed, after too many."""
         if self.status is not JobStatus.RUNNING:
             raise InvalidTransition(f"A job that is {self.status} has no worker to be rescued from.")
         crashes = self.crashes + 1

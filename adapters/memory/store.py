@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from domain.errors import InvalidTransition, JobNotFound, LeaseLost
+from domain.errors import JobNotFound, LeaseLost
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, LeaseToken, NewJob, RunOutcome, Settlement
 from domain.ports import DEMAND_LIMIT, Claim, Demand, Exchange, JobFilter, WorkerBeat
 
