@@ -52,6 +52,11 @@ class Watch:
         finally:
             self._leave(job_id, event)
 
+    @property
+    def waiting(self) -> int:
+        """For how many jobs somebody waits."""
+        return len(self._waiters)
+
     def notify(self, job_id: JobId) -> None:
         """The job is final, or may be: its waiters go and look."""
         for event in self._waiters.get(job_id, ()):

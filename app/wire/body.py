@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -67,9 +67,11 @@ def _must_be_storable(body: bytes) -> None:
     if b"\\u" not in body or not _SUSPECT.search(body):
         return
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_Members, parse_int=str, parse_float=str)
-    except json.JSONDecodeError:
-        return  # the decoder says what is wrong with it
+        document = json.loads(
+            body.decode(), object_pairs_hook=_Members, parse_int=str, parse_float=str, parse_constant=_refuse_constant
+        )
+    except ValueError:
+        return  # no JSON: the decoder says why
     if problem := next(_unstorable(document), None):
         raise BadInput([problem])
 
@@ -82,6 +84,10 @@ def _must_be_json(body: bytes) -> None:
         raise UnreadableBody(f"{error}.") from None
     except RecursionError:
         raise UnreadableBody("The body is nested too deeply.") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 class _Members(list[tuple[str, Any]]):
