@@ -1,7 +1,7 @@
 """Server-sent events out of the pieces of a response, as model servers really send them.
 
-More lenient than the standard where a server in use needs it: the last event may lack its blank line. A last line without
-an end was cut off and is dropped.
+More lenient than the standard where a server in use needs it: the last event may lack its blank line. A last line
+without an end was cut off and is dropped.
 """
 
 from __future__ import annotations
