@@ -214,5 +214,5 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def last_lines(text: str, count: int = 5) -> str:
+def last_lines(text: str, count: int = 8) -> str:
     return "\n".join(text.strip().splitlines()[-count:])

@@ -146,7 +146,7 @@ class EmbeddedPostgres:
             self._watcher = spawn(cluster, port, self._log)
             if self._becomes_ready(cluster):
                 return port
-            trouble = last_lines(self._log.read_text(errors="replace"), 8)
+            trouble = last_lines(self._log.read_text(errors="replace"))
             if time.monotonic() > deadline or not any(phrase in trouble for phrase in PASSING_TROUBLES):
                 raise StartupError(f"The embedded PostgreSQL did not start; the end of {self._log}:\n{trouble}")
             end(self._watcher)
