@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,6 +17,7 @@ import structlog
 import uvloop
 from dramatiq import Worker
 from dramatiq.worker import _WorkQueueItem
+from msgspec import Struct
 
 from actors.desk import Desk, Perform
 from actors.tickets import LocalTicket
@@ -62,6 +65,28 @@ class Identity:
         return f"{self.name}/{self.process.hex[:8]}"
 
 
+class CurrentJob(Struct, frozen=True):
+    id: str
+    task_type: str
+    queue: str
+
+
+class WorkerStatus(Struct, frozen=True):
+    """What a worker process tells of itself: figures, no payloads."""
+
+    worker_id: str
+    host: str
+    queues: list[str]
+    concurrency: int
+    """Slots per queue."""
+    paused: bool
+    current_jobs: list[CurrentJob]
+    outcomes: dict[str, int]
+    """How runs ended since the start."""
+    last_claim_at: datetime | None
+    last_beat_at: datetime | None
+
+
 class Runtime:
     def __init__(
         self,
@@ -88,6 +113,7 @@ class Runtime:
         self._stack = AsyncExitStack()
         self._parts: WorkerParts | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._last_beat: datetime | None = None
         self.desks: dict[str, Desk] = {}
 
     def start(self, worker: Worker, queues: Sequence[str]) -> None:
@@ -107,6 +133,24 @@ class Runtime:
 
     def performer(self, task_type: str) -> Perform:
         return self._running_parts().performers[task_type]
+
+    def status(self) -> WorkerStatus:
+        """May be called from any thread."""
+        desks = list(self.desks.values())
+        outcomes: Counter[str] = Counter()
+        for desk in desks:
+            outcomes.update(desk.outcomes)
+        return WorkerStatus(
+            worker_id=self.identity.worker_id,
+            host=self.identity.host,
+            queues=[desk.queue for desk in desks],
+            concurrency=max((desk.slots for desk in desks), default=0),
+            paused=False,
+            current_jobs=[CurrentJob(str(job.id), job.task_type, desk.queue) for desk in desks for job in desk.jobs],
+            outcomes=dict(outcomes),
+            last_claim_at=max((desk.last_claim for desk in desks if desk.last_claim), default=None),
+            last_beat_at=self._last_beat,
+        )
 
     def close(self) -> None:
         """Stop claiming; what runs may go on for the grace period, then its jobs are handed back."""
@@ -174,6 +218,7 @@ class Runtime:
                 running={queue: desk.running for queue, desk in self.desks.items()},
             )
         )
+        self._last_beat = datetime.now(UTC)
 
     async def _look_around(self) -> None:
         while True:

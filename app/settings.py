@@ -252,7 +252,7 @@ def _boolean(given: str) -> bool:
 def _one_of(choices: object) -> Callable[[str], Any]:
     values = get_args(choices)
 
-    def parsed(given: str) -> T:
+    def parsed(given: str) -> Any:
         if given not in values:
             raise ValueError(f"one of: {', '.join(values)}")
         return given

@@ -49,3 +49,16 @@ class InProcessTickets:
 
     async def reachable(self) -> bool:
         return True
+
+
+class NoTickets:
+    """No broker is configured: workers look for themselves."""
+
+    def publish(self, queue: str, count: int) -> None:
+        pass
+
+    async def waiting(self, queue: str) -> int | None:
+        return None
+
+    async def reachable(self) -> bool:
+        return True

@@ -66,13 +66,20 @@ def open_client(*, idle: timedelta = IDLE_TIMEOUT, verify: ssl.SSLContext | bool
 
 
 def completions_url(base_url: str) -> str:
-    """Where chat completions are, given where the API begins.
+    """Where chat completions are, given where the API begins."""
+    return _below(base_url, "chat/completions")
 
-    An address without a path gets `/v1`; any other path is kept, with or without a slash at its end.
-    """
+
+def models_url(base_url: str) -> str:
+    """Where the server lists its models."""
+    return _below(base_url, "models")
+
+
+def _below(base_url: str, path: str) -> str:
+    """An address without a path gets `/v1`; any other path is kept, with or without a slash at its end."""
     base = httpx.URL(base_url)
-    path = base.path.rstrip("/") or "/v1"
-    return str(base.copy_with(path=f"{path}/chat/completions"))
+    beginning = base.path.rstrip("/") or "/v1"
+    return str(base.copy_with(path=f"{beginning}/{path}"))
 
 
 class OpenAIChatProvider:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from dramatiq import Consumer, Middleware
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from pika import BlockingConnection, URLParameters
+from pika.exceptions import AMQPError
 
 QueueType = Literal["classic", "quorum"]
 
@@ -55,3 +57,14 @@ class TicketBroker(RabbitmqBroker):
 
     def _declare_xq_queue(self, queue_name: str) -> None:
         pass
+
+
+def trouble(url: str) -> str | None:
+    """Why the broker cannot be used, or None when it can."""
+    parameters = URLParameters(url)
+    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 5
+    try:
+        BlockingConnection(parameters).close()
+    except (AMQPError, OSError) as error:
+        return type(error).__name__
+    return None
