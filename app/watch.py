@@ -62,6 +62,11 @@ class Watch:
         for event in self._waiters.get(job_id, ()):
             event.set()
 
+    def dismiss(self) -> None:
+        """Everybody goes and looks: the process is about to stop."""
+        for job_id in self._waiters:
+            self.notify(job_id)
+
     async def tick(self) -> None:
         """Look once at every job that somebody waits for."""
         asked = tuple(self._waiters)

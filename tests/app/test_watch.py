@@ -66,6 +66,14 @@ async def test_a_job_that_is_gone_wakes_its_waiters() -> None:
     await task
 
 
+async def test_a_process_that_stops_keeps_nobody_waiting() -> None:
+    watch = Watch(Statuses(), soonest=NEVER)
+    tasks = await waiters(watch, new_id(), new_id())
+    watch.dismiss()
+    await asyncio.gather(*tasks)
+    assert watch.waiting == 0
+
+
 async def test_nobody_waiting_asks_nothing() -> None:
     jobs = Statuses()
     await Watch(jobs).tick()
