@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any
 
-import msgspec
 import pytest
 
-from app.wire.health import Liveness, ReadinessView
-from app.wire.jobs import JobPage, JobView, NewJob
-from app.wire.problem import ProblemDetails
 from tests.app.conftest import Api
 
-STRUCTS = {struct.__name__: struct for struct in (Liveness, ReadinessView, JobPage, JobView, NewJob, ProblemDetails)}
+TYPES: dict[str, type] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": float,
+    "null": NoneType,
+}
 PATHS = {
     ("get", "/api/v1/jobs"): {"200", "401", "422", "500", "503"},
     ("post", "/api/v1/jobs"): {"201", "400", "401", "413", "422", "500", "503"},
@@ -44,6 +48,29 @@ def every(node: object, key: str) -> Iterator[Any]:
         yield from every(child, key)
 
 
+def fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether a value is valid, by those words of JSON Schema that our schemas use."""
+    if reference := schema.get("$ref"):
+        return fits(value, document["components"]["schemas"][reference.rpartition("/")[2]], document)
+    if branches := schema.get("anyOf"):
+        return any(fits(value, branch, document) for branch in branches)
+    if "enum" in schema:
+        return value in schema["enum"]
+    if not isinstance(value, TYPES[schema["type"]]):
+        return False
+    return has_fitting_parts(value, schema, document)
+
+
+def has_fitting_parts(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
+    fields = schema.get("properties", {})
+    return (
+        all(name in value for name in schema.get("required", ()))
+        and all(fits(value[name], fields[name], document) for name in fields if name in value)
+        and all(fits(item, schema["items"], document) for item in (value if "items" in schema else ()))
+        and bool(re.search(schema.get("pattern", ""), str(value)))
+    )
+
+
 def test_every_route_and_every_status_is_described(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
     assert {name: set(operation["responses"]) for name, operation in operations(document)} == PATHS
@@ -70,8 +97,7 @@ def test_every_example_is_valid_for_its_schema(document: dict[str, Any]) -> None
     for _, operation in operations(document):
         for described in [*operation["responses"].values(), *filter(None, [operation.get("requestBody")])]:
             [content] = described["content"].values()
-            struct = STRUCTS[content["schema"]["$ref"].rpartition("/")[2]]
-            msgspec.json.decode(msgspec.json.encode(content["examples"]["example"]["value"]), type=struct)
+            assert fits(content["examples"]["example"]["value"], content["schema"], document)
 
 
 def test_the_input_is_an_object_and_names_have_their_pattern(document: dict[str, Any]) -> None:
