@@ -278,10 +278,18 @@ async def test_an_unknown_host_is_an_outage(client: httpx.AsyncClient) -> None:
     assert (await failure(provider)).code is ErrorCode.PROVIDER_UNAVAILABLE
 
 
-async def test_a_server_that_does_not_speak_tls_is_an_outage(server: ModelServer, client: httpx.AsyncClient) -> None:
-    base_url = server.base_url.replace("http:", "https:")
-    provider = OpenAIChatProvider(client, model="m", base_url=base_url, timeout=NO_WAIT)
-    assert (await failure(provider)).code is ErrorCode.PROVIDER_UNAVAILABLE
+async def test_a_server_that_does_not_speak_tls_is_an_outage(client: httpx.AsyncClient) -> None:
+    async def answer_in_the_clear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer_in_the_clear, "127.0.0.1", 0) as plain:
+        host, port = plain.sockets[0].getsockname()
+        provider = OpenAIChatProvider(client, model="m", base_url=f"https://{host}:{port}", timeout=NO_WAIT)
+        assert await failure(provider) == Failure(
+            ErrorCode.PROVIDER_UNAVAILABLE, "No secure connection to the provider could be made."
+        )
 
 
 async def test_an_answer_that_goes_on_too_long_times_out(server: ModelServer, client: httpx.AsyncClient) -> None:
