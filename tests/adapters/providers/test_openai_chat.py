@@ -109,6 +109,21 @@ async def test_without_a_key_there_is_no_authorization(server: ModelServer, clie
     assert "authorization" not in server.requests[0].headers
 
 
+class Secret(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "***"
+
+    __repr__ = __str__
+
+
+async def test_a_key_that_prints_as_stars_is_sent_as_it_is(server: ModelServer, client: httpx.AsyncClient) -> None:
+    provider = OpenAIChatProvider(client, model="m", base_url=server.base_url, api_key=Secret(KEY), timeout=NO_WAIT)
+    await ask(provider)
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
 def test_the_key_is_not_shown() -> None:
     provider = OpenAIChatProvider(httpx.AsyncClient(), model="m", base_url="http://a", api_key=KEY, timeout=NO_WAIT)
     assert KEY not in repr(provider)
