@@ -101,7 +101,7 @@ class Application:
                 limits = self.settings.limits
                 yield Core(
                     services=Services(
-                        submit=Submit(jobs, self.routes, wake, _new_job_id, limits.max_input_bytes),
+                        submit=Submit(jobs, self.routes, wake, new_job_id, limits.max_input_bytes),
                         browse=Browse(jobs),
                         steer=Steer(jobs, wake),
                         report=Report(jobs, self.tickets),
@@ -195,7 +195,7 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-def _new_job_id() -> JobId:
+def new_job_id() -> JobId:
     return job_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
 
 

@@ -183,7 +183,8 @@ def empty_answer(finish_reason: str | None, prompt_tokens: int | None, context_w
     """What it means that a model finished without a word. Some servers do so when the prompt fills the context."""
     if prompt_tokens is not None and context_window is not None and prompt_tokens >= context_window:
         return Failure(ErrorCode.CONTEXT_LENGTH, f"The prompt fills the model's context of {context_window} tokens.")
-    return Failure(ErrorCode.BAD_RESPONSE, f"The answer is empty (finish reason: {(finish_reason or 'none')[:40]}).")
+    reason = re.sub(r"\W", "", finish_reason or "none")[:40]
+    return Failure(ErrorCode.BAD_RESPONSE, f"The answer is empty (finish reason: {reason}).")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -257,7 +258,7 @@ SHORTEST_SECRET, SHORTEST_QUOTE = 4, 16
 
 def _quote(error: ProviderError, private: Sequence[str]) -> str:
     message = REPEATED_REQUEST.split(error.message, maxsplit=1)[0]
-    message = "".join(char if char.isprintable() else " " for char in message[: 4 * LONGEST_MESSAGE])
+    message = "".join(char if char.isprintable() else " " for char in message[: 2 * LONGEST_MESSAGE])
     message = KEY.sub("***", _without(private, message))
     message = re.sub(r"\s+", " ", message).strip()
     if len(message) > LONGEST_MESSAGE:

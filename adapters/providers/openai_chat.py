@@ -154,7 +154,8 @@ class OpenAIChatProvider:
             # A proxy that compresses holds tokens back.
             "accept-encoding": "identity",
         }
-        return {**headers, "authorization": f"Bearer {self._api_key}"} if self._api_key else headers
+        # Not an f-string: a secret that prints as stars would be sent as stars.
+        return {**headers, "authorization": "Bearer " + self._api_key} if self._api_key else headers
 
 
 async def _receive(response: httpx.Response, completion: Completion) -> Completion:

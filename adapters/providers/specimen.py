@@ -77,9 +77,6 @@ class _Attempt:
         self._left = LARGEST
 
     def value(self, given: object, depth: int) -> Any:
-        self._left -= 1
-        if depth <= 0 or self._left < 0:
-            raise NothingFits
         schema = self._plain(given, depth)
         for fixed in _fixed(schema):
             return fixed
@@ -103,7 +100,8 @@ class _Attempt:
 
     def _plain(self, given: object, depth: int) -> dict[str, Any]:
         """The schema with what it refers to and all that must hold besides folded into it."""
-        if given is False or depth <= 0:
+        self._left -= 1
+        if given is False or depth <= 0 or self._left < 0:
             raise NothingFits
         if not isinstance(given, dict):
             return {}
