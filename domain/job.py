@@ -1,7 +1,7 @@
 """A job, the runs it is given, and every move between its states.
 
-A transition is a pure function: it returns a new job or raises. PostgreSQL makes the same moves in guarded UPDATEs, and a
-property test holds the two to each other.
+A transition is a pure function: it returns a new job or raises. PostgreSQL makes the same moves in guarded UPDATEs, and
+a property test holds the two to each other.
 """
 
 from __future__ import annotations
