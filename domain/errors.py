@@ -126,3 +126,7 @@ class RunFailed(ServiceError):
     def __init__(self, code: ErrorCode, message: str = "", *, retry_after: timedelta | None = None) -> None:
         self.failure = Failure(code, message, retry_after)
         super().__init__(f"{code}: {message}" if message else code)
+
+    @classmethod
+    def of(cls, failure: Failure) -> RunFailed:
+        return cls(failure.code, failure.message, retry_after=failure.retry_after)

@@ -273,10 +273,10 @@ class Job(Struct, frozen=True, kw_only=True):
 CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
 
 
+CRASHED = "Its worker died while running it; it went back to its place."
+CRASHED_TOO_OFTEN = "Its worker died %s times while running it; it is not tried again."
+
+
 def crash(crashes: int, *, hopeless: bool) -> Failure:
     """What a job says of a worker that died while running it."""
-    if hopeless:
-        return Failure(
-            ErrorCode.STALE_WORKER, f"Its worker died {crashes} times while running it; it is not tried again."
-        )
-    return Failure(ErrorCode.STALE_WORKER, "Its worker died while running it; it went back to its place.")
+    return Failure(ErrorCode.STALE_WORKER, CRASHED_TOO_OFTEN % crashes if hopeless else CRASHED)

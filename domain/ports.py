@@ -97,8 +97,8 @@ class JobStore(Protocol):
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         """Extend leases from now on. Returns those that are no longer current."""
 
-    async def release_orphans(self, worker_id: str, held: Sequence[Lease]) -> int:
-        """Give back this worker's running jobs that are not among `held`: their claim's answer was lost.
+    async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
+        """Give back this worker's running jobs of a queue that are not among `held`: their claim's answer was lost.
 
         Returns how many they were.
         """

@@ -44,6 +44,11 @@ class Routes:
         self._profiles = {profile.name: profile for profile in profiles}
 
     @property
+    def profiles(self) -> tuple[str, ...]:
+        """The names of the profiles that are served here."""
+        return tuple(self._profiles)
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a profile is bound to, each once."""
         return tuple(dict.fromkeys(profile.queue for profile in self._profiles.values()))

@@ -62,11 +62,11 @@ class MemoryJobStore:
                 lost.add(held)
         return frozenset(lost)
 
-    async def release_orphans(self, worker_id: str, held: Sequence[Lease]) -> int:
+    async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         orphans = [
             job.leased().release()
             for job in self._jobs.values()
-            if job.status is JobStatus.RUNNING and job.worker_id == worker_id and job.lease not in held
+            if (job.status, job.worker_id, job.queue) == (JobStatus.RUNNING, worker_id, queue) and job.lease not in held
         ]
         return sum(self._settle(settlement) for settlement in orphans)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,6 +14,9 @@ from domain.errors import ErrorCode, Failure
 from domain.job import Lease, LeasedJob, Settlement
 from domain.ports import Claim, Exchange, JobStore, WorkerBeat
 from domain.retry import RetryPolicy, settle_failure
+
+FORGOTTEN_AFTER = timedelta(hours=1)
+"""A worker process not heard of for so long is struck from the list of workers."""
 
 
 class Ended(Struct, frozen=True):
@@ -61,5 +65,13 @@ class Work:
         """Keep these jobs for another while. Returns the leases that are lost: their runs must stop."""
         return await self.jobs.renew(leases, self.lease)
 
+    async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
+        """Give back what this worker claimed without ever hearing of it. Returns how many jobs that were."""
+        return await self.jobs.release_orphans(worker_id, queue, held)
+
     async def beat(self, beat: WorkerBeat) -> None:
         await self.jobs.beat(beat)
+
+    async def leave(self, worker: UUID) -> None:
+        """A worker process ends in good order."""
+        await self.jobs.forget_worker(worker, FORGOTTEN_AFTER)

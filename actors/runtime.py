@@ -1,0 +1,251 @@
+"""What a worker process runs on: an event loop in a thread, a desk per queue, the heartbeat that keeps its leases."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+import uvloop
+from dramatiq import Worker
+from dramatiq.worker import _WorkQueueItem
+from msgspec import Struct
+
+from actors.desk import Desk, Perform
+from actors.tickets import LocalTicket
+from domain.errors import ServiceError, StorageUnavailable
+from domain.ports import WorkerBeat
+from domain.usecases.work import Work
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+BEAT_INTERVAL = 2.0
+"""Seconds between renewals: a lease of 15 s survives six lost ones, and a cancelled run hears of it within two."""
+
+STORING_TIME = 5.0
+"""Seconds after the grace period in which handed-back jobs may still be stored."""
+
+FIRST = -(1 << 30)
+"""The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
+
+
+class NotRunning(ServiceError):
+    """The worker is not running."""
+
+
+@dataclass(frozen=True)
+class WorkerParts:
+    """What the composition root provides on the worker's event loop."""
+
+    work: Work
+    performers: Mapping[str, Perform]
+    """How each task type is run."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a worker process is: a fresh id, and the name under which it holds jobs."""
+
+    process: UUID
+    name: str
+    host: str
+
+    @property
+    def worker_id(self) -> str:
+        return f"{self.name}/{self.process.hex[:8]}"
+
+
+class CurrentJob(Struct, frozen=True):
+    id: str
+    task_type: str
+    queue: str
+
+
+class WorkerStatus(Struct, frozen=True):
+    """What a worker process tells of itself: figures, no payloads."""
+
+    worker_id: str
+    host: str
+    queues: list[str]
+    concurrency: int
+    """Slots per queue."""
+    paused: bool
+    current_jobs: list[CurrentJob]
+    outcomes: dict[str, int]
+    """How runs ended since the start."""
+    last_claim_at: datetime | None
+    last_beat_at: datetime | None
+
+
+class Runtime:
+    def __init__(
+        self,
+        open_parts: Callable[[], AbstractAsyncContextManager[WorkerParts]],
+        *,
+        identity: Identity,
+        slots: int,
+        poll_interval: float,
+        grace: float,
+    ) -> None:
+        """
+        Args:
+            slots: jobs that run at once per queue, at most.
+            poll_interval: seconds between looks of an idle queue for work that no ticket told of.
+            grace: seconds that running jobs get to end at a shutdown.
+        """
+        self.identity = identity
+        self.slots = slots
+        self._open_parts = open_parts
+        self._poll_interval = poll_interval
+        self._grace = grace
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stack = AsyncExitStack()
+        self._parts: WorkerParts | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_beat: datetime | None = None
+        self.desks: dict[str, Desk] = {}
+
+    def start(self, worker: Worker, queues: Sequence[str]) -> None:
+        """Start the loop and open a desk for each queue."""
+        # A slot without a thread would hold its job while it waits for one.
+        slots = max(1, min(self.slots, worker.worker_threads // max(1, len(queues))))
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="worker-loop", daemon=True)
+        self._thread.start()
+        self._call(self._start(worker, queues, slots))
+
+    def desk(self, queue: str) -> Desk:
+        try:
+            return self.desks[queue]
+        except KeyError:
+            raise NotRunning(f"No desk serves the queue {queue} here.") from None
+
+    def performer(self, task_type: str) -> Perform:
+        return self._running_parts().performers[task_type]
+
+    def status(self) -> WorkerStatus:
+        """May be called from any thread."""
+        desks = list(self.desks.values())
+        outcomes: Counter[str] = Counter()
+        for desk in desks:
+            outcomes.update(desk.outcomes)
+        return WorkerStatus(
+            worker_id=self.identity.worker_id,
+            host=self.identity.host,
+            queues=[desk.queue for desk in desks],
+            concurrency=max((desk.slots for desk in desks), default=0),
+            paused=False,
+            current_jobs=[CurrentJob(str(job.id), job.task_type, desk.queue) for desk in desks for job in desk.jobs],
+            outcomes=dict(outcomes),
+            last_claim_at=max((desk.last_claim for desk in desks if desk.last_claim), default=None),
+            last_beat_at=self._last_beat,
+        )
+
+    def close(self) -> None:
+        """Stop claiming; what runs may go on for the grace period, then its jobs are handed back."""
+        self._call(self._close())
+
+    def stop(self) -> None:
+        """Leave nothing behind: every end stored or abandoned, the loop and its parts closed."""
+        if self._loop is None or self._thread is None:
+            return
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            coroutine.close()
+            raise NotRunning
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _start(self, worker: Worker, queues: Sequence[str], slots: int) -> None:
+        self._parts = await self._stack.enter_async_context(self._open_parts())
+        self.desks = {
+            queue: Desk(
+                queue,
+                work=self._parts.work,
+                task_types=tuple(self._parts.performers),
+                worker_id=self.identity.worker_id,
+                slots=slots,
+                loop=asyncio.get_running_loop(),
+                deliver=lambda assignment: worker.work_queue.put(_WorkQueueItem(FIRST, LocalTicket(assignment))),
+                wake=lambda message: worker.work_queue.put(_WorkQueueItem(0, message)),
+            )
+            for queue in queues
+        }
+        self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._look_around())]
+        log.info("worker started", worker_id=self.identity.worker_id, queues=list(queues), slots_per_queue=slots)
+
+    async def _beat_on(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except StorageUnavailable as error:
+                log.warning("heartbeat missed", reason=str(error))
+            except Exception:  # without its heartbeat the worker would lose every job it holds
+                log.exception("heartbeat failed")
+            await asyncio.sleep(BEAT_INTERVAL)
+
+    async def beat(self) -> None:
+        """Renew every lease that is held here, stop the runs that lost theirs, and say that we live."""
+        work = self._running_parts().work
+        leases = [lease for desk in self.desks.values() for lease in desk.held]
+        if leases:
+            lost = await work.renew(leases)
+            for desk in self.desks.values():
+                desk.drop(lost)
+        await work.beat(
+            WorkerBeat(
+                id=self.identity.process,
+                worker_id=self.identity.worker_id,
+                host=self.identity.host,
+                queues=tuple(self.desks),
+                slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
+                running={queue: desk.running for queue, desk in self.desks.items()},
+            )
+        )
+        self._last_beat = datetime.now(UTC)
+
+    async def _look_around(self) -> None:
+        while True:
+            for desk in self.desks.values():
+                desk.look()
+            await asyncio.sleep(self._poll_interval * (0.75 + random.random() / 2))  # noqa: S311  # jitter
+
+    async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for desk in self.desks.values():
+            desk.close()
+            loop.call_later(self._grace, desk.stop_runs)
+            loop.call_later(self._grace + STORING_TIME, desk.abandon)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for desk in self.desks.values():
+            await desk.settled()
+        try:
+            await self._running_parts().work.leave(self.identity.process)
+        except StorageUnavailable as error:
+            log.warning("left without a word", reason=str(error))
+        await self._stack.aclose()
+        log.info("worker stopped", worker_id=self.identity.worker_id)
+
+    def _running_parts(self) -> WorkerParts:
+        if self._parts is None:
+            raise NotRunning
+        return self._parts

@@ -1,0 +1,49 @@
+"""What PostgreSQL's errors mean to the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from asyncpg.exceptions import _base
+
+from domain.errors import StorageUnavailable
+
+UNAVAILABLE = (
+    OSError,  # refused, reset, unreachable, and TimeoutError
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.InvalidCatalogNameError,  # the database is not there (yet)
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.UndefinedTableError,  # not migrated (yet)
+    asyncpg.UndefinedFunctionError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InterfaceError,  # the connection closed under us
+)
+
+REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    _base.DataError,
+)
+"""The value's own fault: it would be refused again. `_base.DataError` is raised before anything is sent."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise `StorageUnavailable` for whatever means that PostgreSQL cannot serve us now.
+
+    Everything is retried alike: whether the statement took effect before the connection broke is not known.
+    """
+    try:
+        yield
+    except REFUSED:
+        raise
+    except UNAVAILABLE as error:
+        raise StorageUnavailable(f"PostgreSQL cannot serve this now ({type(error).__name__}).") from error

@@ -1,0 +1,71 @@
+-- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the jobs where it is not.
+CREATE OR REPLACE FUNCTION settle_jobs(
+    p_job_ids uuid[],
+    p_tokens uuid[],
+    p_outcomes text[],
+    p_statuses text[],
+    p_results bytea[],
+    p_error_codes text[],
+    p_error_messages text[],
+    p_delays interval[]
+)
+RETURNS TABLE (lost_job_id uuid)
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    settled uuid[];
+BEGIN
+    WITH ended AS MATERIALIZED (
+        SELECT *
+        FROM unnest(
+            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
+        ) AS e (job_id, token, outcome, status, result, error_code, error_message, delay)
+    ), job AS (
+        UPDATE jobs AS j
+        SET status = e.status,
+            attempts = j.attempts + (e.outcome IN ('completed', 'failed'))::integer,
+            give_backs = j.give_backs + (e.outcome = 'given_back')::integer,
+            error_code = CASE WHEN e.status = 'completed' THEN NULL ELSE coalesce(e.error_code, j.error_code) END,
+            error_message = CASE
+                WHEN e.status = 'completed' THEN NULL
+                WHEN e.error_code IS NULL THEN j.error_message
+                ELSE e.error_message
+            END,
+            run_at = CASE WHEN e.delay > interval '0' THEN now() + e.delay ELSE j.run_at END,
+            due = e.delay = interval '0',
+            lease_token = NULL,
+            lease_expires_at = NULL,
+            worker_id = NULL,
+            finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
+            updated_at = now()
+        FROM ended AS e
+        WHERE j.id = ANY (p_job_ids)
+          AND j.id = e.job_id
+          AND j.lease_token = e.token
+        RETURNING j.id
+    ), run AS (
+        UPDATE runs AS r
+        SET ended_at = now(),
+            outcome = e.outcome,
+            error_code = e.error_code,
+            error_message = e.error_message
+        FROM ended AS e
+        WHERE r.job_id = ANY (ARRAY (SELECT job.id FROM job))
+          AND r.job_id = e.job_id
+          AND r.lease_token = e.token
+    ), result AS (
+        INSERT INTO job_results (job_id, result)
+        SELECT e.job_id, e.result
+        FROM ended AS e
+        WHERE e.result IS NOT NULL
+          AND e.job_id = ANY (ARRAY (SELECT job.id FROM job))
+    )
+    SELECT coalesce(array_agg(job.id), '{}') INTO settled FROM job;
+
+    IF cardinality(settled) < cardinality(p_job_ids) THEN
+        RETURN QUERY SELECT given.id FROM unnest(p_job_ids) AS given (id) WHERE given.id <> ALL (settled);
+    END IF;
+END
+$$

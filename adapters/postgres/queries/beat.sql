@@ -1,0 +1,4 @@
+-- Every two seconds per worker process. $1 id, $2 worker_id, $3 host, $4 queues, $5 slots_per_queue, $6 running
+INSERT INTO workers (id, worker_id, host, queues, slots_per_queue, running, started_at, seen_at)
+VALUES ($1, $2, $3, $4, $5, $6, now(), now())
+ON CONFLICT (id) DO UPDATE SET running = excluded.running, seen_at = excluded.seen_at

@@ -1,0 +1,24 @@
+-- After a lost connection: give back what this worker claimed on this queue without ever hearing of it.
+-- $1 worker_id, $2 queue, $3 tokens that it does know
+WITH orphan AS MATERIALIZED (
+    SELECT j.id, j.lease_token
+    FROM jobs AS j
+    WHERE j.status = 'running'
+      AND j.worker_id = $1
+      AND j.queue = $2
+      AND j.lease_token <> ALL ($3::uuid[])
+    FOR UPDATE
+), run AS (
+    UPDATE runs AS r
+    SET ended_at = now(), outcome = 'released'
+    FROM orphan AS o
+    WHERE r.job_id = o.id
+      AND r.lease_token = o.lease_token
+), job AS (
+    UPDATE jobs AS j
+    SET status = 'pending', due = true, lease_token = NULL, lease_expires_at = NULL, worker_id = NULL, updated_at = now()
+    FROM orphan AS o
+    WHERE j.id = o.id
+    RETURNING j.id
+)
+SELECT count(*) FROM job

@@ -1,0 +1,129 @@
+"""The API's description of itself: the paths from Litestar, the schemas from msgspec, which reads and writes them.
+
+Litestar's own schemas of structs lose constraints and the type of what passes through, so they are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+
+import msgspec
+from litestar import Litestar
+from litestar.openapi.spec import (
+    Example,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIType
+from msgspec import UNSET, Struct
+
+from app.api.problems import KINDS, MEDIA_TYPE
+from app.wire.problem import ProblemDetails
+from domain.errors import Problem
+
+REFERENCE = "#/components/schemas/{name}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One status that an operation may answer with, and an example of its document."""
+
+    status: int
+    example: Struct
+    description: str
+    headers: Sequence[str] = ()
+    media_type: str = "application/json"
+
+    def response(self) -> OpenAPIResponse:
+        return OpenAPIResponse(
+            description=self.description,
+            headers={name: OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING)) for name in self.headers},
+            content={self.media_type: _content(self.example)},
+        )
+
+
+def refusals(*statuses: int) -> list[Answer]:
+    """Problem documents of these statuses, and of those that any call may meet: 401, 500 and 503."""
+    return [_refusal(HTTPStatus(status)) for status in sorted({*statuses, 401, 500, 503})]
+
+
+def operation(
+    *answers: Answer,
+    body: Struct | None = None,
+    query: type[Struct] | None = None,
+    headers: Sequence[Parameter] = (),
+) -> type[Operation]:
+    """What a route takes and answers. A body is given as an example of it."""
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            self.parameters = [*(self.parameters or ()), *_parameters(query), *headers] or None
+            self.responses = {str(answer.status): answer.response() for answer in answers}
+            if body is not None:
+                self.request_body = RequestBody({"application/json": _content(body)}, required=True)
+
+        def schemas(self) -> dict[str, Any]:
+            """The schemas that it refers to."""
+            documents = [type(answer.example) for answer in answers] + ([type(body)] if body is not None else [])
+            return _schemas(documents) | _referred_schemas(query)
+
+    return Documented
+
+
+def describe(app: Litestar) -> None:
+    """Give the app's OpenAPI document its schemas."""
+    components: dict[str, Any] = {}
+    for path in (app.openapi_schema.paths or {}).values():
+        for each in (path.get, path.post, path.put, path.patch, path.delete):
+            components |= each.schemas() if each and hasattr(each, "schemas") else {}
+    app.openapi_schema.components.schemas = components
+
+
+def _schemas(documents: Iterable[type[Struct]]) -> dict[str, Any]:
+    """As plain dictionaries, which are rendered as they are."""
+    return msgspec.json.schema_components(documents, ref_template=REFERENCE)[1]
+
+
+def _referred_schemas(query: type[Struct] | None) -> dict[str, Any]:
+    return {name: schema for name, schema in _schemas([query]).items() if name != query.__name__} if query else {}
+
+
+def _parameters(query: type[Struct] | None) -> list[Parameter]:
+    properties = _schemas([query])[query.__name__]["properties"] if query else {}
+    return [_parameter(name, **schema) for name, schema in properties.items()]
+
+
+def _parameter(name: str, *, description: str | None = None, **schema: Any) -> Parameter:
+    return Parameter(name, "query", cast("Schema", schema), description=description, required=False)
+
+
+def _content(example: Struct) -> OpenAPIMediaType:
+    reference = Reference(REFERENCE.format(name=type(example).__name__))
+    return OpenAPIMediaType(schema=reference, examples={"example": Example(value=example)})
+
+
+def _refusal(status: HTTPStatus) -> Answer:
+    headers = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}.get(status, ())
+    return Answer(status, _problem(status), status.phrase, headers, MEDIA_TYPE)
+
+
+def _problem(status: HTTPStatus) -> ProblemDetails:
+    kind = next((kind for kind in KINDS.values() if kind.status == status), None)
+    return ProblemDetails(
+        type=kind.uri if kind else "about:blank",
+        title=kind.title if kind else status.phrase,
+        status=status,
+        detail="What was wrong with this very request.",
+        instance="/api/v1/jobs",
+        errors=(Problem("/max_attempts", "Expected `int` <= 100"),) if status == 422 else UNSET,
+    )

@@ -1,0 +1,37 @@
+"""What a load balancer asks."""
+
+from __future__ import annotations
+
+from litestar import Controller, Response, get
+
+from app.api.documents import Answer, operation
+from app.api.injected import Injected
+from app.wire import examples
+from app.wire.health import Liveness, ReadinessView
+
+
+class Health(Controller):
+    tags = ("health",)
+
+    @get(
+        "/healthz",
+        operation_id="healthz",
+        summary="Does the process live?",
+        operation_class=operation(Answer(200, examples.ALIVE, "It does.")),
+    )
+    async def healthz(self) -> Liveness:
+        return Liveness()
+
+    @get(
+        "/readyz",
+        operation_id="readyz",
+        summary="Can the service do its work?",
+        description="PostgreSQL is needed. Without the broker the service is degraded: it goes on, only slower.",
+        operation_class=operation(
+            Answer(200, examples.READY, "It can."),
+            Answer(503, examples.UNREADY, "PostgreSQL cannot be reached."),
+        ),
+    )
+    async def readyz(self, services: Injected) -> Response[ReadinessView]:
+        view = ReadinessView.of(await services.report.readiness())
+        return Response(view, status_code=view.status_code)

@@ -1,0 +1,125 @@
+"""Exceptions as problem documents (RFC 9457). What is not in the table is our fault: 500, logged, nothing told."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException, NotFoundException
+from msgspec import UNSET, Struct
+
+from app.wire.body import UnreadableBody
+from app.wire.problem import ProblemDetails
+from domain.errors import (
+    BadInput,
+    ErrorCode,
+    InputTooLarge,
+    InvalidTransition,
+    JobNotFound,
+    LeaseLost,
+    StorageUnavailable,
+)
+
+logger = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(Struct, frozen=True):
+    """A kind of problem. Its name is the last part of its `type`, which callers may branch on."""
+
+    name: str
+    status: HTTPStatus
+    title: str
+    headers: dict[str, str] = {}
+
+    @property
+    def uri(self) -> str:
+        return f"urn:problem:ai-service:{self.name}"
+
+
+KINDS: dict[type[Exception], Kind] = {
+    UnreadableBody: Kind("unreadable-body", HTTPStatus.BAD_REQUEST, "The body cannot be read"),
+    JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
+    InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
+    LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),
+    InputTooLarge: Kind("input-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The input is too large"),
+    BadInput: Kind("bad-input", HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
+    StorageUnavailable: Kind(
+        "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage is away", {"Retry-After": "2"}
+    ),
+}
+
+DETAILS: dict[type[HTTPException], str] = {
+    NotFoundException: "There is nothing at this path.",
+    MethodNotAllowedException: "The path does not know this method; `Allow` says which ones it knows.",
+}
+
+
+def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The answer to a request that met this exception."""
+    if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _of_http(request, error)
+    kind = next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), None)
+    if kind is None:
+        return _unhandled(request, error)
+    return _respond(
+        kind.headers,
+        type=kind.uri,
+        title=kind.title,
+        status=kind.status,
+        detail=str(error),
+        instance=_path(request),
+        errors=error.problems if isinstance(error, BadInput) else UNSET,
+        error_code=error.code if isinstance(error, BadInput) and error.code is not ErrorCode.BAD_INPUT else UNSET,
+    )
+
+
+def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    status = HTTPStatus(error.status_code)
+    return _respond(
+        _allow(error) if isinstance(error, MethodNotAllowedException) else error.headers or {},
+        type="about:blank",
+        title=status.phrase,
+        status=status,
+        detail=DETAILS.get(type(error), error.detail),
+        instance=_path(request),
+    )
+
+
+def _allow(error: MethodNotAllowedException) -> dict[str, str]:
+    """The methods that the path knows, with the HEAD that comes with every GET."""
+    methods = {method.strip() for method in (error.headers or {}).get("allow", "").split(",")}
+    return {"Allow": ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))}
+
+
+def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    if not _hung_up(error):
+        logger.error("request_failed", method=request.method, path=_path(request), exc_info=error)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _respond(
+        {},
+        type="about:blank",
+        title=status.phrase,
+        status=status,
+        detail="Something went wrong here; it has been logged.",
+        instance=_path(request),
+    )
+
+
+def _hung_up(error: Exception) -> bool:
+    """Whether the caller went away in the middle of its body. Litestar has no type of its own for that."""
+    return isinstance(error, InternalServerException) and error.detail == "client disconnected prematurely"
+
+
+def _respond(headers: dict[str, str], **members: Any) -> Response[bytes]:
+    body = msgspec.json.encode(ProblemDetails(**members))
+    return Response(body, status_code=members["status"], headers=headers, media_type=MEDIA_TYPE)
+
+
+def _path(request: Request[Any, Any, Any]) -> str:
+    return quote(request.scope["path"], safe="/:@!$&'()*+,;=-._~")

@@ -1,0 +1,229 @@
+"""The composition root: the one place that chooses adapters and hands every part what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from socket import gethostname
+from uuid import uuid4
+
+import httpx
+from dramatiq import Broker, Middleware
+from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
+from dramatiq.brokers.stub import _StubConsumer
+
+from actors.chat import Chat
+from actors.runtime import Identity, Runtime, WorkerParts
+from actors.stack import stack
+from actors.tasks import register
+from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
+from adapters.postgres.leadership import PostgresLeadership
+from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.pool import create_pool
+from adapters.postgres.store import PostgresJobStore
+from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
+from adapters.providers.practice import PracticeProvider
+from adapters.rabbitmq.broker import TicketBroker, trouble
+from adapters.rabbitmq.tickets import RabbitTickets
+from app.scheduler import Scheduler
+from app.services import Services
+from app.settings import Settings
+from app.watch import Watch
+from domain.errors import StartupError
+from domain.identity import job_id
+from domain.job import JobId
+from domain.ports import ChatProvider, Tickets
+from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
+from domain.usecases.browse import Browse
+from domain.usecases.reconcile import Reconcile
+from domain.usecases.report import Report
+from domain.usecases.steer import Steer
+from domain.usecases.submit import Submit
+from domain.usecases.wake import Wake
+from domain.usecases.work import Work
+
+__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "revision"]
+
+LEASE = timedelta(seconds=15)
+"""A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
+
+MIGRATION_PATIENCE = 30.0
+"""Seconds that a starting process waits for PostgreSQL."""
+
+API_CONNECTIONS = 10
+LLM_QUEUE = "gpu.llm"
+
+
+class RabbitTicketConsumer(TicketConsumer, _RabbitmqConsumer):
+    """Dramatiq's RabbitMQ consumer that acknowledges as tickets need it."""
+
+
+class InProcessTicketConsumer(TicketConsumer, _StubConsumer):
+    """Dramatiq's in-memory consumer that acknowledges as tickets need it."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """What a process that talks to callers runs on."""
+
+    services: Services
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True)
+class Application:
+    """The parts of one process. Nothing is connected before it is opened."""
+
+    settings: Settings
+    dsn: str
+    routes: Routes
+    runtime: Runtime
+    broker: Broker
+    tickets: Tickets
+
+    @asynccontextmanager
+    async def core(self) -> AsyncIterator[Core]:
+        """The use cases and the scheduler, on the running event loop."""
+        if isinstance(self.tickets, RabbitTickets):
+            self.tickets.start()
+        try:
+            async with create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool:
+                jobs = PostgresJobStore(pool)
+                wake = Wake(jobs, self.tickets, time.monotonic)
+                limits = self.settings.limits
+                yield Core(
+                    services=Services(
+                        submit=Submit(jobs, self.routes, wake, new_job_id, limits.max_input_bytes),
+                        browse=Browse(jobs),
+                        steer=Steer(jobs, wake),
+                        report=Report(jobs, self.tickets),
+                        watch=Watch(jobs),
+                    ),
+                    scheduler=Scheduler(
+                        Reconcile(jobs, self.routes, wake, limits.max_crashes), PostgresLeadership(pool)
+                    ),
+                )
+        finally:
+            if isinstance(self.tickets, RabbitTickets):
+                self.tickets.stop()
+
+
+def build(
+    settings: Settings,
+    *,
+    dsn: str | None = None,
+    with_worker: bool = False,
+    observers: Sequence[Middleware] = (),
+) -> Application:
+    """Put a process together.
+
+    Args:
+        dsn: where PostgreSQL is, if not where the settings say.
+        with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
+        observers: middleware that watches the worker.
+    """
+    dsn = dsn or settings.database_url
+    profiles = _profiles(settings)
+    routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
+    runtime = Runtime(
+        lambda: _worker_parts(settings, dsn, profiles, connections=len(routes.queues) + 2),
+        identity=Identity(uuid4(), settings.worker.name, gethostname()),
+        slots=settings.worker.claim_limit,
+        poll_interval=settings.worker.poll_interval.total_seconds(),
+        grace=settings.worker.shutdown_grace.total_seconds(),
+    )
+    broker, tickets = _broker(settings, stack(runtime, *observers), with_worker=with_worker)
+    if routes.queues:
+        register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
+    return Application(settings, dsn, routes, runtime, broker, tickets)
+
+
+def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
+    if settings.broker.amqp_url:
+        rabbit = TicketBroker(
+            settings.broker.amqp_url.reveal(),
+            queue_type=settings.broker.queue_type,
+            middleware=middleware,
+            consumer_class=RabbitTicketConsumer,
+        )
+        return rabbit, RabbitTickets(rabbit, ticket)
+    broker = InProcessBroker(middleware, InProcessTicketConsumer)
+    return broker, InProcessTickets(broker, ticket) if with_worker else NoTickets()
+
+
+def _profiles(settings: Settings) -> dict[str, str]:
+    """Which provider serves each profile: a base URL, or the name of a provider."""
+    profiles: dict[str, str] = {}
+    if settings.ai_provider:
+        profiles[settings.ai_provider] = settings.ai_provider
+    if provider := settings.llm.base_url or settings.ai_provider:
+        profiles[settings.llm.model] = provider
+    return profiles
+
+
+@asynccontextmanager
+async def _worker_parts(
+    settings: Settings, dsn: str, profiles: Mapping[str, str], *, connections: int
+) -> AsyncIterator[WorkerParts]:
+    async with (
+        create_pool(dsn, max_size=connections, application_name="ai-service worker") as pool,
+        open_client() as client,
+    ):
+        providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
+        chat = Chat(providers, settings.limits.max_result_bytes)
+        work = Work(PostgresJobStore(pool), settings.retry, random.random, LEASE)
+        yield WorkerParts(work, dict.fromkeys(CHAT_TASKS, chat))
+
+
+def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:
+    if provider == "practice":
+        return PracticeProvider()
+    return OpenAIChatProvider(
+        client,
+        model=settings.llm.model,
+        base_url=provider,
+        api_key=settings.llm.api_key.reveal() if settings.llm.api_key else "",
+        timeout=settings.llm.timeout,
+    )
+
+
+def new_job_id() -> JobId:
+    return job_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+
+
+def require_profiles(application: Application) -> None:
+    """A worker needs something to serve.
+
+    Raises:
+        StartupError: no provider is configured.
+    """
+    if not application.routes.queues:
+        raise StartupError("No model is configured: set LLM_BASE_URL, or AI_PROVIDER=practice to try things out.")
+
+
+async def broker_trouble(settings: Settings) -> str | None:
+    """Why RabbitMQ cannot be used, or None when it can."""
+    if settings.broker.amqp_url is None:
+        return None
+    return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def provider_trouble(settings: Settings) -> str | None:
+    """Why the model server cannot be used, or None when it lists its models."""
+    if settings.llm.base_url is None:
+        return None
+    headers = {"Authorization": f"Bearer {settings.llm.api_key.reveal()}"} if settings.llm.api_key else {}
+    async with open_client() as client:
+        try:
+            answer = await client.get(models_url(settings.llm.base_url), headers=headers, timeout=5)
+        except httpx.HTTPError as error:
+            return type(error).__name__
+    return None if answer.is_success else f"GET /models answered {answer.status_code}"

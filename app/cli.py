@@ -1,0 +1,167 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+
+from app import demo as demonstration
+from app import doctor as examination
+from app import logs, up, worker
+from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate
+from app.serve import serve
+from app.server import bind, url_of
+from app.settings import Settings, from_env
+from app.signals import stop_requested
+from domain.errors import ServiceError
+
+cli = typer.Typer(
+    name="ai-service",
+    help="A durable, fair, priority-aware job service in front of your own AI model servers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+T = TypeVar("T")
+
+console = Console()
+
+
+def main() -> None:
+    """Run a command; what its user can mend ends it with one line."""
+    try:
+        cli()
+    except ServiceError as error:
+        Console(stderr=True).print(f"ai-service: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@cli.command("up")
+def up_command() -> None:
+    """Run everything in one process; without DATABASE_URL with an embedded PostgreSQL in DATA_DIR."""
+    settings = _settings()
+    listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
+    worker_listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
+
+    async def run(dsn: str) -> None:
+        stop = stop_requested()
+        async with up.everything(settings, dsn, listener, worker_listener) as application:
+            _greet(application, url_of(listener))
+            await stop.wait()
+            console.print("Stopping: running jobs may finish; the rest goes back to its place.")
+
+    with up.database(settings) as dsn:
+        _run(run(dsn))
+
+
+@cli.command("serve")
+def serve_command() -> None:
+    """Run the API, with a scheduler that stands by. Needs DATABASE_URL; AMQP_URL wakes workers at once."""
+    settings = _settings()
+    application = build(settings)
+    listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
+
+    async def run() -> None:
+        await _migrated(application)
+        await serve(application, listener)
+
+    _run(run())
+
+
+@cli.command("worker")
+def worker_command(
+    queues: Annotated[
+        list[str] | None, typer.Option("--queues", "-Q", help="A queue to serve; may be repeated. All by default.")
+    ] = None,
+) -> None:
+    """Run jobs: WORKER_CLAIM_LIMIT at once from each queue that is served. Needs DATABASE_URL."""
+    settings = _settings()
+    application = build(settings)
+    listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
+    _run(_migrated(application))
+    names = [name for given in queues or () for name in given.split(",") if name]
+    worker.run(application, names, listener)
+
+
+@cli.command("scheduler")
+def scheduler_command() -> None:
+    """Run a scheduler: due retries, rescues, tickets. Several may run; one leads. Needs DATABASE_URL."""
+    application = build(_settings())
+
+    async def run() -> None:
+        stop = stop_requested()
+        await _migrated(application)
+        async with application.core() as core:
+            scheduling = asyncio.create_task(core.scheduler.run())
+            await stop.wait()
+            scheduling.cancel()
+            await asyncio.gather(scheduling, return_exceptions=True)
+
+    _run(run())
+
+
+@cli.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema to this version. Safe to run at any time and by several at once."""
+    dsn = _settings().database_url
+    revision = _run(migrate(dsn, patience=MIGRATION_PATIENCE))
+    console.print(f"The database is at revision {revision}.")
+
+
+@cli.command("demo")
+def demo_command() -> None:
+    """Start an embedded service, send real jobs through it with the practice provider, and show what happened."""
+    logs.set_up(from_env(demonstration.ENVIRONMENT).logs)
+    sys.exit(_run(demonstration.run(console)))
+
+
+@cli.command("doctor")
+def doctor_command() -> None:
+    """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
+    sys.exit(_run(examination.run(from_env(os.environ), console)))
+
+
+def _settings() -> Settings:
+    settings = from_env(os.environ)
+    logs.set_up(settings.logs)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def _migrated(application: Application) -> None:
+    if application.settings.storage.migrate_on_start:
+        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+
+
+def _greet(application: Application, url: str) -> None:
+    profile, token = application.routes.profiles[0], application.settings.http.token
+    body = {
+        "owner_service": "me",
+        "task_type": "llm_chat",
+        "model_profile": profile,
+        "input": {"user": "Hello!"},
+    }
+    header = " -H 'Authorization: Bearer $AI_SERVICE_TOKEN'" if token else ""
+    console.print(
+        f"""AI Service runs at {url}
+Docs:  {url}/schema
+Try:   curl -s {url}/api/v1/jobs{header} -H 'Content-Type: application/json' -d '{json.dumps(body)}'
+       curl -s '{url}/api/v1/jobs/ID?wait=10'{header}
+Stop:  Ctrl-C""",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,71 @@
+"""The doctor: what is configured, what can be reached, what is migrated. Shows no secret."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from app.bootstrap import broker_trouble, provider_trouble, revision
+from app.settings import Settings
+from domain.errors import StorageUnavailable
+
+WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
+
+
+async def run(settings: Settings, console: Console) -> int:
+    """Print the findings. Returns 0 when everything that is configured works, else 1."""
+    findings = [await _storage(settings), await _broker(settings), await _provider(settings)]
+    table = Table("part", "state", "what was found", title="AI Service", title_justify="left")
+    for finding in findings:
+        table.add_row(*finding)
+    console.print(table)
+    console.print(_configured(settings))
+    return int(any(state == ILL for _, state, _ in findings))
+
+
+async def _storage(settings: Settings) -> tuple[str, str, str]:
+    if settings.storage.database_url is None:
+        return "PostgreSQL", OFF, f"DATABASE_URL is not set: 'up' runs an embedded one in {settings.storage.data_dir}"
+    where = _place(settings.database_url)
+    try:
+        found, needed = await revision(settings.database_url)
+    except StorageUnavailable as error:
+        return "PostgreSQL", ILL, f"{where}: {error}"
+    if found != needed:
+        return "PostgreSQL", ILL, f"{where}: at revision {found}, needs {needed}: run 'ai-service migrate'"
+    return "PostgreSQL", WELL, f"{where}: at revision {found}"
+
+
+async def _broker(settings: Settings) -> tuple[str, str, str]:
+    if settings.broker.amqp_url is None:
+        return "RabbitMQ", OFF, "AMQP_URL is not set: idle workers look every WORKER_POLL_INTERVAL"
+    where = _place(settings.broker.amqp_url.reveal())
+    trouble = await broker_trouble(settings)
+    return "RabbitMQ", ILL if trouble else WELL, f"{where}: {trouble or 'reachable'}"
+
+
+async def _provider(settings: Settings) -> tuple[str, str, str]:
+    if settings.llm.base_url is None:
+        name = settings.ai_provider or "none; 'up' then uses the practice provider"
+        return "Model server", OFF, f"LLM_BASE_URL is not set; AI_PROVIDER: {name}"
+    where = _place(settings.llm.base_url)
+    trouble = await provider_trouble(settings)
+    return "Model server", ILL if trouble else WELL, f"{where}: {trouble or f'reachable, model {settings.llm.model}'}"
+
+
+def _place(url: str) -> str:
+    """Host and port of a URL: what an operator must know, without what only the server may."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.hostname or 'local socket'}{port}{parts.path}"
+
+
+def _configured(settings: Settings) -> Table:
+    table = Table("setting", "value", title="Settings", title_justify="left")
+    for section in settings.__struct_fields__:
+        values = getattr(settings, section)
+        for name in getattr(values, "__struct_fields__", ()):
+            table.add_row(f"{section}.{name}", str(getattr(values, name)))
+    return table

@@ -1,0 +1,104 @@
+"""The HTTP API as one ASGI application. It is handed its use cases; it knows no adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from litestar import Litestar, MediaType, Response, Router
+from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.static_files import create_static_files_router
+
+from app.api.auth import bearer_guard
+from app.api.documents import describe
+from app.api.health import Health
+from app.api.jobs import Jobs
+from app.api.methods import HeadAndOptions
+from app.api.problems import problem_of
+from app.services import Services
+from app.wire.body import ENVELOPE_BYTES
+
+__all__ = ("Lifespan", "Services", "create_app")
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+DOCS = "/schema"
+DOCS_FILES = f"{DOCS}/files"
+DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
+
+
+def create_app(
+    services: Services, *, token: str | None, max_input_bytes: int, lifespan: Sequence[Lifespan] = ()
+) -> Litestar:
+    """The application. Without a token its API is open to everybody who can reach it."""
+    api = Router(
+        "/api/v1",
+        route_handlers=[Jobs],
+        guards=[bearer_guard(token)] if token else [],
+        security=[{"bearer": []}] if token else None,
+    )
+    app = Litestar(
+        route_handlers=[api, Health, _docs_files()],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        exception_handlers={Exception: problem_of},
+        request_max_body_size=max_input_bytes + ENVELOPE_BYTES,
+        openapi_config=_openapi(),
+        lifespan=list(lifespan),
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    describe(app)
+    app.asgi_handler = HeadAndOptions(app.asgi_handler)
+    return app
+
+
+def _openapi() -> OpenAPIConfig:
+    swagger = SwaggerRenderPlugin(
+        path="/",
+        js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
+        css_url=f"{DOCS_FILES}/swagger-ui.css",
+        standalone_preset_js_url=f"{DOCS_FILES}/swagger-ui-standalone-preset.js",
+        favicon='<link rel="icon" href="data:,">',
+    )
+    return OpenAPIConfig(
+        title="AI Service",
+        version=version("ai-service"),
+        description="A durable job service in front of AI model servers. Every error is a problem document (RFC 9457).",
+        openapi_router=_docs_router(),
+        render_plugins=[swagger, JsonRenderPlugin(media_type=MediaType.JSON)],
+        components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
+    )
+
+
+def _docs_router() -> Router:
+    return Router(
+        DOCS,
+        route_handlers=[],
+        include_in_schema=False,
+        response_headers={"Content-Security-Policy": DOCS_POLICY},
+        after_request=_refuse_by_problem,
+    )
+
+
+def _refuse_by_problem(response: Response[Any]) -> Response[Any]:
+    # Litestar's own page for unknown paths below the documentation is HTML.
+    if response.status_code == HTTPStatus.NOT_FOUND:
+        raise NotFoundException
+    return response
+
+
+def _docs_files() -> Router:
+    """What the documentation page loads: all of it from here, nothing from the internet."""
+    folder = str(files("litestar_offline_docs") / "static")
+    return create_static_files_router(path=DOCS_FILES, directories=[folder], include_in_schema=False)

@@ -1,0 +1,39 @@
+"""Logging: one event and its fields per line; JSON where a machine reads, colours where a person does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from app.settings import Logs
+
+QUIET = {"dramatiq": logging.WARNING, "pika": logging.CRITICAL, "uvicorn": logging.WARNING, "alembic": logging.WARNING}
+"""Libraries that tell more than an operator wants; what matters of it, we log ourselves."""
+
+
+def set_up(logs: Logs) -> None:
+    """Send our own events and the libraries' records to standard error, in one form."""
+    pretty = logs.format == "pretty" or (logs.format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = [structlog.dev.ConsoleRenderer()] if pretty else [_traceback, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, logs.level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_cut, *last]))
+    logging.basicConfig(handlers=[handler], level=logs.level.upper(), force=True)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+
+
+_traceback = structlog.processors.dict_tracebacks
+_cut = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -1,0 +1,20 @@
+"""What the HTTP API is made of: the use cases that its controllers call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.watch import Watch
+from domain.usecases.browse import Browse
+from domain.usecases.report import Report
+from domain.usecases.steer import Steer
+from domain.usecases.submit import Submit
+
+
+@dataclass(frozen=True)
+class Services:
+    submit: Submit
+    browse: Browse
+    steer: Steer
+    report: Report
+    watch: Watch

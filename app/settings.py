@@ -1,0 +1,292 @@
+"""The service's settings, read once from the environment.
+
+A value that cannot be used stops the start with one line: the variable, what was given, what is expected.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from msgspec import Struct
+
+from domain.errors import StartupError
+from domain.retry import RetryPolicy
+
+T = TypeVar("T")
+
+QueueType = Literal["classic", "quorum"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "pretty", "json"]
+Provider = Literal["practice"]
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+class Secret:
+    """A value that never shows itself: only `reveal` gives it away."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+class Http(Struct, frozen=True):
+    host: str
+    port: int
+    token: Secret | None
+
+
+class Storage(Struct, frozen=True):
+    database_url: Secret | None
+    migrate_on_start: bool
+    data_dir: Path
+
+
+class Broker(Struct, frozen=True):
+    amqp_url: Secret | None
+    queue_type: QueueType
+
+
+class Llm(Struct, frozen=True):
+    """The OpenAI-compatible server behind the profile `model`."""
+
+    base_url: str | None
+    api_key: Secret | None
+    model: str
+    timeout: timedelta
+
+
+class Worker(Struct, frozen=True):
+    name: str
+    http_host: str
+    http_port: int
+    poll_interval: timedelta
+    claim_limit: int
+    shutdown_grace: timedelta
+
+
+class Limits(Struct, frozen=True):
+    max_input_bytes: int
+    max_result_bytes: int
+    max_crashes: int
+
+
+class Logs(Struct, frozen=True):
+    level: LogLevel
+    format: LogFormat
+
+
+class Settings(Struct, frozen=True):
+    http: Http
+    storage: Storage
+    broker: Broker
+    llm: Llm
+    ai_provider: Provider | None
+    worker: Worker
+    limits: Limits
+    retry: RetryPolicy
+    logs: Logs
+
+    @property
+    def database_url(self) -> str:
+        """Where PostgreSQL is.
+
+        Raises:
+            StartupError: nothing was given; only `up` and `demo` may run embedded.
+        """
+        if self.storage.database_url is None:
+            raise StartupError(
+                "DATABASE_URL is not set: give the URL of a PostgreSQL, or use 'ai-service up', which brings its own."
+            )
+        return self.storage.database_url.reveal()
+
+
+def from_env(environ: Mapping[str, str]) -> Settings:
+    """The settings that these variables make.
+
+    Raises:
+        StartupError: a value cannot be used.
+    """
+    env = _Env(environ)
+    settings = Settings(
+        http=Http(
+            host=env.get("HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # the contract's default: it runs in a container
+            port=env.get("HTTP_PORT", _port, 8080),
+            token=env.get("AI_SERVICE_TOKEN", _secret, None),
+        ),
+        storage=Storage(
+            database_url=env.get("DATABASE_URL", _database_url, None),
+            migrate_on_start=env.get("MIGRATE_ON_START", _boolean, True),
+            data_dir=env.get("DATA_DIR", Path, Path(".ai-service")),
+        ),
+        broker=Broker(
+            amqp_url=env.get("AMQP_URL", _amqp_url, None),
+            queue_type=env.get("RABBITMQ_QUEUE_TYPE", _one_of(QueueType), "classic"),
+        ),
+        llm=Llm(
+            base_url=env.get("LLM_BASE_URL", _http_url, None),
+            api_key=env.get("LLM_API_KEY", _secret, None),
+            model=env.get("LLM_MODEL", _name, "qwen2.5-14b"),
+            timeout=env.get("LLM_TIMEOUT", _positive(duration), timedelta(minutes=5)),
+        ),
+        ai_provider=env.get("AI_PROVIDER", _one_of(Provider), None),
+        worker=Worker(
+            name=env.get("WORKER_ID", _name, socket.gethostname()),
+            http_host=env.get("WORKER_HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # as above
+            http_port=env.get("WORKER_HTTP_PORT", _port, 8081),
+            poll_interval=env.get("WORKER_POLL_INTERVAL", _positive(duration), timedelta(seconds=2)),
+            claim_limit=env.get("WORKER_CLAIM_LIMIT", _at_least(1), 4),
+            shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
+        ),
+        limits=Limits(
+            max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
+            max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
+            max_crashes=env.get("MAX_CRASHES", _at_least(1), 3),
+        ),
+        retry=RetryPolicy(
+            fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
+            slow=env.get("RETRY_DELAY_SLOW", duration, timedelta(minutes=2)),
+        ),
+        logs=Logs(
+            level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
+            format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
+        ),
+    )
+    if settings.broker.amqp_url and not settings.storage.database_url:
+        raise StartupError(
+            "AMQP_URL is set without DATABASE_URL: RabbitMQ only wakes workers, jobs live in PostgreSQL."
+        )
+    return settings
+
+
+class _Env:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def get(self, variable: str, parse: Callable[[str], T], default: T) -> T:
+        given = self._environ.get(variable, "").strip()
+        if not given:
+            return default
+        try:
+            return parse(given)
+        except _SecretUnusable as error:
+            raise StartupError(f"{variable}: what was given cannot be used; expected {error}.") from None
+        except ValueError as error:
+            raise StartupError(f"{variable}: {given!r} cannot be used; expected {error}.") from None
+
+
+class _SecretUnusable(ValueError):
+    """A value that must not be repeated in an error."""
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
+_SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": 1024 * MIB}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}")
+
+
+def duration(given: str) -> timedelta:
+    """`500ms`, `2s`, `5m`, `1h30m`, `30d`.
+
+    Raises:
+        ValueError: it reads otherwise; the text says what is expected.
+    """
+    parts = _DURATION.findall(given)
+    if not parts or "".join(number + unit for number, unit in parts) != given:
+        raise ValueError("a duration such as 500ms, 2s, 5m, 1h30m or 30d")
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
+    def parsed(given: str) -> timedelta:
+        value = parse(given)
+        if not value:
+            raise ValueError("a duration above zero")
+        return value
+
+    return parsed
+
+
+def _size(given: str) -> int:
+    match = _SIZE.fullmatch(given)
+    if not match or int(match[1]) == 0:
+        raise ValueError("a number of bytes such as 1048576 or 1MiB")
+    return int(match[1]) * _SIZES[(match[2] or "B").lower()]
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parsed(given: str) -> int:
+        if not given.isdecimal() or int(given) < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return int(given)
+
+    return parsed
+
+
+def _port(given: str) -> int:
+    if not given.isdecimal() or not 0 <= int(given) <= 65535:
+        raise ValueError("a port number, 1 to 65535 (0: any free one)")
+    return int(given)
+
+
+def _boolean(given: str) -> bool:
+    values = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if given.lower() not in values:
+        raise ValueError("true or false")
+    return values[given.lower()]
+
+
+def _one_of(choices: object) -> Callable[[str], Any]:
+    values = get_args(choices)
+
+    def parsed(given: str) -> Any:
+        if given not in values:
+            raise ValueError(f"one of: {', '.join(values)}")
+        return given
+
+    return parsed
+
+
+def _text(given: str) -> str:
+    return given
+
+
+def _name(given: str) -> str:
+    if not _NAME.fullmatch(given):
+        raise ValueError("a letter or digit, then up to 99 letters, digits or ._:/@+-")
+    return given
+
+
+def _secret(given: str) -> Secret:
+    return Secret(given)
+
+
+def _http_url(given: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", given):
+        raise ValueError("an http:// or https:// URL")
+    return given
+
+
+def _database_url(given: str) -> Secret:
+    if not re.match(r"postgres(ql)?://", given):
+        raise _SecretUnusable("a URL such as postgresql://user:password@host:5432/database")
+    return Secret(given)
+
+
+def _amqp_url(given: str) -> Secret:
+    if not re.match(r"amqps?://", given):
+        raise _SecretUnusable("a URL such as amqp://user:password@host:5672/vhost")
+    return Secret(given)

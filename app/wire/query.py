@@ -1,0 +1,37 @@
+"""Query strings, from bytes to a struct. An unknown parameter is refused: a typo must not return everything."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeVar, get_origin
+from urllib.parse import parse_qs
+
+import msgspec
+
+from app.wire.body import problem_of
+from domain.errors import BadInput, Problem
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def decode_query(kind: type[T], query_string: bytes) -> T:
+    """The parameters as this struct. A field that is a tuple may be given several times, any other one once.
+
+    Raises:
+        BadInput: naming the parameter.
+    """
+    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    several = _several(kind)
+    if twice := [name for name, values in given.items() if len(values) > 1 and name not in several]:
+        raise BadInput([Problem(f"/{name}", "It may be given only once.") for name in twice])
+    values = {name: values if name in several else values[0] for name, values in given.items()}
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadInput([problem_of(error)]) from None
+
+
+@lru_cache
+def _several(kind: type[msgspec.Struct]) -> frozenset[str]:
+    fields = msgspec.structs.fields(kind)
+    return frozenset(field.encode_name for field in fields if get_origin(field.type) is tuple)

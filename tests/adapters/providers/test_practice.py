@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapters.providers.practice import PracticeProvider
+from domain.chat import ChatAnswer, Message
+from domain.errors import ErrorCode, RunFailed
+from tests.adapters.providers.factories import a_job, a_request
+
+
+async def ask(input_: object = None, *messages: Message, **options: Any) -> ChatAnswer:
+    return await PracticeProvider().chat(a_request(*messages, **options), a_job(input_))
+
+
+async def run(practice: object, **counts: int) -> ErrorCode | None:
+    try:
+        await PracticeProvider().chat(a_request(), a_job({"practice": practice}, **counts))
+    except RunFailed as error:
+        return error.failure.code
+    return None
+
+
+async def test_it_echoes_what_the_user_said_last() -> None:
+    said = [Message("user", "One?"), Message("assistant", "Yes."), Message("user", "Two?"), Message("assistant", "{")]
+    assert (await ask(None, *said)).content == "Practice answer to: Two?"
+
+
+async def test_it_reads_the_text_of_a_message_in_parts() -> None:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "Who is"}, {"type": "image_url"}, {"text": "this?"}]
+    assert (await ask(None, Message("user", parts))).content == "Practice answer to: Who is this?"
+
+
+async def test_its_model_says_what_it_is() -> None:
+    assert (await ask()).model == "practice"
+
+
+async def test_its_usage_counts_words() -> None:
+    usage = (await ask(None, Message("system", "Be brief."), Message("user", "Why is that?"))).usage
+    assert usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (5, 6, 11)
+
+
+async def test_asked_for_an_object_it_gives_one() -> None:
+    answer = await ask(None, Message("user", "Hi"), response_format={"type": "json_object"})
+    assert json.loads(answer.content) == {"answer": "Practice answer to: Hi"}
+
+
+async def test_given_a_schema_it_fits_it() -> None:
+    schema = {"type": "object", "properties": {"mood": {"enum": ["calm", "angry"]}}, "required": ["mood"]}
+    answer = await ask(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert json.loads(answer.content) == {"mood": "calm"}
+
+
+@pytest.mark.parametrize(
+    "schema", [False, {"$ref": "https://example.com/schema.json"}, {"type": "object", "properties": 3}]
+)
+async def test_a_schema_that_nothing_fits_is_bad_input(schema: object) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await ask(response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    assert failed.value.failure.code is ErrorCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+async def test_it_fails_every_run_with_any_code_it_is_asked_for(code: ErrorCode) -> None:
+    assert await run({"error_code": code}) is code
+    assert await run({"error_code": code}, attempts=2, give_backs=9) is code
+
+
+async def test_it_fails_as_many_runs_as_it_is_asked_to() -> None:
+    practice = {"error_code": "timeout", "times": 2}
+    assert await run(practice, attempts=0) is ErrorCode.TIMEOUT
+    assert await run(practice, attempts=1) is ErrorCode.TIMEOUT
+    assert await run(practice, attempts=2) is None
+
+
+async def test_runs_that_were_given_back_count() -> None:
+    assert await run({"error_code": "rate_limited", "times": 2}, give_backs=2) is None
+
+
+async def test_a_delay_comes_before_an_answer_and_before_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("adapters.providers.practice.asyncio.sleep", sleep)
+    assert await run({"delay_ms": 1500}) is None
+    assert await run({"delay_ms": 20, "error_code": "unknown"}) is ErrorCode.UNKNOWN
+    assert waits == [1.5, 0.02]
+
+
+@pytest.mark.parametrize(
+    "practice",
+    [
+        "fail",
+        {"error_code": "bad luck"},
+        {"times": -1},
+        {"times": "two"},
+        {"delay_ms": -1},
+        {"delay_ms": 1e12},
+        {"code": "x"},
+    ],
+)
+async def test_a_practice_that_makes_no_sense_is_bad_input(practice: object) -> None:
+    assert await run(practice) is ErrorCode.BAD_INPUT
+
+
+async def test_what_is_wrong_with_a_practice_is_said() -> None:
+    with pytest.raises(RunFailed) as failed:
+        await ask({"practice": {"times": "two"}})
+    assert failed.value.failure.message == "/practice/times: Expected `int | null`, got `str`"

@@ -1,0 +1,103 @@
+"""RabbitMQ for the tests that ask for it: one node per session, a virtual host per test, and one node to kill.
+
+A pytest plugin: `pytest_plugins = ["tests.servers.fixtures"]`. Where no RabbitMQ can be had, the session ends before
+its first test, with one line.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.rabbitmq import (
+    Broker,
+    RabbitMQDownError,
+    RabbitMQNotFoundError,
+    RabbitNode,
+    StartedBroker,
+    find_rabbitmq,
+    has_binaries,
+)
+
+FIXTURES = {"rabbitmq", "vhost", "own_rabbitmq"}
+
+found = pytest.StashKey[Broker]()
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Look for RabbitMQ before the first test: outside their time limits and never for a session without need of it."""
+    if any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in session.items):
+        require_rabbitmq(session.config)
+
+
+def require_rabbitmq(config: pytest.Config) -> Broker:
+    """The session's RabbitMQ, not started yet; ends the whole session with one line where there is none."""
+    if found not in config.stash:
+        config.stash[found] = look_for(config)
+    return config.stash[found]
+
+
+def look_for(config: pytest.Config) -> Broker:
+    try:
+        return find_rabbitmq(say=lambda line: tell(config, line))
+    except RabbitMQNotFoundError as error:
+        pytest.exit(str(error), returncode=1)
+
+
+def tell(config: pytest.Config, line: str) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if terminal is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(line)
+
+
+def started(broker: Broker) -> Broker:
+    try:
+        broker.start()
+    except RabbitMQDownError as error:
+        broker.stop()
+        pytest.exit(str(error), returncode=1)
+    return broker
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The shared RabbitMQ: never killed, and seen through a virtual host of the test's own."""
+    broker = started(require_rabbitmq(pytestconfig))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def vhost(rabbitmq: Broker) -> Iterator[str]:
+    """The AMQP url of an empty virtual host that is this test's alone."""
+    name = f"test-{secrets.token_hex(6)}"
+    yield rabbitmq.create_vhost(name)
+    rabbitmq.delete_vhost(name)
+
+
+@pytest.fixture(scope="session")
+def second_rabbitmq(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The node behind `own_rabbitmq`, booted once: a boot takes 4-8 s."""
+    broker = another(require_rabbitmq(pytestconfig))
+    yield started(broker)
+    broker.stop()
+
+
+def another(broker: Broker) -> Broker:
+    """A new node like this one; beside one that was only named, only what is installed already."""
+    if isinstance(broker, StartedBroker):
+        return type(broker)()
+    if has_binaries():
+        return RabbitNode()
+    pytest.skip("needs a RabbitMQ that it may kill, and TEST_RABBITMQ_URL names one that it may not")
+
+
+@pytest.fixture
+def own_rabbitmq(second_rabbitmq: Broker) -> Broker:
+    """A running, empty RabbitMQ that this test may kill, restart and wipe; the next test gets it mended."""
+    second_rabbitmq.reset()
+    return second_rabbitmq

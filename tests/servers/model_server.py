@@ -1,0 +1,405 @@
+"""A model server to test against: real HTTP on a free port, in a thread of its own, doing to each call what it is told.
+
+It can be rude (stalls, cuts, nonsense), sees when a client hangs up, and counts. Sync tests, async tests and other
+processes may all use it.
+
+    with ModelServer() as server:
+        server.script(refuses(429, headers={"retry-after": "7"}), says("Hello."))
+        ... server.base_url ...
+        assert server.calls == 2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MODEL = "scripted-model"
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def last_message(self) -> str:
+        """What the caller said last."""
+        return str(self.json["messages"][-1]["content"])
+
+
+@dataclass
+class Reply:
+    """The wire to one caller. Whatever is not sent by these methods can be sent as raw bytes."""
+
+    writer: asyncio.StreamWriter
+    chunked: bool = False
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self, status: int, headers: Mapping[str, str]) -> None:
+        lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+        await self.raw("\r\n".join((*lines, "", "")).encode())
+
+    async def whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        await self.head(status, {"content-length": str(len(body)), **headers})
+        await self.raw(body)
+
+    async def start_stream(self, content_type: str = "text/event-stream") -> None:
+        self.chunked = True
+        await self.head(200, {"content-type": content_type, "transfer-encoding": "chunked"})
+
+    async def piece(self, data: bytes) -> None:
+        if data:
+            await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def end_stream(self) -> None:
+        await self.raw(b"0\r\n\r\n")
+
+    def cut(self) -> None:
+        """Break the connection off in the middle."""
+        self.writer.transport.abort()
+
+
+Behaviour = Callable[[Request, Reply], Awaitable[None]]
+
+
+def says(text: str, *, model: str = MODEL, finish_reason: str = "stop", pause: float = 0) -> Behaviour:
+    """Answers with this text: streamed word by word where that was asked for, else whole."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        if not request.json.get("stream"):
+            await reply.whole(200, completion(text, model, finish_reason), JSON)
+            return
+        await reply.start_stream()
+        for event in stream(text, model, finish_reason):
+            await reply.piece(event)
+            if pause:
+                await asyncio.sleep(pause)
+        await reply.end_stream()
+
+    return behave
+
+
+def echoes(*, pause: float = 0) -> Behaviour:
+    """Answers with what was said to it last."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        await says(request.last_message, pause=pause)(request, reply)
+
+    return behave
+
+
+def refuses(status: int, body: object = "", *, headers: Mapping[str, str] | None = None) -> Behaviour:
+    """Answers with this status, and this body: bytes or a text as they are, anything else as JSON."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        data = (
+            body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        )
+        await reply.whole(status, data, {**({} if isinstance(body, str | bytes) else JSON), **(headers or {})})
+
+    return behave
+
+
+def streams(*pieces: bytes, content_type: str = "text/event-stream") -> Behaviour:
+    """Streams these bytes as they are, then ends well."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        await reply.start_stream(content_type)
+        for piece in pieces:
+            await reply.piece(piece)
+        await reply.end_stream()
+
+    return behave
+
+
+def stalls(*pieces: bytes, headers_first: bool = True) -> Behaviour:
+    """Streams these bytes, then nothing, until the client hangs up."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        if headers_first:
+            await reply.start_stream()
+        for piece in pieces:
+            await reply.piece(piece)
+        await asyncio.Event().wait()
+
+    return behave
+
+
+def cuts(*pieces: bytes, headers_first: bool = True) -> Behaviour:
+    """Streams these bytes, then breaks the connection off."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        if headers_first:
+            await reply.start_stream()
+        for piece in pieces:
+            await reply.piece(piece)
+        reply.cut()
+
+    return behave
+
+
+def sends(data: bytes) -> Behaviour:
+    """Sends these bytes, headers and all, and closes the connection."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        await reply.raw(data)
+        reply.writer.close()
+
+    return behave
+
+
+def after(seconds: float, behaviour: Behaviour) -> Behaviour:
+    """The same, but late."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        await asyncio.sleep(seconds)
+        await behaviour(request, reply)
+
+    return behave
+
+
+JSON = {"content-type": "application/json"}
+
+
+def completion(text: str, model: str = MODEL, finish_reason: str = "stop") -> bytes:
+    """A chat completion in one piece."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    return json.dumps(
+        {"object": "chat.completion", "model": model, "choices": [choice], "usage": _usage(text)}
+    ).encode()
+
+
+def stream(text: str, model: str = MODEL, finish_reason: str = "stop") -> list[bytes]:
+    """The events of a streamed chat completion, a word each."""
+    words = text.split(" ")
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
+    deltas += [{"content": word if word is words[-1] else f"{word} "} for word in words]
+    return [
+        *(chunk({"index": 0, "delta": delta, "finish_reason": None}, model=model) for delta in deltas),
+        chunk({"index": 0, "delta": {}, "finish_reason": finish_reason}, model=model),
+        chunk(model=model, usage=_usage(text)),
+        b"data: [DONE]\n\n",
+    ]
+
+
+def chunk(*choices: Mapping[str, Any], **fields: object) -> bytes:
+    """One event of a streamed chat completion."""
+    document = {"id": "1", "object": "chat.completion.chunk", "choices": choices, **fields}
+    return b"data: %s\n\n" % json.dumps(document).encode()
+
+
+def _usage(text: str) -> dict[str, int]:
+    words = len(text.split())
+    return {"prompt_tokens": 3, "completion_tokens": words, "total_tokens": 3 + words}
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
+
+
+@dataclass
+class ModelServer:
+    """Serves `POST` with the scripted behaviours in turn, then with `default`; `GET` answers as long as it is healthy.
+
+    Args:
+        default: what it does to a call that the script does not reach.
+    """
+
+    default: Behaviour = field(default_factory=lambda: says("The answer."))
+    healthy: bool = True
+    requests: list[Request] = field(default_factory=list)
+    """The calls so far, in the order in which they came."""
+    running: int = 0
+    """Calls that are being served now."""
+    most_at_once: int = 0
+    hang_ups: int = 0
+    """Calls whose client left before the answer was complete."""
+
+    def __post_init__(self) -> None:
+        self._changed = threading.Condition()
+        self._script: deque[Behaviour] = deque()
+        self._loop = asyncio.new_event_loop()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._connections: set[asyncio.Task[Any]] = set()
+        self._errors: list[Exception] = []
+        self._listener: asyncio.Server | None = None
+        self._port = 0
+        self._thread = threading.Thread(target=self._loop.run_forever, name="model-server", daemon=True)
+
+    def __enter__(self) -> ModelServer:
+        self._thread.start()
+        self.come_up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.go_down()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+        if self._errors:
+            raise self._errors[0]
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def calls(self) -> int:
+        return len(self.requests)
+
+    @property
+    def bodies(self) -> list[Any]:
+        """What the calls so far asked for."""
+        return [request.json for request in self.requests]
+
+    def script(self, *behaviours: Behaviour) -> None:
+        """What to do to the next calls, one behaviour each."""
+        self._script.extend(behaviours)
+
+    def hold(self) -> None:
+        """From now on take calls, but do nothing about them until `let_go`."""
+        self._run(self._hold())
+
+    def let_go(self) -> None:
+        self._loop.call_soon_threadsafe(self._open.set)
+
+    def go_down(self) -> None:
+        """Break every connection off and accept no more."""
+        self._run(self._go_down())
+
+    def come_up(self) -> None:
+        """Accept connections (again), on the same port."""
+        self._run(self._come_up())
+
+    def wait_until(self, true: Callable[[ModelServer], bool], timeout: float = PATIENCE) -> None:
+        """Block until this holds; it is looked at whenever a call begins or ends. For threads without an event loop."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: true(self), timeout), f"not within {timeout:g} s: {self}"
+
+    async def until(self, true: Callable[[ModelServer], bool]) -> None:
+        """The same for coroutines."""
+        await asyncio.to_thread(self.wait_until, true)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    async def _hold(self) -> None:
+        self._open.clear()
+
+    async def _come_up(self) -> None:
+        listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        self._port = listening.getsockname()[1]
+        self._listener = await asyncio.start_server(self._connected, sock=listening)
+
+    async def _go_down(self) -> None:
+        if self._listener:
+            self._listener.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        try:
+            await self._converse(reader, writer)
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._connections.discard(connection)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve the requests of one connection until either side closes it."""
+        early = b""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                request = await _read_request(reader, early)
+                reply = Reply(writer)
+                if request.method == "GET":
+                    early = b""
+                    await reply.whole(200 if self.healthy else 503, b'{"object": "list", "data": []}', JSON)
+                else:
+                    early = await self._serve(request, reply, reader)
+
+    async def _serve(self, request: Request, reply: Reply, reader: asyncio.StreamReader) -> bytes:
+        """Do what is to be done to this call. Returns what has already been read of the connection's next one."""
+        self._begun(request)
+        behaviour = self._script.popleft() if self._script else self.default
+        served = asyncio.ensure_future(self._behave(behaviour, request, reply))
+        more = asyncio.ensure_future(_more(reader))
+        try:
+            await asyncio.wait([served, more], return_when=asyncio.FIRST_COMPLETED)
+            if more.done() and more.result():
+                await asyncio.wait([served])
+        finally:
+            hung_up = more.done() and not served.done()
+            served.cancel()
+            more.cancel()
+            outcome, early = await asyncio.gather(served, more, return_exceptions=True)
+            if isinstance(outcome, Exception) and not isinstance(outcome, ConnectionError):
+                self._errors.append(outcome)
+            if outcome is not None:
+                reply.cut()
+            self._ended(hung_up=hung_up or isinstance(outcome, ConnectionError))
+        return early if isinstance(early, bytes) else b""
+
+    async def _behave(self, behaviour: Behaviour, request: Request, reply: Reply) -> None:
+        await self._open.wait()
+        await behaviour(request, reply)
+
+    def _begun(self, request: Request) -> None:
+        with self._changed:
+            self.requests.append(request)
+            self.running += 1
+            self.most_at_once = max(self.most_at_once, self.running)
+            self._changed.notify_all()
+
+    def _ended(self, *, hung_up: bool) -> None:
+        with self._changed:
+            self.running -= 1
+            self.hang_ups += hung_up
+            self._changed.notify_all()
+
+
+async def _more(reader: asyncio.StreamReader) -> bytes:
+    """The next byte from the client; none when it has left."""
+    try:
+        return await reader.read(1)
+    except ConnectionError:
+        return b""
+
+
+async def _read_request(reader: asyncio.StreamReader, early: bytes) -> Request:
+    head = (early + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.rstrip().split("\r\n")
+    method, path, _ = first.split(" ", 2)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Request(method, path, headers, await reader.readexactly(int(headers.get("content-length", 0))))
