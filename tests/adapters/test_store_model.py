@@ -204,12 +204,12 @@ class TwoStores(RuleBasedStateMachine):
         assert {self.leases[lost] for lost in other} == model
 
     @has_run_something
-    @rule(some=st.sets(picks, max_size=3), worker=st.sampled_from(WORKERS))
-    def release_orphans(self, some: set[int], worker: str) -> None:
+    @rule(some=st.sets(picks, max_size=3), worker=st.sampled_from(WORKERS), queue=st.sampled_from(QUEUES))
+    def release_orphans(self, some: set[int], worker: str, queue: str) -> None:
         runs = [self.run(pick) for pick in some]
         self.both(
-            lambda store: store.release_orphans(worker, [run.model.lease for run in runs]),
-            lambda store: store.release_orphans(worker, [run.other.lease for run in runs]),
+            lambda store: store.release_orphans(worker, queue, [run.model.lease for run in runs]),
+            lambda store: store.release_orphans(worker, queue, [run.other.lease for run in runs]),
         )
 
     @rule(by=seconds, promote=st.booleans(), rescue=st.integers(0, 3))

@@ -99,6 +99,20 @@ async def test_a_beat_makes_a_worker_count(work: Work, store: FragileStore):
     assert demand.slots == 3
 
 
+async def test_what_this_worker_never_heard_of_goes_back(work: Work):
+    known, orphan = await take(work, 2)
+    assert await work.release_orphans("worker-1", QUEUE, [known.lease]) == 1
+    assert (await work.jobs.get(orphan.id)).status is JobStatus.PENDING
+
+
+async def test_a_worker_that_leaves_no_longer_counts(work: Work, store: FragileStore):
+    beat = new_beat()
+    await work.beat(beat)
+    await work.leave(beat.id)
+    [demand] = await store.demand([QUEUE], timedelta(seconds=15))
+    assert demand.slots == 0
+
+
 async def test_a_claim_goes_to_the_store_as_it_is(work: Work):
     await take(work, 0)
     claim = Claim("gpu.llm", ("llm_chat",), f"worker-{uuid4()}", LEASE, 1)
