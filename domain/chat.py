@@ -39,7 +39,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def wants_json(self) -> bool:
         """Whether the answer must be JSON."""
-        return self.response_format is not UNSET and self.response_format.get("type") in {"json_object", "json_schema"}
+        return self.response_format is not UNSET and self.response_format.get("type") in ("json_object", "json_schema")
 
 
 class ChatAnswer(Struct, frozen=True, kw_only=True):
@@ -75,6 +75,9 @@ def parse_chat_input(data: bytes | msgspec.Raw) -> ChatRequest:
         given = _decoder.decode(data)
     except msgspec.ValidationError as error:
         raise BadInput([Problem.of(error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # A Raw taken from a request's body has not been looked at as closely: its text need not even be UTF-8.
+        raise BadInput([Problem("", "must be JSON in UTF-8, and not nested too deeply")]) from None
     return ChatRequest(
         messages=given.messages or _compact(given),
         max_tokens=_set(given.max_tokens),

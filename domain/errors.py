@@ -66,9 +66,14 @@ class Problem(Struct, frozen=True):
     @classmethod
     def of(cls, error: ValidationError) -> Problem:
         """What msgspec found: its ``Expected `int` - at `$.messages[0].role` `` as a pointer and a detail."""
-        detail, _, path = str(error).partition(" - at `")
-        steps = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path.removesuffix("`"))
-        return cls("".join(f"/{name or index}" for name, index in steps), detail)
+        text = str(error)
+        # Anchored at the end: the caller's own text stands before it, and may look like a path.
+        path = re.search(r" - at (?:`key` in )?`\$(\S*)`$", text)
+        if path is None:
+            return cls("", text)
+        # msgspec does not name the keys of a mapping: the pointer ends at the mapping.
+        steps = re.findall(r"[^.\[\]]+", path[1].partition("[...]")[0])
+        return cls("".join(f"/{step}" for step in steps), text[: path.start()])
 
     def below(self, pointer: str) -> Problem:
         """The same problem, seen from a document that holds this one at `pointer`."""

@@ -68,13 +68,8 @@ def settle_failure(job: LeasedJob, failure: Failure, policy: RetryPolicy, *, jit
     """
     match RETRIES[failure.code]:
         case Retry.GIVE_BACK if job.give_backs < MAX_GIVE_BACKS:
-            return Settlement(
-                job.lease,
-                RunOutcome.GIVEN_BACK,
-                JobStatus.PENDING,
-                failure=failure,
-                delay=failure.retry_after or give_back_wait(job.give_backs, jitter),
-            )
+            wait = _at_least(give_back_wait(job.give_backs, jitter), failure.retry_after)
+            return Settlement(job.lease, RunOutcome.GIVEN_BACK, JobStatus.PENDING, failure=failure, delay=wait)
         case Retry.NEVER:
             return _final(job, failure)
         case Retry.SOON:
@@ -97,9 +92,13 @@ def give_back_wait(give_backs: int, jitter: float) -> timedelta:
 def _again(job: LeasedJob, failure: Failure, delay: timedelta) -> Settlement:
     if job.attempts + 1 >= job.max_attempts:
         return _final(job, failure)
-    wait = max(delay, failure.retry_after or delay)
+    wait = _at_least(delay, failure.retry_after)
     return Settlement(job.lease, RunOutcome.FAILED, JobStatus.PENDING, failure=failure, delay=wait)
 
 
 def _final(job: LeasedJob, failure: Failure) -> Settlement:
     return Settlement(job.lease, RunOutcome.FAILED, JobStatus.FAILED, failure=failure)
+
+
+def _at_least(delay: timedelta, retry_after: timedelta | None) -> timedelta:
+    return delay if retry_after is None else max(delay, retry_after)

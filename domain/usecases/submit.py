@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from msgspec import Raw, Struct
 
 from domain.chat import parse_chat_input
-from domain.errors import BadInput, InputTooLarge
+from domain.errors import BadInput, InputTooLarge, Problem
 from domain.job import Job, JobId, NewJob, Priority
 from domain.ports import JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.wake import Wake
+
+_object = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class Submit:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
             raise InputTooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
+        _check_is_object(submission.input)
         queue = self.routes.queue_of(submission.task_type, submission.model_profile)
         if queue is not None:
             _check_input(submission)
@@ -72,6 +76,15 @@ class Submit:
             max_attempts=submission.max_attempts,
             run_at=submission.run_at,
         )
+
+
+def _check_is_object(data: Raw) -> None:
+    # A Raw taken from a request's body has been skipped over, not read: it may be any JSON, and not even UTF-8.
+    try:
+        str(data, "utf-8")
+        _object.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadInput([Problem("/input", "must be a JSON object in UTF-8, and not nested too deeply")]) from None
 
 
 def _check_input(submission: Submission) -> None:

@@ -33,7 +33,7 @@ class Wake:
     async def for_jobs(self, counts: Mapping[str, int]) -> None:
         """Wake slots for jobs that have just become claimable. Never raises: the jobs are stored already."""
         for queue, count in counts.items():
-            if not self._backlogged.get(queue):
+            if not self._backlogged.get(queue) or self._look_is_old(queue):
                 self.tickets.publish(queue, min(count, MOST_TICKETS))
         # Looked at afterwards: the ticket is on its way before anybody waits for a query.
         await self._look_at([queue for queue in counts if self._look_is_old(queue)])

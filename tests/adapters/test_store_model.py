@@ -1,0 +1,337 @@
+"""A job store next to the domain's own transitions: whatever happens to both, in any order, leaves the same jobs.
+
+The memory store runs the domain's transitions over a dictionary, so it is the model. Every store in `RIGS`
+(conftest.py) is held to it, the memory store too: that shows that the comparison itself is sound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec import Struct
+from msgspec.structs import replace
+
+from adapters.memory.store import MemoryJobStore
+from domain.errors import ErrorCode, Failure, ServiceError
+from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, Settlement
+from domain.ports import Claim, JobFilter, JobStore, WorkerBeat
+from domain.retry import RETRIES, Retry, RetryPolicy, settle_failure
+from tests.adapters.rigs import OpenRig, Rig
+from tests.factories import new_job
+from tests.fakes import FakeClock
+
+T = TypeVar("T")
+Ask = Callable[[JobStore], Coroutine[Any, Any, object]]
+
+SETTINGS = settings(
+    max_examples=200,
+    stateful_step_count=20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+POLICY = RetryPolicy(fast=timedelta(seconds=5), slow=timedelta(seconds=20))
+ALIVE_WITHIN = timedelta(seconds=15)
+
+QUEUES = ("gpu.llm", "gpu.speech")
+TASKS = ("llm_chat", "transcribe")
+GIVEN_BACK = [code for code, retry in RETRIES.items() if retry is Retry.GIVE_BACK]
+OWNERS = ("beeline", "lion")
+WORKERS = ("worker-1", "worker-2")
+PROCESSES = (UUID(int=1), UUID(int=2))
+
+
+class Wanted(Struct, frozen=True):
+    """What a new job is like."""
+
+    queue: str | None
+    task_type: str
+    owner: str
+    priority: Priority
+    max_attempts: int
+    starts_in: int | None
+
+    def new(self, clock: FakeClock) -> NewJob:
+        return new_job(
+            queue=self.queue,
+            task_type=self.task_type,
+            owner_service=self.owner,
+            priority=self.priority,
+            max_attempts=self.max_attempts,
+            run_at=None if self.starts_in is None else clock.now() + timedelta(seconds=self.starts_in),
+        )
+
+
+class Ending(Struct, frozen=True):
+    """How a run ends: with a failure, with a result, or handed back."""
+
+    code: ErrorCode | None = None
+    retry_after: int | None = None
+    result: bytes | None = None
+
+    def of(self, held: LeasedJob) -> Settlement:
+        if self.code is not None:
+            wait = None if self.retry_after is None else timedelta(seconds=self.retry_after)
+            return settle_failure(held, Failure(self.code, f"It ended in {self.code}.", wait), POLICY, jitter=0.5)
+        return held.release() if self.result is None else held.complete(self.result)
+
+
+@dataclass(eq=False)
+class Run:
+    """One run as either store knows it: they deal different tokens."""
+
+    model: LeasedJob
+    other: LeasedJob
+    ending: Ending | None = None
+
+
+picks = st.integers(0, 5)
+seconds = st.sampled_from([5, 30, 60])
+waits = st.sampled_from([*[None] * 5, -5, 0, 5, 30])
+wanted = st.builds(
+    Wanted,
+    queue=st.sampled_from([*QUEUES[:1] * 4, *QUEUES, None]),
+    task_type=st.sampled_from([*TASKS[:1] * 3, *TASKS]),
+    owner=st.sampled_from(OWNERS),
+    priority=st.sampled_from(Priority),
+    max_attempts=st.integers(1, 3),
+    starts_in=waits,
+)
+endings = st.one_of(
+    st.builds(Ending, code=st.sampled_from([*RETRIES]), retry_after=st.sampled_from([None, None, 0, 10])),
+    st.builds(Ending, code=st.sampled_from(GIVEN_BACK), retry_after=st.none()),
+    st.builds(Ending, result=st.sampled_from([b"{}", b'{"content": "Hello"}'])),
+    st.builds(Ending),
+)
+claims = st.builds(
+    Claim,
+    queue=st.sampled_from([*QUEUES[:1] * 4, *QUEUES]),
+    task_types=st.sampled_from([TASKS, TASKS, TASKS, TASKS[:1], TASKS[1:]]),
+    worker_id=st.sampled_from(WORKERS),
+    lease=st.builds(timedelta, seconds=st.sampled_from([5, 30])),
+    limit=st.sampled_from([3, 3, 2, 1]),
+)
+filters = st.builds(
+    JobFilter,
+    owner_service=st.sampled_from([(), *((owner,) for owner in OWNERS), OWNERS]),
+    task_type=st.sampled_from([(), *((task,) for task in TASKS)]),
+    status=st.lists(st.sampled_from(JobStatus), unique=True, max_size=2).map(tuple),
+)
+beats = st.builds(
+    WorkerBeat,
+    id=st.sampled_from(PROCESSES),
+    worker_id=st.sampled_from(WORKERS),
+    host=st.just("gpu-1"),
+    queues=st.sampled_from([QUEUES, QUEUES[:1]]),
+    slots_per_queue=st.integers(2, 4),
+    running=st.dictionaries(st.sampled_from(QUEUES), st.integers(0, 2)),
+)
+
+
+has_run_something = precondition(lambda machine: machine.runs)
+
+
+class TwoStores(RuleBasedStateMachine):
+    """Does everything to both stores, and compares what they answer and what they hold."""
+
+    def __init__(self, runner: asyncio.Runner, rig: Rig) -> None:
+        super().__init__()
+        self.runner = runner
+        self.rig = rig
+        self.wait(rig.reset())
+        self.clock = FakeClock(self.wait(rig.now()))
+        self.model: JobStore = MemoryJobStore(self.clock.now)
+        self.other = rig.store
+        self.jobs: list[JobId] = []
+        self.runs: list[Run] = []
+        self.leases: dict[Lease | None, Lease | None] = {None: None}
+        """The model's lease for each one of the other store."""
+
+    @initialize(wanted=st.lists(wanted, min_size=3, max_size=6))
+    def add(self, wanted: list[Wanted]) -> None:
+        new = [want.new(self.clock) for want in wanted]
+        self.both(lambda store: store.add(new))
+        self.jobs += [job.id for job in new]
+
+    @rule(wanted=st.lists(wanted, max_size=3), claim=claims, endings=st.lists(endings, max_size=3))
+    def work(self, wanted: list[Wanted], claim: Claim, endings: list[Ending]) -> None:
+        """Add jobs, take some and end some of those: what is left runs on, or is rescued."""
+        self.add(wanted)
+        started = self.exchange([], claim)
+        self.exchange(list(zip(started, endings, strict=False)), None)
+
+    @rule(job=picks, wanted=wanted)
+    def add_again(self, job: int, wanted: Wanted) -> None:
+        again = replace(wanted.new(self.clock), id=self.job(job))
+        self.both(lambda store: store.add([again]))
+
+    @has_run_something
+    @rule(ends=st.dictionaries(picks, endings, min_size=1, max_size=3), claim=st.none() | claims)
+    def settle(self, ends: dict[int, Ending], claim: Claim | None) -> None:
+        """Often too late: a run that has ended is picked as well."""
+        self.exchange([(self.run(pick), ending) for pick, ending in ends.items()], claim)
+
+    @has_run_something
+    @rule(pick=picks)
+    def settle_again(self, pick: int) -> None:
+        run = self.run(pick)
+        self.exchange([(run, run.ending or Ending())], None)
+
+    @has_run_something
+    @rule(some=st.sets(picks, max_size=3), lease=seconds)
+    def renew(self, some: set[int], lease: int) -> None:
+        runs, for_long = [self.run(pick) for pick in some], timedelta(seconds=lease)
+        model = self.wait(self.model.renew([run.model.lease for run in runs], for_long))
+        other = self.wait(self.other.renew([run.other.lease for run in runs], for_long))
+        assert {self.leases[lost] for lost in other} == model
+
+    @has_run_something
+    @rule(some=st.sets(picks, max_size=3), worker=st.sampled_from(WORKERS), queue=st.sampled_from(QUEUES))
+    def release_orphans(self, some: set[int], worker: str, queue: str) -> None:
+        runs = [self.run(pick) for pick in some]
+        self.both(
+            lambda store: store.release_orphans(worker, queue, [run.model.lease for run in runs]),
+            lambda store: store.release_orphans(worker, queue, [run.other.lease for run in runs]),
+        )
+
+    @rule(by=seconds, promote=st.booleans(), rescue=st.integers(0, 3))
+    def let_time_pass(self, by: int, promote: bool, rescue: int) -> None:
+        self.clock.advance(timedelta(seconds=by))
+        self.wait(self.rig.advance(timedelta(seconds=by)))
+        if promote:
+            self.both(lambda store: store.promote_due())
+        if rescue:
+            self.both(lambda store: store.rescue_expired(rescue))
+
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        self.both(lambda store: store.cancel(self.job(pick)))
+
+    @rule(pick=picks)
+    def cancel_and_retry(self, pick: int) -> None:
+        self.cancel(pick)
+        self.retry(pick)
+
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        self.both(lambda store: store.retry(self.job(pick)))
+
+    @rule(pick=st.none() | picks, where=filters, limit=st.integers(1, 4))
+    def find(self, pick: int | None, where: JobFilter, limit: int) -> None:
+        before = [
+            None if pick is None else self.wait(store.get(self.job(pick))).seq for store in (self.model, self.other)
+        ]
+        self.both(
+            lambda store: store.find(where, limit=limit, before=before[0]),
+            lambda store: store.find(where, limit=limit, before=before[1]),
+        )
+
+    @rule(
+        beat=beats,
+        forgotten=st.none() | st.sampled_from(PROCESSES),
+        older_than=seconds,
+        queue=st.sampled_from(QUEUES),
+    )
+    def beat(self, beat: WorkerBeat, forgotten: UUID | None, older_than: int, queue: str) -> None:
+        self.both(lambda store: store.beat(beat))
+        if forgotten is not None:
+            self.both(lambda store: store.forget_worker(forgotten, timedelta(seconds=older_than)))
+        self.both(lambda store: store.demand([queue], ALIVE_WITHIN))
+
+    @invariant()
+    def the_stores_hold_the_same_jobs(self) -> None:
+        self.both(lambda store: store.find(JobFilter(), limit=1_000))
+
+    def teardown(self) -> None:
+        self.both(lambda store: store.statuses(self.jobs))
+        for job in self.jobs:
+            self.look_at(job)
+
+    def look_at(self, job: JobId) -> None:
+        """With its input and result, which a list leaves out."""
+        self.both(lambda store: store.get(job))
+
+    def job(self, pick: int) -> JobId:
+        """More often than not one that has run."""
+        return self.run(pick).model.id if self.runs and pick < 4 else self.jobs[pick % len(self.jobs)]
+
+    def run(self, pick: int) -> Run:
+        """Counted from the latest: that one is the most likely to be still running."""
+        return self.runs[-1 - pick % len(self.runs)]
+
+    def wait(self, answer: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(answer)
+
+    def exchange(self, ends: Sequence[tuple[Run, Ending]], claim: Claim | None) -> list[Run]:
+        ends = list(dict(ends).items())
+        model = self.wait(self.model.exchange([ending.of(run.model) for run, ending in ends], claim))
+        other = self.wait(self.other.exchange([ending.of(run.other) for run, ending in ends], claim))
+        assert {self.leases[lost] for lost in other.lost} == model.lost
+        assert not other.refused
+        for run, ending in ends:
+            if run.model.lease not in model.lost:
+                run.ending = ending
+        started = [Run(*held) for held in zip(model.claimed, other.claimed, strict=True)]
+        self.runs += started
+        self.leases |= {run.other.lease: run.model.lease for run in started}
+        assert [self.seen_by_the_model(run.other) for run in started] == [run.model for run in started]
+        return started
+
+    def both(self, ask: Ask, ask_other: Ask | None = None) -> None:
+        """The two give the same answer, or the same refusal."""
+        answer, other = self.answer(ask, self.model), self.answer(ask_other or ask, self.other)
+        assert self.seen_by_the_model(other) == self.seen_by_the_model(answer, native=True)
+
+    def answer(self, ask: Ask, store: JobStore) -> object:
+        try:
+            return self.wait(ask(store))
+        except ServiceError as error:
+            return type(error)
+
+    def seen_by_the_model(self, answer: Any, *, native: bool = False) -> Any:
+        """Without what the stores may number as they like: lists of jobs are ordered by it, and that is compared."""
+        match answer:
+            case Job():
+                return replace(answer, seq=0, lease=answer.lease if native else self.leases[answer.lease])
+            case LeasedJob():
+                translated = self.leases[answer.lease]
+                assert translated is not None
+                assert translated.job_id == answer.id
+                return replace(answer, lease=translated)
+            case list():
+                return [self.seen_by_the_model(each, native=native) for each in answer]
+            case _:
+                return answer
+
+
+def test_whatever_happens_a_store_holds_the_jobs_that_the_model_holds(open_rig: OpenRig):
+    class ThisStore(TwoStores):
+        def __init__(self) -> None:
+            super().__init__(runner, rig)
+
+    # One event loop for all examples: opening a store for each of them would take longer than the test.
+    with asyncio.Runner() as runner:
+        opened = AsyncExitStack()
+        rig = runner.run(opened.enter_async_context(open_rig()))
+        try:
+            run_state_machine_as_test(ThisStore, settings=SETTINGS)
+        finally:
+            runner.run(opened.aclose())
