@@ -1,4 +1,5 @@
-"""RabbitMQ for the tests that ask for it: one node per session, a virtual host per test, and one node to kill.
+"""Servers for the tests that ask for them: one PostgreSQL per session and a database per test; one RabbitMQ node per
+session, a virtual host per test, and one node to kill.
 
 A pytest plugin: `pytest_plugins = ["tests.servers.fixtures"]`. Where no RabbitMQ can be had, the session ends before
 its first test, with one line.
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.postgres import Databases
 from tests.servers.rabbitmq import (
     Broker,
     RabbitMQDownError,
@@ -61,6 +63,31 @@ def started(broker: Broker) -> Broker:
         broker.stop()
         pytest.exit(str(error), returncode=1)
     return broker
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """The session's PostgreSQL."""
+    databases = Databases(tmp_path_factory.mktemp("postgres"))
+    databases.start()
+    yield databases
+    databases.stop()
+
+
+@pytest.fixture
+def database(databases: Databases) -> Iterator[str]:
+    """The DSN of a migrated database that is this test's alone."""
+    dsn = databases.create()
+    yield dsn
+    databases.drop(dsn)
+
+
+@pytest.fixture
+def empty_database(databases: Databases) -> Iterator[str]:
+    """The DSN of a database without any table."""
+    dsn = databases.create(migrated=False)
+    yield dsn
+    databases.drop(dsn)
 
 
 @pytest.fixture(scope="session")
