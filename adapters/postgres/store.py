@@ -47,21 +47,24 @@ class PostgresJobStore:
         self._pool = pool
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
+        given: dict[JobId, NewJob] = {}
+        for new in jobs:
+            given.setdefault(new.id, new)
         rows = await self._fetch(
             "add_jobs",
-            [new.id for new in jobs],
-            [new.owner_service for new in jobs],
-            [new.owner_ref for new in jobs],
-            [new.task_type for new in jobs],
-            [new.model_profile for new in jobs],
-            [new.queue for new in jobs],
-            [new.priority for new in jobs],
-            [new.max_attempts for new in jobs],
-            [new.run_at for new in jobs],
-            [bytes(new.input) for new in jobs],
+            [new.id for new in given.values()],
+            [new.owner_service for new in given.values()],
+            [new.owner_ref for new in given.values()],
+            [new.task_type for new in given.values()],
+            [new.model_profile for new in given.values()],
+            [new.queue for new in given.values()],
+            [new.priority for new in given.values()],
+            [new.max_attempts for new in given.values()],
+            [new.run_at for new in given.values()],
+            [bytes(new.input) for new in given.values()],
         )
-        stored = {row["id"]: row for row in rows}
-        return [_added(new, stored[new.id]) if new.id in stored else await self.get(new.id) for new in jobs]
+        stored = {row["id"]: _added(given[row["id"]], row) for row in rows}
+        return [stored[new.id] if new.id in stored else await self.get(new.id) for new in jobs]
 
     async def get(self, job_id: JobId) -> Job:
         rows = await self._fetch("get_job", job_id)
