@@ -84,18 +84,18 @@ class PostgresJobStore:
             rows = await self._run(EXCHANGE, [*_columns(settlements), *_claim_arguments(claim or NO_CLAIM)])
         except REFUSED as error:
             return await self._isolate(settlements, claim, error)
-        lost_ids = {row["lost_job_id"] for row in rows if row["lost_job_id"] is not None}
         return Exchange(
             claimed=tuple(_leased(row) for row in rows if row["job_id"] is not None),
-            lost=await self._not_stored_before([each for each in settlements if each.lease.job_id in lost_ids]),
+            lost=await self._not_stored_before(
+                [settlements[row["lost"] - 1] for row in rows if row["lost"] is not None]
+            ),
         )
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         rows = await self._fetch(
             "renew_leases", [held.job_id for held in leases], [held.token for held in leases], lease
         )
-        gone = {row["id"] for row in rows}
-        return frozenset(held for held in leases if held.job_id in gone)
+        return frozenset(leases[row["place"] - 1] for row in rows)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         rows = await self._fetch("release_orphans", worker_id, queue, [lease.token for lease in held])
