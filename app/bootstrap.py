@@ -19,6 +19,7 @@ from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.brokers.stub import _StubConsumer
 
 from actors.chat import Chat
+from actors.desk import Perform
 from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
@@ -122,6 +123,7 @@ def build(
     dsn: str | None = None,
     with_worker: bool = False,
     observers: Sequence[Middleware] = (),
+    performers: Mapping[str, Perform] | None = None,
 ) -> Application:
     """Put a process together.
 
@@ -129,12 +131,13 @@ def build(
         dsn: where PostgreSQL is, if not where the settings say.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         observers: middleware that watches the worker.
+        performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     runtime = Runtime(
-        lambda: _worker_parts(settings, dsn, profiles, connections=len(routes.queues) + 2),
+        lambda: _worker_parts(settings, dsn, profiles, performers, connections=len(routes.queues) + 2),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
@@ -171,7 +174,12 @@ def _profiles(settings: Settings) -> dict[str, str]:
 
 @asynccontextmanager
 async def _worker_parts(
-    settings: Settings, dsn: str, profiles: Mapping[str, str], *, connections: int
+    settings: Settings,
+    dsn: str,
+    profiles: Mapping[str, str],
+    performers: Mapping[str, Perform] | None,
+    *,
+    connections: int,
 ) -> AsyncIterator[WorkerParts]:
     async with (
         create_pool(dsn, max_size=connections, application_name="ai-service worker") as pool,
@@ -180,7 +188,7 @@ async def _worker_parts(
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
         work = Work(PostgresJobStore(pool), settings.retry, random.random, LEASE)
-        yield WorkerParts(work, dict.fromkeys(CHAT_TASKS, chat))
+        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat))
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:

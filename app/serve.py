@@ -44,6 +44,7 @@ class Api:
         scheduler = asyncio.create_task(core.scheduler.run())
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         self._stack.push_async_callback(_stop, server, serving, scheduler)
+        self._stack.callback(core.services.watch.dismiss)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -34,7 +34,7 @@ from adapters.postgres.store import PostgresJobStore
 from app import logs
 from app.bootstrap import build, new_job_id
 from app.settings import from_env
-from domain.job import NewJob
+from domain.job import LeasedJob, NewJob
 from tests.servers.rabbitmq import find_rabbitmq
 
 SLOTS = 64
@@ -46,6 +46,8 @@ themselves.
 TICKETS = 128
 
 INPUT = Raw(b'{"user":"' + b"x" * 180 + b'"}')
+
+RESULT = b'{"schema_version":"ai.chat_result.v1","content":"' + b"y" * 100 + b'","model":"none","duration_ms":0}'
 
 
 def main() -> None:
@@ -104,7 +106,7 @@ def _bare_broker(url: str, ended: list[float] | None = None) -> RabbitmqBroker:
         if ended is not None:
             ended.append(time.monotonic())
 
-    dramatiq.actor(noop, broker=broker, queue_name="bare")
+    dramatiq.actor(broker=broker, queue_name="bare")(noop)
     return broker
 
 
@@ -160,7 +162,7 @@ def drain_ours(jobs: int) -> float:
         {**os.environ, "AI_PROVIDER": "practice", "WORKER_CLAIM_LIMIT": str(SLOTS), "LOG_LEVEL": "warning"}
     )
     logs.set_up(settings.logs)
-    application = build(settings)
+    application = build(settings, performers={"llm_chat": noop})
     worker = Worker(application.broker, queues={QUEUE}, worker_threads=SLOTS)
     worker.start()
     while application.runtime.status().outcomes.get("completed", 0) < jobs:
@@ -168,6 +170,11 @@ def drain_ours(jobs: int) -> float:
     worker.stop()
     application.broker.close()
     return asyncio.run(_rate(settings.database_url, jobs))
+
+
+async def noop(job: LeasedJob) -> bytes:
+    """Does nothing, and has a result of the usual size stored."""
+    return RESULT
 
 
 async def _rate(dsn: str, jobs: int) -> float:
@@ -180,7 +187,7 @@ async def _rate(dsn: str, jobs: int) -> float:
         await connection.close()
     if not len(ended) == stored == jobs:
         raise SystemExit(f"{len(ended)} jobs ended and {stored} results are stored; expected {jobs} of each.")
-    return (jobs - WARM_UP) / ((ended[-1] - ended[WARM_UP]) / timedelta(seconds=1))
+    return float((jobs - WARM_UP) / ((ended[-1] - ended[WARM_UP]) / timedelta(seconds=1)))
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def _job(row: asyncpg.Record, *, body: Raw | None = None, result: bytes | None =
         due=row["due"],
         lease=Lease(row["id"], row["lease_token"]) if row["lease_token"] else None,
         lease_expires_at=row["lease_expires_at"],
-        worker_id=row["worker_id"],
+        worker_id=row["worker_id"] if row["lease_token"] else None,  # the row remembers its last one
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

@@ -45,7 +45,7 @@ TABLES = (
         CONSTRAINT only_running_jobs_are_leased CHECK (
             (status = 'running') = (lease_token IS NOT NULL)
             AND (status = 'running') = (lease_expires_at IS NOT NULL)
-            AND (status = 'running') = (worker_id IS NOT NULL)
+            AND (status <> 'running' OR worker_id IS NOT NULL)
         ),
         CONSTRAINT only_final_jobs_are_finished CHECK (
             (status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)
@@ -89,21 +89,20 @@ TABLES = (
     CREATE TABLE job_results (job_id uuid PRIMARY KEY, result bytea NOT NULL)
     """,
     """
-    -- One row per start of a job: its history, and the fence of repeated completions.
+    -- Runs that ended: a job's history, and the fence of repeated completions. A run in progress is its job's own row.
     CREATE TABLE runs (
         job_id uuid NOT NULL,
         lease_token uuid NOT NULL,
         started_at timestamptz NOT NULL,
-        ended_at timestamptz,
+        ended_at timestamptz NOT NULL,
         worker_id text NOT NULL,
-        outcome text CHECK (
+        outcome text NOT NULL CHECK (
             outcome IN ('completed', 'failed', 'given_back', 'released', 'crashed', 'cancelled', 'retried')
         ),
         error_code text,
         error_message text,
-        PRIMARY KEY (job_id, lease_token),
-        CONSTRAINT ended_runs_have_an_outcome CHECK ((ended_at IS NULL) = (outcome IS NULL))
-    ) WITH (fillfactor = 70)
+        PRIMARY KEY (job_id, lease_token)
+    )
     """,
     """
     -- Live worker processes. No job refers to them: deleting a row must never cascade over jobs.
@@ -124,7 +123,7 @@ TABLES = (
 )
 
 CLAIM_JOBS = """
--- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease and a new run.
+-- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease.
 -- plpgsql keeps the plan; JIT would compile it for ten times the price of running it once the table is large.
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
@@ -173,10 +172,6 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ))
         RETURNING j.*
-    ), started AS (
-        INSERT INTO runs (job_id, lease_token, worker_id, started_at)
-        SELECT claimed.id, claimed.lease_token, claimed.worker_id, claimed.started_at
-        FROM claimed
     )
     SELECT
         claimed.id,
@@ -237,31 +232,23 @@ BEGIN
             due = e.delay = interval '0',
             lease_token = NULL,
             lease_expires_at = NULL,
-            worker_id = NULL,
             finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
             updated_at = now()
         FROM ended AS e
         WHERE j.id = ANY (p_job_ids)
           AND j.id = e.job_id
           AND j.lease_token = e.token
-        RETURNING j.id, e.place
+        RETURNING
+            e.place, j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
     ), run AS (
-        UPDATE runs AS r
-        SET ended_at = now(),
-            outcome = e.outcome,
-            error_code = e.error_code,
-            error_message = e.error_message
-        FROM ended AS e
-        WHERE r.job_id = ANY (ARRAY (SELECT job.id FROM job))
-          AND r.job_id = e.job_id
-          AND r.lease_token = e.token
-          AND e.place = ANY (ARRAY (SELECT job.place FROM job))
+        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome, error_code, error_message)
+        SELECT job.id, job.token, job.worker_id, job.started_at, now(), job.outcome, job.error_code, job.error_message
+        FROM job
     ), result AS (
         INSERT INTO job_results (job_id, result)
-        SELECT e.job_id, e.result
-        FROM ended AS e
-        WHERE e.result IS NOT NULL
-          AND e.place = ANY (ARRAY (SELECT job.place FROM job))
+        SELECT job.id, job.result
+        FROM job
+        WHERE job.result IS NOT NULL
     )
     SELECT coalesce(array_agg(job.place), '{}') INTO settled FROM job;
 

@@ -1,4 +1,4 @@
--- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease and a new run.
+-- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease.
 -- plpgsql keeps the plan; JIT would compile it for ten times the price of running it once the table is large.
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
@@ -47,10 +47,6 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ))
         RETURNING j.*
-    ), started AS (
-        INSERT INTO runs (job_id, lease_token, worker_id, started_at)
-        SELECT claimed.id, claimed.lease_token, claimed.worker_id, claimed.started_at
-        FROM claimed
     )
     SELECT
         claimed.id,

@@ -38,31 +38,23 @@ BEGIN
             due = e.delay = interval '0',
             lease_token = NULL,
             lease_expires_at = NULL,
-            worker_id = NULL,
             finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
             updated_at = now()
         FROM ended AS e
         WHERE j.id = ANY (p_job_ids)
           AND j.id = e.job_id
           AND j.lease_token = e.token
-        RETURNING j.id, e.place
+        RETURNING
+            e.place, j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
     ), run AS (
-        UPDATE runs AS r
-        SET ended_at = now(),
-            outcome = e.outcome,
-            error_code = e.error_code,
-            error_message = e.error_message
-        FROM ended AS e
-        WHERE r.job_id = ANY (ARRAY (SELECT job.id FROM job))
-          AND r.job_id = e.job_id
-          AND r.lease_token = e.token
-          AND e.place = ANY (ARRAY (SELECT job.place FROM job))
+        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome, error_code, error_message)
+        SELECT job.id, job.token, job.worker_id, job.started_at, now(), job.outcome, job.error_code, job.error_message
+        FROM job
     ), result AS (
         INSERT INTO job_results (job_id, result)
-        SELECT e.job_id, e.result
-        FROM ended AS e
-        WHERE e.result IS NOT NULL
-          AND e.place = ANY (ARRAY (SELECT job.place FROM job))
+        SELECT job.id, job.result
+        FROM job
+        WHERE job.result IS NOT NULL
     )
     SELECT coalesce(array_agg(job.place), '{}') INTO settled FROM job;
 

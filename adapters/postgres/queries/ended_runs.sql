@@ -3,4 +3,3 @@ SELECT r.job_id, r.lease_token, r.outcome
 FROM runs AS r
 WHERE r.job_id = ANY ($1::uuid[])
   AND r.lease_token = ANY ($2::uuid[])
-  AND r.ended_at IS NOT NULL

@@ -1,7 +1,7 @@
 -- After a lost connection: give back what this worker claimed on this queue without ever hearing of it.
 -- $1 worker_id, $2 queue, $3 tokens that it does know
 WITH orphan AS MATERIALIZED (
-    SELECT j.id, j.lease_token
+    SELECT j.id, j.lease_token, j.worker_id, j.started_at
     FROM jobs AS j
     WHERE j.status = 'running'
       AND j.worker_id = $1
@@ -9,14 +9,12 @@ WITH orphan AS MATERIALIZED (
       AND j.lease_token <> ALL ($3::uuid[])
     FOR UPDATE
 ), run AS (
-    UPDATE runs AS r
-    SET ended_at = now(), outcome = 'released'
+    INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome)
+    SELECT o.id, o.lease_token, o.worker_id, o.started_at, now(), 'released'
     FROM orphan AS o
-    WHERE r.job_id = o.id
-      AND r.lease_token = o.lease_token
 ), job AS (
     UPDATE jobs AS j
-    SET status = 'pending', due = true, lease_token = NULL, lease_expires_at = NULL, worker_id = NULL, updated_at = now()
+    SET status = 'pending', due = true, lease_token = NULL, lease_expires_at = NULL, updated_at = now()
     FROM orphan AS o
     WHERE j.id = o.id
     RETURNING j.id

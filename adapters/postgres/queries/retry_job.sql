@@ -1,16 +1,15 @@
 -- Manual retry: a failed, cancelled or running job starts afresh, in its old place; its runs stay as history. $1 id
 WITH chosen AS MATERIALIZED (
-    SELECT j.id, j.lease_token
+    SELECT j.id, j.lease_token, j.worker_id, j.started_at
     FROM jobs AS j
     WHERE j.id = $1
       AND j.status IN ('failed', 'cancelled', 'running')
     FOR UPDATE
 ), run AS (
-    UPDATE runs AS r
-    SET ended_at = now(), outcome = 'retried'
+    INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome)
+    SELECT c.id, c.lease_token, c.worker_id, c.started_at, now(), 'retried'
     FROM chosen AS c
-    WHERE r.job_id = c.id
-      AND r.lease_token = c.lease_token
+    WHERE c.lease_token IS NOT NULL
 ), result AS (
     DELETE FROM job_results
     WHERE job_id = ANY (ARRAY (SELECT chosen.id FROM chosen))
@@ -26,7 +25,6 @@ SET status = 'pending',
     due = true,
     lease_token = NULL,
     lease_expires_at = NULL,
-    worker_id = NULL,
     finished_at = NULL,
     updated_at = now()
 FROM chosen AS c
