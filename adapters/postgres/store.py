@@ -47,21 +47,24 @@ class PostgresJobStore:
         self._pool = pool
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
+        given: dict[JobId, NewJob] = {}
+        for new in jobs:
+            given.setdefault(new.id, new)
         rows = await self._fetch(
             "add_jobs",
-            [new.id for new in jobs],
-            [new.owner_service for new in jobs],
-            [new.owner_ref for new in jobs],
-            [new.task_type for new in jobs],
-            [new.model_profile for new in jobs],
-            [new.queue for new in jobs],
-            [new.priority for new in jobs],
-            [new.max_attempts for new in jobs],
-            [new.run_at for new in jobs],
-            [bytes(new.input) for new in jobs],
+            [new.id for new in given.values()],
+            [new.owner_service for new in given.values()],
+            [new.owner_ref for new in given.values()],
+            [new.task_type for new in given.values()],
+            [new.model_profile for new in given.values()],
+            [new.queue for new in given.values()],
+            [new.priority for new in given.values()],
+            [new.max_attempts for new in given.values()],
+            [new.run_at for new in given.values()],
+            [bytes(new.input) for new in given.values()],
         )
-        stored = {row["id"]: row for row in rows}
-        return [_added(new, stored[new.id]) if new.id in stored else await self.get(new.id) for new in jobs]
+        stored = {row["id"]: _added(given[row["id"]], row) for row in rows}
+        return [stored[new.id] if new.id in stored else await self.get(new.id) for new in jobs]
 
     async def get(self, job_id: JobId) -> Job:
         rows = await self._fetch("get_job", job_id)
@@ -81,18 +84,18 @@ class PostgresJobStore:
             rows = await self._run(EXCHANGE, [*_columns(settlements), *_claim_arguments(claim or NO_CLAIM)])
         except REFUSED as error:
             return await self._isolate(settlements, claim, error)
-        lost_ids = {row["lost_job_id"] for row in rows if row["lost_job_id"] is not None}
         return Exchange(
             claimed=tuple(_leased(row) for row in rows if row["job_id"] is not None),
-            lost=await self._not_stored_before([each for each in settlements if each.lease.job_id in lost_ids]),
+            lost=await self._not_stored_before(
+                [settlements[row["lost"] - 1] for row in rows if row["lost"] is not None]
+            ),
         )
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         rows = await self._fetch(
             "renew_leases", [held.job_id for held in leases], [held.token for held in leases], lease
         )
-        gone = {row["id"] for row in rows}
-        return frozenset(held for held in leases if held.job_id in gone)
+        return frozenset(leases[row["place"] - 1] for row in rows)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         rows = await self._fetch("release_orphans", worker_id, queue, [lease.token for lease in held])

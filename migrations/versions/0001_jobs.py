@@ -192,7 +192,8 @@ $$
 """
 
 SETTLE_JOBS = """
--- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the jobs where it is not.
+-- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the places, from 1, of
+-- those where it is not: by place and not by job, for two runs of one job may end together, one of them too late.
 CREATE OR REPLACE FUNCTION settle_jobs(
     p_job_ids uuid[],
     p_tokens uuid[],
@@ -203,19 +204,19 @@ CREATE OR REPLACE FUNCTION settle_jobs(
     p_error_messages text[],
     p_delays interval[]
 )
-RETURNS TABLE (lost_job_id uuid)
+RETURNS TABLE (lost bigint)
 LANGUAGE plpgsql
 SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    settled uuid[];
+    settled bigint[];
 BEGIN
     WITH ended AS MATERIALIZED (
         SELECT *
         FROM unnest(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
-        ) AS e (job_id, token, outcome, status, result, error_code, error_message, delay)
+        ) WITH ORDINALITY AS e (job_id, token, outcome, status, result, error_code, error_message, delay, place)
     ), job AS (
         UPDATE jobs AS j
         SET status = e.status,
@@ -237,7 +238,8 @@ BEGIN
         WHERE j.id = ANY (p_job_ids)
           AND j.id = e.job_id
           AND j.lease_token = e.token
-        RETURNING j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
+        RETURNING
+            e.place, j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
     ), run AS (
         INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome, error_code, error_message)
         SELECT job.id, job.token, job.worker_id, job.started_at, now(), job.outcome, job.error_code, job.error_message
@@ -248,10 +250,12 @@ BEGIN
         FROM job
         WHERE job.result IS NOT NULL
     )
-    SELECT coalesce(array_agg(job.id), '{}') INTO settled FROM job;
+    SELECT coalesce(array_agg(job.place), '{}') INTO settled FROM job;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
-        RETURN QUERY SELECT given.id FROM unnest(p_job_ids) AS given (id) WHERE given.id <> ALL (settled);
+        RETURN QUERY
+        SELECT given.place FROM generate_series(1, cardinality(p_job_ids)::bigint) AS given (place)
+        WHERE given.place <> ALL (settled);
     END IF;
 END
 $$
@@ -276,7 +280,7 @@ CREATE OR REPLACE FUNCTION exchange_jobs(
     p_limit integer
 )
 RETURNS TABLE (
-    lost_job_id uuid,
+    lost bigint,
     job_id uuid,
     lease_token uuid,
     task_type text,
@@ -296,7 +300,7 @@ BEGIN
     IF cardinality(p_job_ids) > 0 THEN
         RETURN QUERY
         SELECT
-            s.lost_job_id, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
+            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
             NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::bytea
         FROM settle_jobs(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
@@ -304,7 +308,7 @@ BEGIN
     END IF;
     IF p_limit > 0 THEN
         RETURN QUERY
-        SELECT NULL::uuid, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
+        SELECT NULL::bigint, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
     END IF;
 END
 $$

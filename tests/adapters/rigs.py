@@ -31,7 +31,8 @@ class Rig(Protocol):
 OpenRig = Callable[[], AbstractAsyncContextManager[Rig]]
 """Used within one event loop; the store is gone, or empty again, when it is left."""
 
-RigFactory = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Rig]]
+RigFactory = Callable[[pytest.FixtureRequest], OpenRig]
+"""Called outside of any event loop, so that it may ask for fixtures that start servers."""
 
 
 class MemoryRig:
@@ -50,5 +51,9 @@ class MemoryRig:
 
 
 @asynccontextmanager
-async def memory_rig(_request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+async def open_memory_rig() -> AsyncIterator[Rig]:
     yield MemoryRig()
+
+
+def memory_rig(_request: pytest.FixtureRequest) -> OpenRig:
+    return open_memory_rig

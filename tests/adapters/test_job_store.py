@@ -560,6 +560,18 @@ class TestSettle:
         assert (await store.exchange([other(held)], None)).lost == {held.lease}
         assert await store.get(held.id) == before
 
+    @pytest.mark.parametrize("late_first", [True, False])
+    async def test_a_late_run_that_ends_together_with_the_jobs_next_run_is_lost_alone(self, rig: Rig, late_first: bool):
+        late = await run_one(rig.store)
+        await crash_once(rig)
+        [current] = await take(rig.store)
+        ended = [late.complete(b'{"content": "too late"}'), current.release()]
+        outcome = await rig.store.exchange(ended if late_first else ended[::-1], None)
+        assert outcome.lost == {late.lease}
+        job = await rig.store.get(late.id)
+        assert (job.status, job.result) == (JobStatus.PENDING, None)
+        assert (await rig.store.exchange([late.complete(b"{}")], None)).lost == {late.lease}
+
     async def test_those_that_are_lost_do_not_keep_their_neighbours_from_being_stored(self, store: JobStore):
         await several(store, 3)
         first, gone, last = await take(store, limit=3)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -44,6 +44,8 @@ SETTINGS = settings(
     stateful_step_count=20,
     derandomize=True,
     database=None,
+    # Add Phase.shrink to look for a shorter way to a failure: it takes minutes, longer than a test may.
+    phases=[Phase.generate],
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
@@ -310,7 +312,10 @@ class TwoStores(RuleBasedStateMachine):
         """Without what the stores may number as they like: lists of jobs are ordered by it, and that is compared."""
         match answer:
             case Job():
-                return replace(answer, seq=0, lease=answer.lease if native else self.leases[answer.lease])
+                lease = answer.lease if native else self.leases[answer.lease]
+                # What a provider asked for has become the time of the next run; a store need not keep it.
+                failure = answer.failure and replace(answer.failure, retry_after=None)
+                return replace(answer, seq=0, lease=lease, failure=failure)
             case LeasedJob():
                 translated = self.leases[answer.lease]
                 assert translated is not None

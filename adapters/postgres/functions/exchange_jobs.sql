@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION exchange_jobs(
     p_limit integer
 )
 RETURNS TABLE (
-    lost_job_id uuid,
+    lost bigint,
     job_id uuid,
     lease_token uuid,
     task_type text,
@@ -36,7 +36,7 @@ BEGIN
     IF cardinality(p_job_ids) > 0 THEN
         RETURN QUERY
         SELECT
-            s.lost_job_id, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
+            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
             NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::bytea
         FROM settle_jobs(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
@@ -44,7 +44,7 @@ BEGIN
     END IF;
     IF p_limit > 0 THEN
         RETURN QUERY
-        SELECT NULL::uuid, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
+        SELECT NULL::bigint, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
     END IF;
 END
 $$

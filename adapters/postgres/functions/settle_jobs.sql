@@ -1,4 +1,5 @@
--- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the jobs where it is not.
+-- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the places, from 1, of
+-- those where it is not: by place and not by job, for two runs of one job may end together, one of them too late.
 CREATE OR REPLACE FUNCTION settle_jobs(
     p_job_ids uuid[],
     p_tokens uuid[],
@@ -9,19 +10,19 @@ CREATE OR REPLACE FUNCTION settle_jobs(
     p_error_messages text[],
     p_delays interval[]
 )
-RETURNS TABLE (lost_job_id uuid)
+RETURNS TABLE (lost bigint)
 LANGUAGE plpgsql
 SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    settled uuid[];
+    settled bigint[];
 BEGIN
     WITH ended AS MATERIALIZED (
         SELECT *
         FROM unnest(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
-        ) AS e (job_id, token, outcome, status, result, error_code, error_message, delay)
+        ) WITH ORDINALITY AS e (job_id, token, outcome, status, result, error_code, error_message, delay, place)
     ), job AS (
         UPDATE jobs AS j
         SET status = e.status,
@@ -43,7 +44,8 @@ BEGIN
         WHERE j.id = ANY (p_job_ids)
           AND j.id = e.job_id
           AND j.lease_token = e.token
-        RETURNING j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
+        RETURNING
+            e.place, j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
     ), run AS (
         INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome, error_code, error_message)
         SELECT job.id, job.token, job.worker_id, job.started_at, now(), job.outcome, job.error_code, job.error_message
@@ -54,10 +56,12 @@ BEGIN
         FROM job
         WHERE job.result IS NOT NULL
     )
-    SELECT coalesce(array_agg(job.id), '{}') INTO settled FROM job;
+    SELECT coalesce(array_agg(job.place), '{}') INTO settled FROM job;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
-        RETURN QUERY SELECT given.id FROM unnest(p_job_ids) AS given (id) WHERE given.id <> ALL (settled);
+        RETURN QUERY
+        SELECT given.place FROM generate_series(1, cardinality(p_job_ids)::bigint) AS given (place)
+        WHERE given.place <> ALL (settled);
     END IF;
 END
 $$

@@ -1,7 +1,7 @@
 -- Renew, every few seconds per worker process: which of these leases are no longer current? $1 jobs, $2 tokens, $3 lease
 -- SKIP LOCKED: a row that is being settled at this moment needs no renewal, and waiting for it could deadlock.
 WITH held AS MATERIALIZED (
-    SELECT j.id
+    SELECT j.id, j.lease_token
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.lease_token = ANY ($2::uuid[])
@@ -16,6 +16,6 @@ WITH held AS MATERIALIZED (
     SET lease_expires_at = now() + $3::interval
     WHERE j.id = ANY (ARRAY (SELECT free.id FROM free))
 )
-SELECT given.id
-FROM unnest($1::uuid[]) AS given (id)
-WHERE given.id <> ALL (ARRAY (SELECT held.id FROM held))
+SELECT given.place
+FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (id, token, place)
+WHERE NOT EXISTS (SELECT FROM held WHERE held.id = given.id AND held.lease_token = given.token)
