@@ -38,7 +38,5 @@ def set_up(logs: Logs) -> None:
 
 # Tracebacks without local variables, which structlog shows otherwise: they hold inputs, results and keys.
 _traceback = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-_for_people = structlog.dev.ConsoleRenderer(
-    exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False)
-)
+_for_people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))
 _cut = structlog.stdlib.ProcessorFormatter.remove_processors_meta
