@@ -214,7 +214,7 @@ async def test_a_plan_made_over_no_jobs_does_not_scan_many(empty_database: str):
     claim = "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', 'worker', interval '15s', 4)"
     for _ in range(10):
         await connection.execute(claim)
-    await connection.execute(STATES["filled"])
+    await connection.execute(FILL)
     await connection.execute("SELECT pg_stat_force_next_flush()")
     before = await connection.fetchval("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'")
     for _ in range(3):
