@@ -284,7 +284,8 @@ def _secret(given: str) -> Secret:
 
 def _http_url(given: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", given):
-        raise ValueError("an http:// or https:// URL")
+        unusable = _SecretUnusable if "@" in given else ValueError
+        raise unusable("an http:// or https:// URL")
     return given
 
 
