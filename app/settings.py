@@ -283,9 +283,10 @@ def _secret(given: str) -> Secret:
 
 
 def _http_url(given: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", given):
+    # Without a user: the HTTP client refuses one in every call.
+    if not re.fullmatch(rf"https?://(?=[^:/?#]){_HOST}(?:[/?#]\S*)?", given):
         unusable = _SecretUnusable if "@" in given else ValueError
-        raise unusable("an http:// or https:// URL")
+        raise unusable("an http:// or https:// URL without user and password")
     return given
 
 

@@ -18,13 +18,15 @@ from domain.errors import StartupError
 
 MIB = 1024 * 1024
 
+MODEL_SERVERS = ["http://gpu:8000/v1", "https://x", "http://[::1]:11434/v1/", "https://x/openai/@me?api-version=1"]
+
 VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("HTTP_HOST", "http.host", "0.0.0.0", {"127.0.0.1": "127.0.0.1", "::": "::"}),
     ("HTTP_PORT", "http.port", 8080, {"0": 0, "1": 1, "65535": 65535}),
     ("MIGRATE_ON_START", "storage.migrate_on_start", True, {"false": False, "No": False, "0": False, "ON": True}),
     ("DATA_DIR", "storage.data_dir", Path(".ai-service"), {"/var/lib/ai": Path("/var/lib/ai")}),
     ("RABBITMQ_QUEUE_TYPE", "broker.queue_type", "classic", {"quorum": "quorum"}),
-    ("LLM_BASE_URL", "llm.base_url", None, {"http://gpu:8000/v1": "http://gpu:8000/v1", "https://x": "https://x"}),
+    ("LLM_BASE_URL", "llm.base_url", None, {url: url for url in MODEL_SERVERS}),
     ("LLM_MODEL", "llm.model", "qwen2.5-14b", {"openai/whisper-large-v3": "openai/whisper-large-v3"}),
     ("LLM_TIMEOUT", "llm.timeout", timedelta(minutes=5), {"90s": timedelta(seconds=90)}),
     ("AI_PROVIDER", "ai_provider", None, {"practice": "practice"}),
@@ -70,6 +72,8 @@ UNUSABLE = [
     ("RABBITMQ_QUEUE_TYPE", "stream", "one of: classic, quorum"),
     ("LLM_BASE_URL", "gpu:8000", "an http:// or https:// URL"),
     ("LLM_BASE_URL", "ftp://gpu", "an http:// or https:// URL"),
+    ("LLM_BASE_URL", "http://gpu:port/v1", "an http:// or https:// URL"),
+    ("LLM_BASE_URL", "http:///v1", "an http:// or https:// URL"),
     ("LLM_MODEL", "qwen 2.5", "a letter or digit"),
     ("LLM_TIMEOUT", "0s", "a duration above zero"),
     ("AI_PROVIDER", "Practice", "one of: practice"),
@@ -98,6 +102,7 @@ UNUSABLE_SECRETS = [
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
+    ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
 ]
 
 
