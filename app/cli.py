@@ -127,7 +127,7 @@ def demo_command() -> None:
 @cli.command("doctor")
 def doctor_command() -> None:
     """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
-    sys.exit(_run(examination.run(from_env(os.environ), console)))
+    sys.exit(_run(examination.run(_settings(), console)))
 
 
 def _settings() -> Settings:
