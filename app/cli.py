@@ -33,7 +33,7 @@ cli = typer.Typer(
 
 T = TypeVar("T")
 
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def main() -> None:
