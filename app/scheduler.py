@@ -28,7 +28,8 @@ class Scheduler:
     reconcile: Reconcile
     leadership: Leadership
     id: UUID = field(default_factory=uuid4)
-    leading: bool = False
+    leading: bool | None = None
+    """Not known before the first tick."""
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
