@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -270,6 +271,14 @@ class Installation:
             "WORKER_HTTP_PORT": "0",
             **{name: value for name, value in given.items() if value},
         }
+
+
+def in_background(call: Callable[[], T]) -> Callable[[], T]:
+    """Make a call from a thread of its own; what comes back waits for its answer."""
+    thread = ThreadPoolExecutor(1)
+    answer = thread.submit(call)
+    thread.shutdown(wait=False)
+    return lambda: answer.result(STOPPED_WITHIN)
 
 
 def query(dsn: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
