@@ -95,7 +95,7 @@ def test_the_api_and_the_scheduler_stop_at_once_although_callers_wait(
     api = installation.serve()
     scheduler = installation.scheduler()
     answer = in_background(lambda: api.get(api.submit(), wait=60))
-    asked_about = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%somebody waits%'"
+    asked_about = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%Long poll%'"
     eventually(lambda: installation.rows(asked_about), within=5, what="the caller waits")
 
     api.process.terminate()
