@@ -32,7 +32,8 @@ class Scheduler:
     reconcile: Reconcile
     leadership: Leadership
     id: UUID = field(default_factory=uuid4)
-    leading: bool = False
+    leading: bool | None = None
+    """Not known before the first tick."""
     _trusting_until: float = 0.0
 
     async def run(self) -> None:
