@@ -144,7 +144,7 @@ async def test_a_tick_that_fails_is_told_and_the_next_one_comes(stage: Stage, fa
         running = asyncio.create_task(scheduler.run())
         await until(lambda: stage.leadership.calls["lead"] > 1)
         stage.leadership.fails = None
-        await until(lambda: scheduler.leading)
+        await until(lambda: scheduler.leading is True)
         await cancelled(running)
     assert told in {event["event"] for event in events}
 
@@ -153,7 +153,7 @@ async def test_a_tick_that_fails_is_told_and_the_next_one_comes(stage: Stage, fa
 async def test_cancelled_it_resigns_before_it_ends(stage: Stage):
     scheduler = stage.scheduler()
     running = asyncio.create_task(scheduler.run())
-    await until(lambda: scheduler.leading)
+    await until(lambda: scheduler.leading is True)
     await cancelled(running)
     assert stage.leadership.holder is None
 

@@ -34,7 +34,7 @@ def test_rabbitmq_alone_is_an_error(install: Install) -> None:
     ("variable", "given", "expected"),
     [
         ("LLM_TIMEOUT", "soon", "a duration such as"),
-        ("WORKER_CLAIM_LIMIT", "0", "at least 1"),
+        ("WORKER_CLAIM_LIMIT", "0", "from 1 to 1000"),
         ("HTTP_PORT", "99999", "a port number"),
         ("RABBITMQ_QUEUE_TYPE", "lazy", "one of: classic, quorum"),
     ],
