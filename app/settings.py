@@ -277,6 +277,8 @@ def _secret(given: str) -> Secret:
 def _http_url(given: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", given):
         raise ValueError("an http:// or https:// URL")
+    if "@" in given.split("/")[2]:
+        raise _SecretUnusable("an http:// or https:// URL without user and password; a key goes into LLM_API_KEY")
     return given
 
 
