@@ -18,7 +18,11 @@ def test_the_demonstration_ends_as_planned(install: Install) -> None:
 
 def test_the_doctor_finds_everything_well(install: Install, database: str, vhost: str, model: ModelServer) -> None:
     installation = install(
-        DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, LLM_API_KEY=PASSWORD, AI_SERVICE_TOKEN=PASSWORD
+        DATABASE_URL=database,
+        AMQP_URL=vhost,
+        LLM_BASE_URL=model.base_url,
+        LLM_API_KEY=PASSWORD,
+        AI_SERVICE_TOKEN=PASSWORD,
     )
     code, said = installation.run("doctor")
     assert code == 0
