@@ -286,7 +286,7 @@ def _http_url(given: str) -> str:
     # Without a user: the HTTP client refuses one in every call.
     if not re.fullmatch(rf"https?://(?=[^:/?#]){_HOST}(?:[/?#]\S*)?", given):
         unusable = _SecretUnusable if "@" in given else ValueError
-        raise unusable("an http:// or https:// URL without user and password")
+        raise unusable("an http:// or https:// URL without user and password; a key goes into LLM_API_KEY")
     return given
 
 

@@ -1,10 +1,10 @@
 """An installation of the service for one test: real processes of the real commands, told only what the test tells them.
 
-    with Installation(folder, DATABASE_URL=..., AMQP_URL=...) as installation:
-        api = installation.serve()
-        installation.worker()
-        job = api.submit(input={"user": "Hello"})
-        assert api.finished(job)["status"] == "completed"
+with Installation(folder, DATABASE_URL=..., AMQP_URL=...) as installation:
+    api = installation.serve()
+    installation.worker()
+    job = api.submit(input={"user": "Hello"})
+    assert api.finished(job)["status"] == "completed"
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Installation:
         process = self.start(*command, **settings)
         return process.exit_code(within), process.said
 
-    def rows(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+    def rows(self, statement: str, *arguments: object) -> list[Any]:
         """What the database says."""
         return query(self.settings["DATABASE_URL"], statement, *arguments)
 
@@ -281,8 +281,10 @@ def in_background(call: Callable[[], T]) -> Callable[[], T]:
     return lambda: answer.result(STOPPED_WITHIN)
 
 
-def query(dsn: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
-    async def ask() -> list[asyncpg.Record]:
+def query(dsn: str, statement: str, *arguments: object) -> list[Any]:
+    """Its rows, which equal tuples."""
+
+    async def ask() -> list[Any]:
         connection = await asyncpg.connect(dsn)
         try:
             return list(await connection.fetch(statement, *arguments))

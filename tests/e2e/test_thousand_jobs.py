@@ -105,4 +105,5 @@ def tell(jobs: list[Any], runs: list[Any]) -> None:
     ends = Counter(f"{job['status']}{' ' + job['error_code'] if job['error_code'] else ''}" for job in jobs)
     hows = Counter(f"{run['outcome']}{' ' + run['error_code'] if run['error_code'] else ''}" for run in runs)
     took = max(job["finished_at"] for job in jobs) - min(run["started_at"] for run in runs)
-    print(f"{len(jobs)} jobs in {took.total_seconds():.1f} s: {dict(ends.most_common())}; runs: {dict(hows.most_common())}")
+    print(f"{len(jobs)} jobs in {took.total_seconds():.1f} s: {dict(ends.most_common())}")
+    print(f"{len(runs)} runs: {dict(hows.most_common())}")

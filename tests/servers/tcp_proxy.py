@@ -1,9 +1,9 @@
 """A door in front of a server that a test can shut: connections through it break, new ones are refused.
 
-    with TcpProxy("127.0.0.1", 5432) as door:
-        ... door.port ...
-        door.shut()
-        door.open()
+with TcpProxy("127.0.0.1", 5432) as door:
+    ... door.port ...
+    door.shut()
+    door.open()
 """
 
 from __future__ import annotations
