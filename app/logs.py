@@ -10,7 +10,13 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from app.settings import Logs
 
-QUIET = {"dramatiq": logging.WARNING, "pika": logging.CRITICAL, "uvicorn": logging.WARNING, "alembic": logging.WARNING}
+QUIET = {
+    "alembic": logging.WARNING,
+    "dramatiq": logging.WARNING,
+    "httpx": logging.WARNING,
+    "pika": logging.CRITICAL,
+    "uvicorn": logging.WARNING,
+}
 """Libraries that tell more than an operator wants; what matters of it, we log ourselves."""
 
 

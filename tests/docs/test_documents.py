@@ -85,7 +85,7 @@ async def test_practising_a_failure_goes_as_described(service: tuple[str, str]):
         job_id = (await api.post("/api/v1/jobs", json=job)).json()["id"]
         async with asyncio.timeout(20):
             while (seen := (await api.get(f"/api/v1/jobs/{job_id}")).json())["attempts"] == 0:
-                await asyncio.sleep(0.05)  # noqa: ASYNC110  # it is what a caller does
+                await asyncio.sleep(0.05)  # it is what a caller does
 
     assert (seen["status"], seen["error_code"]) == ("pending", "provider_unavailable")
 
