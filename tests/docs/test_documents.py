@@ -84,8 +84,8 @@ async def test_practising_a_failure_goes_as_described(service: tuple[str, str]):
     async with httpx.AsyncClient(base_url=service[0], trust_env=False) as api:
         job_id = (await api.post("/api/v1/jobs", json=job)).json()["id"]
         async with asyncio.timeout(20):
-            while (seen := (await api.get(f"/api/v1/jobs/{job_id}")).json())["attempts"] == 0:
-                await asyncio.sleep(0.05)  # it is what a caller does
+            while (seen := (await api.get(f"/api/v1/jobs/{job_id}")).json())["attempts"] == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
     assert (seen["status"], seen["error_code"]) == ("pending", "provider_unavailable")
 
