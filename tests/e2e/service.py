@@ -58,7 +58,7 @@ def eventually(look: Callable[[], T], *, within: float, what: str) -> T:
     return seen
 
 
-@dataclass
+@dataclass(eq=False)
 class Process:
     """A command that runs, and everything that it says."""
 
@@ -204,6 +204,14 @@ class Installation:
         process = self._with_port("WORKER_HTTP_PORT", "worker", settings, *arguments)
         process.answers("/readyz")
         return process
+
+    def serve_and_work(self, **settings: str) -> tuple[Api, Process]:
+        """An API and a worker, started side by side: a process takes a second to load."""
+        api = self._with_port("HTTP_PORT", "serve", settings)
+        worker = self._with_port("WORKER_HTTP_PORT", "worker", settings)
+        api.answers("/readyz")
+        worker.answers("/readyz")
+        return self.api(api), worker
 
     def scheduler(self, **settings: str) -> Process:
         process = self.start("scheduler", **settings)

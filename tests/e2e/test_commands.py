@@ -57,8 +57,7 @@ def test_three_processes_that_start_at_once_migrate_an_empty_database_once(
 ) -> None:
     installation = install(DATABASE_URL=empty_database, LLM_BASE_URL=model.base_url, LOG_LEVEL="info")
     migrations = [installation.start("migrate") for _ in range(2)]
-    api = installation.serve()
-    installation.worker()
+    api, _ = installation.serve_and_work()
 
     assert [migration.exit_code() for migration in migrations] == [0, 0]
     assert api.finished(api.submit())["status"] == "completed"

@@ -15,9 +15,7 @@ Start = Callable[[Installation], Api]
 
 
 def separate_processes(installation: Installation) -> Api:
-    api = installation.serve()
-    installation.worker()
-    return api
+    return installation.serve_and_work()[0]
 
 
 def one_process(installation: Installation) -> Api:

@@ -7,20 +7,19 @@ import socket
 import pytest
 
 from tests.e2e.conftest import Install
-from tests.e2e.service import one_line
+from tests.e2e.service import Process, one_line
 from tests.servers.rabbitmq import free_ports
 
 SECRET = "do-not-tell"
 NOWHERE = f"postgresql://user:{SECRET}@127.0.0.1:1/nothing"
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "scheduler", "migrate"])
-def test_a_command_that_needs_postgresql_says_so(install: Install, command: str) -> None:
-    code, said = install().run(command)
-    assert code == 1
-    line = one_line(said)
-    assert "DATABASE_URL is not set" in line
-    assert "ai-service up" in line
+def test_a_command_that_needs_postgresql_says_so(install: Install) -> None:
+    installation = install()
+    for process in [installation.start(command) for command in ("serve", "worker", "scheduler", "migrate")]:
+        line = refusal(process)
+        assert "DATABASE_URL is not set" in line
+        assert "ai-service up" in line
 
 
 def test_rabbitmq_alone_is_an_error(install: Install) -> None:
@@ -30,22 +29,21 @@ def test_rabbitmq_alone_is_an_error(install: Install) -> None:
     assert SECRET not in said
 
 
-@pytest.mark.parametrize(
-    ("variable", "given", "expected"),
-    [
-        ("LLM_TIMEOUT", "soon", "a duration such as"),
-        ("WORKER_CLAIM_LIMIT", "0", "from 1 to 1000"),
-        ("HTTP_PORT", "99999", "a port number"),
-        ("RABBITMQ_QUEUE_TYPE", "lazy", "one of: classic, quorum"),
-    ],
-)
-def test_a_bad_value_is_named_with_what_is_expected(install: Install, variable: str, given: str, expected: str) -> None:
-    code, said = install(DATABASE_URL=NOWHERE, **{variable: given}).run("serve")
-    assert code == 1
-    line = one_line(said)
-    assert variable in line
-    assert given in line
-    assert expected in line
+BAD_VALUES = {
+    ("LLM_TIMEOUT", "soon"): "a duration such as",
+    ("WORKER_CLAIM_LIMIT", "0"): "from 1 to 1000",
+    ("HTTP_PORT", "99999"): "a port number",
+    ("RABBITMQ_QUEUE_TYPE", "lazy"): "one of: classic, quorum",
+}
+
+
+def test_a_bad_value_is_named_with_what_is_expected(install: Install) -> None:
+    started = {bad: install(DATABASE_URL=NOWHERE, **dict([bad])).start("serve") for bad in BAD_VALUES}
+    for (variable, given), process in started.items():
+        line = refusal(process)
+        assert variable in line
+        assert given in line
+        assert BAD_VALUES[variable, given] in line
 
 
 @pytest.mark.parametrize(
@@ -59,17 +57,18 @@ def test_a_bad_secret_is_named_but_not_repeated(install: Install, variable: str,
     assert SECRET not in said
 
 
-@pytest.mark.parametrize(
-    ("command", "variable"), [("serve", "HTTP_PORT"), ("worker", "WORKER_HTTP_PORT"), ("up", "HTTP_PORT")]
-)
-def test_a_port_that_is_taken_is_named_with_its_variable(install: Install, command: str, variable: str) -> None:
+def test_a_port_that_is_taken_is_named_with_its_variable(install: Install) -> None:
     with socket.create_server(("127.0.0.1", free_ports(1)[0])) as taken:
         port = str(taken.getsockname()[1])
-        code, said = install(DATABASE_URL=NOWHERE, **{variable: port}).run(command)
-    assert code == 1
-    line = one_line(said)
-    assert variable in line
-    assert port in line
+        installation = install(DATABASE_URL=NOWHERE)
+        started = {
+            installation.start(command, **{variable: port}): variable
+            for command, variable in (("serve", "HTTP_PORT"), ("worker", "WORKER_HTTP_PORT"), ("up", "HTTP_PORT"))
+        }
+        for process, variable in started.items():
+            line = refusal(process)
+            assert variable in line
+            assert port in line
 
 
 def test_a_worker_without_a_model_says_what_to_set(install: Install, database: str) -> None:
@@ -95,11 +94,17 @@ def test_an_api_that_does_not_migrate_starts_without_postgresql_and_waits_for_it
     assert api.process.exit_code() == 0
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "scheduler", "up"])
-def test_a_process_that_waits_for_postgresql_can_be_stopped(install: Install, command: str) -> None:
-    process = install(DATABASE_URL=NOWHERE, HTTP_PORT="0", AI_PROVIDER="practice").start(command)
-    process.says("waiting for postgresql")
-    process.terminate()
-    process.exit_code(within=3)
-    assert "Traceback" not in process.said
-    assert SECRET not in process.said
+def test_a_process_that_waits_for_postgresql_can_be_stopped(install: Install) -> None:
+    installation = install(DATABASE_URL=NOWHERE, HTTP_PORT="0", AI_PROVIDER="practice")
+    for process in [installation.start(command) for command in ("serve", "worker", "scheduler", "up")]:
+        process.says("waiting for postgresql")
+        process.terminate()
+        process.exit_code(within=3)
+        assert "Traceback" not in process.said
+        assert SECRET not in process.said
+
+
+def refusal(process: Process) -> str:
+    """The line that a process ended with that could not start."""
+    assert process.exit_code() == 1
+    return one_line(process.said)

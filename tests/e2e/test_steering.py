@@ -8,8 +8,7 @@ def test_a_cancelled_job_stops_at_its_provider_and_a_failed_one_completes_when_i
     install: Install, database: str, vhost: str, model: ModelServer
 ) -> None:
     installation = install(DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url)
-    api = installation.serve()
-    installation.worker()
+    api, _ = installation.serve_and_work()
 
     model.script(after(60, says("Too late.")))
     job = api.submit()

@@ -42,8 +42,7 @@ def test_a_restart_of_postgresql_loses_no_job_and_burns_no_attempt(
             DATABASE_URL=through_the_door, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="4"
         )
         model.default = after(0.4, says("The answer."))
-        api = installation.serve()
-        worker = installation.worker()
+        api, worker = installation.serve_and_work()
         scheduler = installation.scheduler()
         jobs = api.submit_many(60)
         model.wait_until(lambda server: server.calls > 8)

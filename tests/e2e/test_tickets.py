@@ -36,8 +36,7 @@ def test_there_is_one_queue_per_gpu_queue_and_nothing_beside_it(
         RABBITMQ_QUEUE_TYPE=queue_type,
         WORKER_POLL_INTERVAL=PATIENT,
     )
-    api = installation.serve()
-    installation.worker()
+    api, _ = installation.serve_and_work()
     model.default = after(0.1, says("The answer."))
     assert {job["status"] for job in api.all_finished(api.submit_many(20))} == {"completed"}
 
@@ -53,8 +52,7 @@ def test_jobs_complete_although_the_queue_is_purged_and_deleted_under_them(
         DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, WORKER_POLL_INTERVAL=PATIENT
     )
     model.default = after(0.1, says("The answer."))
-    api = installation.serve()
-    worker = installation.worker()
+    api, worker = installation.serve_and_work()
 
     jobs = api.submit_many(40)
     model.wait_until(lambda server: server.calls > 8)
@@ -109,8 +107,7 @@ def test_without_any_broker_a_worker_finds_its_jobs_by_looking(
     install: Install, database: str, model: ModelServer
 ) -> None:
     installation = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, WORKER_POLL_INTERVAL="200ms")
-    api = installation.serve()
-    installation.worker()
+    api, _ = installation.serve_and_work()
     jobs = api.all_finished(api.submit_many(30))
     assert {(job["status"], job["attempts"]) for job in jobs} == {("completed", 1)}
 

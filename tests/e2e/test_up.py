@@ -31,14 +31,14 @@ def test_the_embedded_service_survives_a_kill_with_all_its_jobs_and_leaves_no_se
 
     done = api.finished(api.submit(model_profile="practice"))
     assert (done["status"], done["result"]["model"]) == ("completed", "practice")
-    running = api.submit(model_profile="practice", input={"user": "Hi", "practice": {"delay_ms": 3_000}})
-    api.is_running(running)
-
     code, said = installation.run("up", HTTP_PORT="0")
     assert code == 1
     line = one_line(said)
     assert str(folder) in line
     assert f"pid {api.process.popen.pid}" in line
+
+    running = api.submit(model_profile="practice", input={"user": "Hi", "practice": {"delay_ms": 1_000}})
+    api.is_running(running)
 
     server = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
     assert lives(server)
