@@ -33,7 +33,7 @@ cli = typer.Typer(
 
 T = TypeVar("T")
 
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def main() -> None:
@@ -53,8 +53,9 @@ def up_command() -> None:
     worker_listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
 
     async def run(dsn: str) -> None:
-        stop = stop_requested()
         async with up.everything(settings, dsn, listener, worker_listener) as application:
+            # Not before: a signal while it waits for PostgreSQL ends it at once.
+            stop = stop_requested()
             _greet(application, url_of(listener))
             await stop.wait()
             console.print("Stopping: running jobs may finish; the rest goes back to its place.")
@@ -98,8 +99,8 @@ def scheduler_command() -> None:
     application = build(_settings())
 
     async def run() -> None:
-        stop = stop_requested()
         await _migrated(application)
+        stop = stop_requested()
         async with application.core() as core:
             scheduling = asyncio.create_task(core.scheduler.run())
             await stop.wait()
@@ -127,7 +128,7 @@ def demo_command() -> None:
 @cli.command("doctor")
 def doctor_command() -> None:
     """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
-    sys.exit(_run(examination.run(from_env(os.environ), console)))
+    sys.exit(_run(examination.run(_settings(), console)))
 
 
 def _settings() -> Settings:

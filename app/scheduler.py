@@ -6,6 +6,7 @@ every second its leader sees to what no event will. Any number may run; one lead
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -22,13 +23,18 @@ INTERVAL = 1.0
 LEAD_LASTS = timedelta(seconds=5)
 """A leader that dies is replaced after this; one that stops resigns at once."""
 
+FRESH_START = 15.0
+"""Seconds that workers get to renew their leases after the storage was away: nobody could, so nobody is to blame."""
+
 
 @dataclass
 class Scheduler:
     reconcile: Reconcile
     leadership: Leadership
     id: UUID = field(default_factory=uuid4)
-    leading: bool = False
+    leading: bool | None = None
+    """Not known before the first tick."""
+    _trusting_until: float = 0.0
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
@@ -46,7 +52,7 @@ class Scheduler:
             log.info("scheduler leads" if leads else "scheduler stands by")
             self.leading = leads
         if leads:
-            done = await self.reconcile.round()
+            done = await self.reconcile.round(rescue=time.monotonic() >= self._trusting_until)
             if done.promoted or done.rescued:
                 log.info("jobs set in motion", promoted=done.promoted, rescued=done.rescued)
 
@@ -63,5 +69,6 @@ class Scheduler:
             await self.tick()
         except StorageUnavailable as error:
             log.warning("storage is away", reason=str(error))
+            self._trusting_until = time.monotonic() + FRESH_START
         except Exception:  # the next second is another chance
             log.exception("scheduler tick failed")

@@ -20,12 +20,11 @@ def stop_requested() -> asyncio.Event:
     return event
 
 
-def wait_for_stop() -> None:
-    """Block the main thread until the first signal."""
+def stop_of_thread() -> threading.Event:
+    """An event for the main thread to wait on that the first signal sets."""
     event = threading.Event()
     _on_signal(event.set)
-    while not event.wait(timeout=3600):
-        pass
+    return event
 
 
 def _on_signal(first: Callable[[], object]) -> None:

@@ -36,9 +36,12 @@ class Watch:
     _waiters: dict[JobId, set[asyncio.Event]] = field(default_factory=dict)
     _polling: asyncio.Task[None] | None = None
     _last_came: float = 0.0
+    _dismissed: bool = False
 
     async def final(self, job_id: JobId, seconds: float) -> None:
         """Return when the job is final or gone, or when the time is up. Which of them, the job itself tells."""
+        if self._dismissed:
+            return
         event = asyncio.Event()
         self._waiters.setdefault(job_id, set()).add(event)
         self._last_came = asyncio.get_running_loop().time()
@@ -63,7 +66,8 @@ class Watch:
             event.set()
 
     def dismiss(self) -> None:
-        """Everybody goes and looks: the process is about to stop."""
+        """Everybody goes and looks, and nobody waits any more: the process is about to stop."""
+        self._dismissed = True
         for job_id in self._waiters:
             self.notify(job_id)
 
@@ -98,3 +102,4 @@ class Watch:
             del self._waiters[job_id]
         if not self._waiters and self._polling is not None:
             self._polling.cancel()
+            self._polling = None  # it is not done yet, but whoever comes next must not rely on it

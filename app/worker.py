@@ -14,7 +14,7 @@ from dramatiq import Worker
 from app import logs
 from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, require_profiles
 from app.settings import from_env
-from app.signals import wait_for_stop
+from app.signals import stop_of_thread
 from app.worker_endpoints import WorkerEndpoints
 from domain.errors import StartupError
 
@@ -40,8 +40,10 @@ def setup() -> None:
 
 def run(application: Application, queues: Sequence[str], listener: socket.socket) -> None:
     """Work on these queues until a signal comes; block the main thread meanwhile."""
+    # First: it may claim jobs before `start` returns.
+    stop = stop_of_thread()
     worker = start(application, queues, listener)
-    wait_for_stop()
+    stop.wait()
     worker.stop(STOP_TIMEOUT_MS)
     application.broker.close()
 

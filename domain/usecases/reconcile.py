@@ -26,10 +26,14 @@ class Reconcile:
     wake: Wake
     max_crashes: int
 
-    async def round(self) -> Reconciled:
-        """Promote what is due, rescue what lost its worker, and see that there are tickets for it all."""
+    async def round(self, *, rescue: bool = True) -> Reconciled:
+        """Promote what is due, rescue what lost its worker, and see that there are tickets for it all.
+
+        Args:
+            rescue: False while workers cannot be blamed for leases that ran out: the storage itself was away.
+        """
         promoted = await self.jobs.promote_due()
-        rescued = await self.jobs.rescue_expired(self.max_crashes)
+        rescued = await self.jobs.rescue_expired(self.max_crashes) if rescue else {}
         # The dead worker's own tickets were redelivered and burnt as empty before the rescue: these are fresh ones.
         await self.wake.for_jobs(Counter(promoted) + Counter(rescued))
         await self.wake.top_up(self.routes.queues)

@@ -74,6 +74,14 @@ async def test_a_process_that_stops_keeps_nobody_waiting() -> None:
     assert watch.waiting == 0
 
 
+async def test_who_comes_while_the_process_stops_does_not_wait() -> None:
+    watch = Watch(Statuses(), soonest=NEVER)
+    watch.dismiss()
+    async with asyncio.timeout(1):
+        await watch.final(new_id(), NEVER)
+    assert watch.waiting == 0
+
+
 async def test_nobody_waiting_asks_nothing() -> None:
     jobs = Statuses()
     await Watch(jobs).tick()

@@ -1,0 +1,108 @@
+"""A door in front of a server that a test can shut: connections through it break, new ones are refused.
+
+with TcpProxy("127.0.0.1", 5432) as door:
+    ... door.port ...
+    door.shut()
+    door.open()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tests.servers.rabbitmq import free_ports
+
+PATIENCE = 10.0
+PIECE = 1 << 16
+
+
+@dataclass
+class TcpProxy:
+    """Passes bytes on to the target, in a thread of its own. The target may be changed while the door is shut."""
+
+    host: str
+    target: int
+
+    def __post_init__(self) -> None:
+        [self.port] = free_ports(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[Any]] = set()
+
+    def __enter__(self) -> TcpProxy:
+        self._thread.start()
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    def open(self) -> None:
+        """Let connections in (again), on the same port."""
+        self._run(self._open())
+
+    def shut(self) -> None:
+        """Break every connection and refuse new ones."""
+        self._run(self._shut())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    async def _open(self) -> None:
+        listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self._listener = await asyncio.start_server(self._connected, sock=listening)
+
+    async def _shut(self) -> None:
+        if self._listener:
+            self._listener.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        ends = [writer]
+        try:
+            with contextlib.suppress(OSError):
+                answers, target = await asyncio.open_connection(self.host, self.target)
+                ends.append(target)
+                await _either(_pass_on(reader, target), _pass_on(answers, writer))
+        except asyncio.CancelledError:
+            pass  # the door was shut
+        finally:
+            for end in ends:
+                end.transport.abort()
+            self._connections.discard(connection)
+
+
+async def _either(*works: Coroutine[Any, Any, None]) -> None:
+    """Until one of them ends; the other is stopped."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while piece := await source.read(PIECE):
+        sink.write(piece)
+        await sink.drain()
