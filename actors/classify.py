@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from domain.errors import BadInput, ErrorCode, Failure, RunFailed, StorageUnavailable
 
 FAILURES: dict[type[Exception], ErrorCode] = {
-    BadInput: ErrorCode.BAD_INPUT,
     StorageUnavailable: ErrorCode.STORAGE_ERROR,
     TimeoutError: ErrorCode.TIMEOUT,
     ConnectionError: ErrorCode.DEPENDENCY_ERROR,
@@ -17,7 +18,10 @@ def failure_of(exception: BaseException) -> Failure:
     """The failure to be stored. One that nobody foresaw is named by its type only: its text may hold payload."""
     if isinstance(exception, RunFailed):
         return exception.failure
+    if isinstance(exception, BadInput):
+        return Failure(exception.code, str(exception))
     for kind, code in FAILURES.items():
         if isinstance(exception, kind):
-            return Failure(code, str(exception) or kind.__name__)
+            with suppress(Exception):  # a foreign class may not even be able to tell its text
+                return Failure(code, str(exception) or kind.__name__)
     return Failure(ErrorCode.INTERNAL_ERROR, f"An unexpected {type(exception).__name__} ended the run.")

@@ -40,7 +40,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 
 
 class NoFreeSlot(ServiceError):
-    """Every slot of the queue is taken in this process."""
+    """No slot of the queue can take a job in this process: all are taken, or it is ending."""
 
 
 class RunReleased(ServiceError):
@@ -162,7 +162,7 @@ class Desk:
             arrived: when the ticket came in (`time.monotonic`).
 
         Raises:
-            NoFreeSlot: every slot of the queue is taken here; the ticket should be kept.
+            NoFreeSlot: no slot of the queue can take a job here; the ticket should be kept.
         """
         answer: Answer[Assignment] = Answer()
         self._post(lambda: self._seek(arrived, answer))
@@ -271,7 +271,9 @@ class Desk:
             self._inbox.popleft()()
 
     def _seek(self, arrived: float, answer: Answer[Assignment]) -> None:
-        if self._closing or arrived <= self._short_since:
+        if self._closing:
+            answer.fail(NoFreeSlot())
+        elif arrived <= self._short_since:
             answer.give(None)  # a claim that began after the ticket arrived came back short: it knows nothing new
         elif self._free <= 0:
             answer.fail(NoFreeSlot())
@@ -285,8 +287,9 @@ class Desk:
         self._wake_kept()
 
     def _wake_kept(self) -> None:
-        for _ in range(min(self._free, len(self._kept))):
-            self._wake(self._kept.popleft())
+        if not self._closing:  # then they go back to the broker, to wake another worker
+            for _ in range(min(self._free, len(self._kept))):
+                self._wake(self._kept.popleft())
 
     def _start(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
         if job.lease in self._lost:

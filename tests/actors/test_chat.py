@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from actors.chat import Chat
+from domain.chat import ChatAnswer, ChatRequest
+from domain.errors import BadInput, ErrorCode, RunFailed
+from domain.job import LeasedJob
+from domain.results import Usage
+from tests.factories import leased_job
+
+
+class FakeProvider:
+    def __init__(self, content: str = "Hello.") -> None:
+        self.content = content
+        self.asked: list[ChatRequest] = []
+
+    async def chat(self, request: ChatRequest, job: LeasedJob) -> ChatAnswer:
+        self.asked.append(request)
+        return ChatAnswer(content=self.content, model="served", usage=Usage(prompt_tokens=3))
+
+
+def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
+    return leased_job(model_profile="qwen2.5-14b", input=Raw(data))
+
+
+def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
+    return Chat({"qwen2.5-14b": provider}, max_result_bytes)
+
+
+async def test_the_result_is_the_answer_in_its_schema() -> None:
+    result = msgspec.json.decode(await chat(FakeProvider())(job()))
+
+    assert result.pop("duration_ms") >= 0
+    assert result == {
+        "schema_version": "ai.chat_result.v1",
+        "content": "Hello.",
+        "model": "served",
+        "usage": {"prompt_tokens": 3},
+    }
+
+
+async def test_a_profile_that_is_not_served_here_is_worth_another_try() -> None:
+    with pytest.raises(RunFailed) as caught:
+        await Chat({}, 1_000)(job())
+
+    assert caught.value.failure.code is ErrorCode.MODEL_UNAVAILABLE
+
+
+async def test_a_bad_input_does_not_reach_the_provider() -> None:
+    provider = FakeProvider()
+    with pytest.raises(BadInput):
+        await chat(provider)(job(b'{"system": "Be kind."}'))
+
+    assert provider.asked == []
+
+
+async def test_a_result_may_have_the_limit_and_not_a_byte_more() -> None:
+    size = len(await chat(FakeProvider("é" * 500), 10_000)(job()))
+    assert size > 1_000
+    assert len(await chat(FakeProvider("é" * 500), size + 1)(job())) <= size + 1
+
+    with pytest.raises(RunFailed) as caught:
+        await chat(FakeProvider("é" * 500), size - 10)(job())
+
+    assert caught.value.failure.code is ErrorCode.BAD_RESPONSE
+    assert "é" not in caught.value.failure.message

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from dramatiq import Message
+from pika import BlockingConnection, URLParameters
+
+from actors.tickets import ticket
+from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.tickets import MOST_PENDING, RabbitTickets
+from app.bootstrap import RabbitTicketConsumer
+from tests.factories import QUEUE
+from tests.servers.rabbitmq import Broker, free_ports
+
+PATIENCE = 15.0
+
+
+def broker_at(url: str) -> TicketBroker:
+    return TicketBroker(url, queue_type="classic", middleware=[], consumer_class=RabbitTicketConsumer)
+
+
+@contextmanager
+def publishing(url: str) -> Iterator[RabbitTickets]:
+    tickets = RabbitTickets(broker_at(url), ticket)
+    tickets.start()
+    yield tickets
+    tickets.stop()
+    assert not tickets._thread.is_alive()
+
+
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not happened():  # noqa: ASYNC110  # what is waited for happens in another thread
+            await asyncio.sleep(0.005)
+
+
+async def count(tickets: RabbitTickets, wanted: int | None, queue: str = QUEUE) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await tickets.waiting(queue) != wanted:  # noqa: ASYNC110  # RabbitMQ's to say
+            await asyncio.sleep(0.005)
+
+
+def lying(url: str, queue: str = QUEUE) -> int:
+    connection = BlockingConnection(URLParameters(url))
+    found = connection.channel().queue_declare(queue, passive=True).method.message_count
+    connection.close()
+    return int(found)
+
+
+async def test_tickets_are_published_and_counted(vhost: str) -> None:
+    with publishing(vhost) as tickets:
+        await until(tickets._connected.is_set)
+        assert await tickets.waiting(QUEUE) == 0  # a queue that is not there yet
+        tickets.publish(QUEUE, 3)
+        tickets.publish("gpu.stt", 1)
+        await count(tickets, 3)
+        await count(tickets, 1, "gpu.stt")
+        assert await tickets.reachable()
+
+
+async def test_stopping_publishes_what_is_pending(vhost: str) -> None:
+    with publishing(vhost) as tickets:
+        await until(tickets._connected.is_set)
+        tickets.publish(QUEUE, 50)
+
+    assert lying(vhost) == 50
+
+
+async def test_a_queue_that_was_deleted_is_declared_anew(vhost: str) -> None:
+    with publishing(vhost) as tickets:
+        tickets.publish(QUEUE, 1)
+        await until(lambda: not tickets._pending)
+        connection = BlockingConnection(URLParameters(vhost))
+        connection.channel().queue_delete(QUEUE)
+        connection.close()
+        tickets.publish(QUEUE, 2)
+        await count(tickets, 2)
+
+
+async def test_without_a_broker_publishing_returns_at_once_and_keeps_a_bounded_number() -> None:
+    (port,) = free_ports(1)
+    with publishing(f"amqp://127.0.0.1:{port}/") as tickets:
+        for _ in range(30):
+            tickets.publish(QUEUE, 100)
+        assert tickets._pending[QUEUE] == MOST_PENDING
+        assert await tickets.waiting(QUEUE) is None
+        assert not await tickets.reachable()
+        began = time.monotonic()
+        tickets.stop()
+        assert time.monotonic() - began < 2
+
+
+async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_is_back(own_rabbitmq: Broker) -> None:
+    with publishing(own_rabbitmq.url) as tickets:
+        tickets.publish(QUEUE, 1)
+        await count(tickets, 1)
+        await asyncio.to_thread(own_rabbitmq.kill)
+        tickets.publish(QUEUE, 2)
+        await until(lambda: not tickets._connected.is_set())
+        assert not await tickets.reachable()
+        assert await tickets.waiting(QUEUE) is None
+        await asyncio.to_thread(own_rabbitmq.start)
+        await until(lambda: not tickets._pending)
+
+    # A queue that was declared a moment before the kill may be forgotten with its ticket: RabbitMQ promises no more.
+    assert lying(own_rabbitmq.url) >= 2
+
+
+async def test_an_idle_connection_answers_short_heartbeats(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
+    with publishing(f"{vhost}?heartbeat=1") as tickets:
+        await until(tickets._connected.is_set)
+        first = set(tickets._broker.connections)
+        await asyncio.sleep(3.5)  # three times what RabbitMQ and pika forgive
+        tickets.publish(QUEUE, 1)
+        await count(tickets, 1)
+        assert tickets._broker.connections == first
+
+
+class Slow(TicketBroker):
+    """Takes its time to publish until it is told to go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, queue_type="classic", middleware=[], consumer_class=RabbitTicketConsumer)
+        self.goes_on, self.publishes = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def enqueue(self, message: Message[object], *, delay: int | None = None) -> Message[object]:
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        self.publishes.set()
+        self.goes_on.wait(PATIENCE)
+        return super().enqueue(message, delay=delay)
+
+
+async def test_a_count_that_nobody_waits_for_any_more_does_not_end_the_publisher(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", 0.05)
+    broker = Slow(vhost)
+    tickets = RabbitTickets(broker, ticket)
+    tickets.start()
+    await until(tickets._connected.is_set)
+    tickets.publish(QUEUE, 1)
+    await until(broker.publishes.is_set)
+    assert await tickets.waiting(QUEUE) is None
+    broker.goes_on.set()
+    monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", PATIENCE)
+    await count(tickets, 1)
+    tickets.stop()
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(vhost: str) -> None:
+    broker = Slow(vhost)
+    broker.goes_on.set()
+    broker.error = RuntimeError("a fault of ours")
+    tickets = RabbitTickets(broker, ticket)
+    tickets.start()
+    tickets.publish(QUEUE, 1)
+    await until(lambda: not tickets._pending)
+    await count(tickets, 1)
+    tickets.stop()
+
+
+async def test_a_queue_that_cannot_be_published_to_does_not_stand_before_the_others(vhost: str) -> None:
+    connection = BlockingConnection(URLParameters(vhost))
+    connection.channel().queue_declare("other-arguments", durable=False)
+    connection.close()
+    with publishing(vhost) as tickets:
+        tickets.publish("other-arguments", 1)
+        tickets.publish(QUEUE, 2)
+        await count(tickets, 2)
+        tickets._pending.clear()
+
+
+async def test_stopping_does_not_wait_for_a_broker_that_hangs(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.rabbitmq.tickets.LAST_WAIT", 0.1)
+    broker = Slow(vhost)
+    tickets = RabbitTickets(broker, ticket)
+    tickets.start()
+    tickets.publish(QUEUE, 1)
+    await until(broker.publishes.is_set)
+    tickets.stop()
+    assert tickets._thread.is_alive()
+    broker.goes_on.set()
+    await until(lambda: not tickets._thread.is_alive())
