@@ -419,8 +419,9 @@ class Desk:
                 return await self._work.exchange(ended, None if self._closing else self._claim(wanted))
             except StorageUnavailable as error:
                 log.warning("storage is away", queue=self.queue, reason=str(error), retry_in=wait)
-            except Exception:  # a slot must survive whatever the storage does
-                log.exception("exchange failed", queue=self.queue, retry_in=wait)
+            except Exception as error:  # a slot must survive whatever the storage does
+                # By its type only: PostgreSQL's texts may quote a row.
+                log.error("exchange failed", queue=self.queue, error=type(error).__name__, retry_in=wait)
             self._answer_lost = True
             await asyncio.sleep(wait * (0.5 + random.random()))  # noqa: S311  # jitter
             wait = min(wait * 2, LONGEST_WAIT)

@@ -36,6 +36,9 @@ log = structlog.get_logger()
 SWEEP_LIMIT = 1_000
 """Jobs that one statement of promoting or rescuing moves at most: keeps its transaction short."""
 
+HEARTBEAT_TIMEOUT = 4.0
+"""Seconds for a renewal: on a connection that died silently, three more fit into a lease."""
+
 NO_CLAIM = Claim(queue="", task_types=(), worker_id="", lease=timedelta(0), limit=0)
 
 EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
@@ -93,9 +96,8 @@ class PostgresJobStore:
         )
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
-        rows = await self._fetch(
-            "renew_leases", [held.job_id for held in leases], [held.token for held in leases], lease
-        )
+        given = [[held.job_id for held in leases], [held.token for held in leases], lease]
+        rows = await self._run(query("renew_leases"), given, timeout=HEARTBEAT_TIMEOUT)
         return frozenset(leases[row["place"] - 1] for row in rows)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
@@ -139,7 +141,8 @@ class PostgresJobStore:
 
     async def beat(self, beat: WorkerBeat) -> None:
         running = msgspec.json.encode(beat.running).decode()
-        await self._fetch("beat", beat.id, beat.worker_id, beat.host, list(beat.queues), beat.slots_per_queue, running)
+        given = [beat.id, beat.worker_id, beat.host, list(beat.queues), beat.slots_per_queue, running]
+        await self._run(query("beat"), given, timeout=HEARTBEAT_TIMEOUT)
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         await self._fetch("forget_worker", worker, older_than)
@@ -173,9 +176,11 @@ class PostgresJobStore:
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         return await self._run(query(name), arguments)
 
-    async def _run(self, statement: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
+    async def _run(
+        self, statement: str, arguments: Sequence[object], *, timeout: float | None = None
+    ) -> list[asyncpg.Record]:
         with translated():
-            return await self._pool.fetch(statement, *arguments)
+            return await self._pool.fetch(statement, *arguments, timeout=timeout)
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[object]]:
