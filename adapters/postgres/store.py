@@ -97,7 +97,7 @@ class PostgresJobStore:
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         given = [[held.job_id for held in leases], [held.token for held in leases], lease]
-        rows = await self._run(query("renew_leases"), given, timeout=HEARTBEAT_TIMEOUT)
+        rows = await self._run(query("renew_leases"), given, within=HEARTBEAT_TIMEOUT)
         return frozenset(leases[row["place"] - 1] for row in rows)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
@@ -142,7 +142,7 @@ class PostgresJobStore:
     async def beat(self, beat: WorkerBeat) -> None:
         running = msgspec.json.encode(beat.running).decode()
         given = [beat.id, beat.worker_id, beat.host, list(beat.queues), beat.slots_per_queue, running]
-        await self._run(query("beat"), given, timeout=HEARTBEAT_TIMEOUT)
+        await self._run(query("beat"), given, within=HEARTBEAT_TIMEOUT)
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         await self._fetch("forget_worker", worker, older_than)
@@ -177,10 +177,10 @@ class PostgresJobStore:
         return await self._run(query(name), arguments)
 
     async def _run(
-        self, statement: str, arguments: Sequence[object], *, timeout: float | None = None
+        self, statement: str, arguments: Sequence[object], *, within: float | None = None
     ) -> list[asyncpg.Record]:
         with translated():
-            return await self._pool.fetch(statement, *arguments, timeout=timeout)
+            return await self._pool.fetch(statement, *arguments, timeout=within)
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[object]]:
