@@ -13,7 +13,7 @@ FAILURES: dict[type[Exception], ErrorCode] = {
 """First match wins; what is not here is a fault of ours."""
 
 
-def failure_of(exception: Exception) -> Failure:
+def failure_of(exception: BaseException) -> Failure:
     """The failure to be stored. One that nobody foresaw is named by its type only: its text may hold payload."""
     if isinstance(exception, RunFailed):
         return exception.failure

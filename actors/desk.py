@@ -23,7 +23,7 @@ import structlog
 from dramatiq import MessageProxy
 
 from actors.classify import failure_of
-from domain.errors import LeaseLost, ServiceError, StorageUnavailable
+from domain.errors import LeaseLost, RunFailed, ServiceError, StorageUnavailable
 from domain.job import Lease, LeasedJob
 from domain.ports import Claim, Exchange
 from domain.usecases.work import Ended, Work
@@ -53,6 +53,7 @@ class Assignment:
 
     job: LeasedJob
     desk: Desk
+    started: bool = False
 
     def hand_back(self) -> None:
         """Give the job back unharmed without having started it."""
@@ -98,6 +99,14 @@ class Run:
     answer: Answer[None]
 
 
+@dataclass(eq=False, slots=True)
+class Performance:
+    """A run that goes on."""
+
+    task: asyncio.Task[None]
+    answer: Answer[None]
+
+
 class Desk:
     def __init__(
         self,
@@ -126,15 +135,17 @@ class Desk:
         self._wake = wake
         self._free = slots
         self._held: dict[Lease, LeasedJob] = {}
-        self._performing: dict[Lease, asyncio.Task[None]] = {}
+        self._performing: dict[Lease, Performance] = {}
         self._lost: set[Lease] = set()
         self._seekers: list[Answer[Assignment]] = []
         self._ended: list[Run] = []
+        self._in_flight: tuple[list[Run], list[Answer[Assignment]]] = ([], [])
         self._looking = 0
         self._kept: deque[MessageProxy] = deque()
         self._short_since = float("-inf")
         self._answer_lost = False
         self._closing = False
+        self._abandoned = False
         self.outcomes: Counter[str] = Counter()
         """How runs ended here, since the start."""
         self.last_claim: datetime | None = None
@@ -163,12 +174,18 @@ class Desk:
         Raises:
             Exception: what ended the run, so that Dramatiq's hooks see it; it has been dealt with.
         """
+        assignment.started = True
         answer: Answer[None] = Answer()
         self._post(lambda: self._start(assignment.job, perform, answer))
         answer.wait()
 
     def hand_back(self, assignment: Assignment) -> None:
-        self._post(lambda: self._end_unstarted(assignment.job))
+        self._post(lambda: self._end_unstarted(self._work.released(assignment.job), RunReleased(), Answer()))
+
+    def fail(self, assignment: Assignment, error: BaseException) -> None:
+        """End a job that could not even be started, as if its run had raised this."""
+        failed = self._work.failed(assignment.job, failure_of(error))
+        self._post(lambda: self._end_unstarted(failed, RunReleased(), Answer()))
 
     def keep(self, message: MessageProxy) -> None:
         """Keep a ticket, unacknowledged, until a slot is free."""
@@ -212,14 +229,35 @@ class Desk:
             self._stop(lease)
 
     async def settled(self) -> None:
-        """Return when every run has ended and its end is stored."""
+        """Return when every run has ended and its end is stored, or all was abandoned."""
         while self._serving or self._held:  # noqa: ASYNC110  # once in a process's life
             await asyncio.sleep(0.01)
 
+    async def tidy(self) -> None:
+        """Give back what an answer that was lost may have claimed."""
+        if self._answer_lost:
+            await self._release_orphans()
+
     def abandon(self) -> None:
-        """PostgreSQL is away and there is no more time: leave what is held to be rescued when its leases run out."""
+        """There is no more time: whoever waits is answered, and what is held is left to be rescued when its leases run
+        out.
+
+        It waits for nothing: PostgreSQL may be away, and a run may not heed that it was stopped.
+        """
+        self._abandoned = True
+        for performance in self._performing.values():
+            performance.task.cancel()
+            performance.answer.fail(RunReleased())
+        for run in [*self._in_flight[0], *self._ended]:
+            run.error = LeaseLost()
+            self._conclude(run)
+        for seeker in [*self._in_flight[1], *self._seekers]:
+            seeker.give(None)
         if self._serving:
             self._serving.cancel()
+        for held in (self._held, self._performing, self._ended, self._seekers):
+            held.clear()
+        self._serving = None
 
     def _post(self, call: Callable[[], None]) -> None:
         self._inbox.append(call)
@@ -254,45 +292,58 @@ class Desk:
         if job.lease in self._lost:
             self._forget(job)
             answer.fail(LeaseLost())
+        elif self._closing:  # its thread was slow, and the runs may have been stopped already
+            self._end_unstarted(self._work.released(job), RunReleased(), answer)
         else:
-            self._performing[job.lease] = self._loop.create_task(self._run(job, perform, answer))
+            task = self._loop.create_task(self._run(job, perform, answer))
+            self._performing[job.lease] = Performance(task, answer)
 
     def _stop(self, lease: Lease) -> None:
-        if task := self._performing.get(lease):
+        if performance := self._performing.get(lease):
             # Not at once: a task that is cancelled before its first step never runs, and its thread would wait for
             # ever.
-            self._loop.call_soon(lambda: lease in self._performing and task.cancel())
+            self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel())
 
     async def _run(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
         began = time.monotonic()
         error: Exception | None = None
         try:
             ended = self._work.completed(job, await perform(job))
-        except asyncio.CancelledError:
-            error = LeaseLost() if job.lease in self._lost else RunReleased()
-            ended = self._work.released(job)
-        except Exception as exception:  # whatever it was, the job must get its failure
-            error = exception
-            ended = self._work.failed(job, failure_of(exception))
-        del self._performing[job.lease]
+        except BaseException as exception:  # SystemExit would end the event loop, and with it every slot
+            ended, error = self._cut_short(job, exception)
+        if self._performing.pop(job.lease, None) is None:
+            return  # abandoned: nobody waits any more
         run = Run(ended, error, began, answer)
-        if isinstance(error, LeaseLost):
+        if job.lease in self._lost:
+            run.error = LeaseLost()
             self._forget(job)
             self._conclude(run)
         else:
             self._ended.append(run)
             self._kick()
 
+    def _cut_short(self, job: LeasedJob, exception: BaseException) -> tuple[Ended, Exception]:
+        """What became of a run that did not return: whatever it was, its job and its thread must hear of it."""
+        stopped = self._closing or job.lease in self._lost
+        if stopped and isinstance(exception, asyncio.CancelledError):
+            return self._work.released(job), RunReleased()
+        failure = failure_of(exception)
+        error = exception if isinstance(exception, Exception) else RunFailed.of(failure)
+        return self._work.failed(job, failure), error
+
     def _forget(self, job: LeasedJob) -> None:
         """The job is another's now: its slot is free, and looks for work because no settlement will."""
         self._lost.discard(job.lease)
-        del self._held[job.lease]
+        self._held.pop(job.lease, None)
         self._free += 1
         self.look()
 
-    def _end_unstarted(self, job: LeasedJob) -> None:
-        self._ended.append(Run(self._work.released(job), RunReleased(), time.monotonic(), Answer()))
-        self._kick()
+    def _end_unstarted(self, ended: Ended, error: Exception, answer: Answer[None]) -> None:
+        if self._abandoned:
+            answer.fail(error)
+        else:
+            self._ended.append(Run(ended, error, time.monotonic(), answer))
+            self._kick()
 
     def _kick(self) -> None:
         if self._serving is None:
@@ -309,28 +360,28 @@ class Desk:
         seekers, self._seekers = self._seekers, []
         ended, self._ended = self._ended, []
         looking, self._looking = self._looking, 0
+        self._in_flight = ended, seekers
         reserved = len(seekers) + len(ended) + looking
-        wanted = 0 if self._closing else reserved
         began = time.monotonic()
-        outcome = Exchange(lost=frozenset(run.ended.job.lease for run in ended))  # what holds if we are abandoned
-        try:
-            outcome = await self._exchange([run.ended for run in ended], wanted)
-        finally:
-            self._free += reserved - len(outcome.claimed)
-            self._let_go(ended, outcome)
-            # Before the ended runs' threads wake: each then finds its next job waiting instead of going to sleep.
-            self._hand_out([Assignment(job, self) for job in outcome.claimed], seekers)
-            for run in ended:
-                self._conclude(run)
-            if len(outcome.claimed) < wanted:
-                self._short_since = began
-            self._wake_kept()
+        outcome = await self._exchange([run.ended for run in ended], reserved)
+        if self._abandoned:
+            return
+        self._in_flight = [], []
+        self._free += reserved - len(outcome.claimed)
+        self._let_go(ended, outcome)
+        # Before the ended runs' threads wake: each then finds its next job waiting instead of going to sleep.
+        self._hand_out([Assignment(job, self) for job in outcome.claimed], seekers)
+        for run in ended:
+            self._conclude(run)
+        if len(outcome.claimed) < reserved:
+            self._short_since = began
+        self._wake_kept()
 
     def _let_go(self, ended: list[Run], outcome: Exchange) -> None:
         unstored = outcome.lost | outcome.refused.keys()
         for run in ended:
             lease = run.ended.job.lease
-            del self._held[lease]
+            self._held.pop(lease, None)
             self._lost.discard(lease)
             if lease in unstored:
                 run.error = LeaseLost()
@@ -341,7 +392,7 @@ class Desk:
         self._held.update({assignment.job.lease: assignment.job for assignment in assignments})
         if self._closing:
             for assignment in assignments:
-                self._end_unstarted(assignment.job)
+                self._end_unstarted(self._work.released(assignment.job), RunReleased(), Answer())
             assignments = []
         for assignment in assignments[len(seekers) :]:
             self._deliver(assignment)
@@ -357,15 +408,12 @@ class Desk:
 
     async def _exchange(self, ended: list[Ended], wanted: int) -> Exchange:
         """Store and claim, however long PostgreSQL is away; meanwhile tickets wait with us instead of being burnt."""
-        claim = Claim(self.queue, self._task_types, self._worker_id, self._work.lease, wanted) if wanted else None
-        if not ended and not claim:
-            return Exchange()
         wait = FIRST_WAIT
-        while True:
+        while ended or not self._closing:
             try:
                 if self._answer_lost:
                     await self._release_orphans()
-                return await self._work.exchange(ended, claim)
+                return await self._work.exchange(ended, None if self._closing else self._claim(wanted))
             except StorageUnavailable as error:
                 log.warning("storage is away", queue=self.queue, reason=str(error), retry_in=wait)
             except Exception:  # a slot must survive whatever the storage does
@@ -373,6 +421,10 @@ class Desk:
             self._answer_lost = True
             await asyncio.sleep(wait * (0.5 + random.random()))  # noqa: S311  # jitter
             wait = min(wait * 2, LONGEST_WAIT)
+        return Exchange()
+
+    def _claim(self, wanted: int) -> Claim:
+        return Claim(self.queue, self._task_types, self._worker_id, self._work.lease, wanted)
 
     async def _release_orphans(self) -> None:
         """A claim may have been committed whose answer never came: those jobs run nowhere."""

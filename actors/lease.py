@@ -9,10 +9,10 @@ import logging
 
 import structlog
 from dramatiq import Broker, MessageProxy, Middleware, Worker
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import MiddlewareError, SkipMessage
 from dramatiq.worker import ConsumerThread
 
-from actors.desk import NoFreeSlot
+from actors.desk import Assignment, NoFreeSlot
 from actors.runtime import Runtime
 from actors.tickets import LocalTicket, NotConnected, bound, park
 
@@ -25,9 +25,11 @@ class LeaseMiddleware(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         queues = broker.get_declared_queues() & (worker.consumer_whitelist or broker.get_declared_queues())
-        self._runtime.start(worker, sorted(queues))
-        # More would be hoarded here while other workers are idle.
-        worker.queue_prefetch = max(1, self._runtime.slots)
+        try:
+            # More tickets than slots would be hoarded here while other workers are idle.
+            worker.queue_prefetch = self._runtime.start(worker, sorted(queues))
+        except Exception as error:  # Dramatiq would log any other kind and go on without a desk
+            raise MiddlewareError("The worker cannot start.") from error
 
     def after_consumer_thread_boot(self, broker: Broker, thread: ConsumerThread) -> None:
         if thread.consumer is None:
@@ -48,11 +50,32 @@ class LeaseMiddleware(Middleware):
             raise SkipMessage
         message._message = bound(assignment)
 
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
+    ) -> None:
+        assignment = _not_started(message)
+        if assignment and exception:
+            assignment.desk.fail(assignment, exception)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        if assignment := _not_started(message):
+            assignment.hand_back()
+
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._runtime.close()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._runtime.stop()
+
+
+def _not_started(message: MessageProxy) -> Assignment | None:
+    """The job that the message is bound to, if something stood between its claim and its start: another hook that
+    skipped or failed, or an actor that is not there.
+    """
+    match message.args:
+        case [Assignment(started=False) as assignment]:
+            return assignment
+    return None
 
 
 class SkipsAreNormal(logging.Filter):

@@ -35,6 +35,9 @@ BEAT_INTERVAL = 2.0
 STORING_TIME = 5.0
 """Seconds after the grace period in which handed-back jobs may still be stored."""
 
+PARTING_TIME = 2.0
+"""Seconds that each last word to PostgreSQL may take; it may be there and not answer."""
+
 FIRST = -(1 << 30)
 """The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
 
@@ -116,14 +119,19 @@ class Runtime:
         self._last_beat: datetime | None = None
         self.desks: dict[str, Desk] = {}
 
-    def start(self, worker: Worker, queues: Sequence[str]) -> None:
-        """Start the loop and open a desk for each queue."""
+    def start(self, worker: Worker, queues: Sequence[str]) -> int:
+        """Start the loop and open a desk for each queue. Returns the slots per queue."""
         # A slot without a thread would hold its job while it waits for one.
         slots = max(1, min(self.slots, worker.worker_threads // max(1, len(queues))))
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="worker-loop", daemon=True)
+        self._thread = threading.Thread(target=_turn, args=(self._loop,), name="worker-loop", daemon=True)
         self._thread.start()
-        self._call(self._start(worker, queues, slots))
+        try:
+            self._call(self._start(worker, queues, slots))
+        except BaseException:
+            self._end_loop()
+            raise
+        return slots
 
     def desk(self, queue: str) -> Desk:
         try:
@@ -139,7 +147,7 @@ class Runtime:
         desks = list(self.desks.values())
         outcomes: Counter[str] = Counter()
         for desk in desks:
-            outcomes.update(desk.outcomes)
+            outcomes.update(dict(desk.outcomes))  # a copy: the loop may be adding one
         return WorkerStatus(
             worker_id=self.identity.worker_id,
             host=self.identity.host,
@@ -158,13 +166,19 @@ class Runtime:
 
     def stop(self) -> None:
         """Leave nothing behind: every end stored or abandoned, the loop and its parts closed."""
-        if self._loop is None or self._thread is None:
+        if self._loop is None:
             return
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = None
+        try:
+            self._call(self._stop())
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        if self._loop and self._thread:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -234,18 +248,37 @@ class Runtime:
             loop.call_later(self._grace + STORING_TIME, desk.abandon)
 
     async def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
         for desk in self.desks.values():
             await desk.settled()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks, timeout=PARTING_TIME)
         try:
-            await self._running_parts().work.leave(self.identity.process)
-        except StorageUnavailable as error:
+            async with asyncio.timeout(PARTING_TIME):
+                await self._leave(self._running_parts().work)
+        except (StorageUnavailable, TimeoutError) as error:
             log.warning("left without a word", reason=str(error))
-        await self._stack.aclose()
+        finally:
+            await asyncio.wait_for(self._stack.aclose(), PARTING_TIME)
         log.info("worker stopped", worker_id=self.identity.worker_id)
+
+    async def _leave(self, work: Work) -> None:
+        for desk in self.desks.values():
+            await desk.tidy()
+        await work.leave(self.identity.process)
 
     def _running_parts(self) -> WorkerParts:
         if self._parts is None:
             raise NotRunning
         return self._parts
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped: a SystemExit in some task must not end it, every slot waits on it."""
+    while True:
+        try:
+            loop.run_forever()
+        except BaseException:
+            log.exception("the event loop was interrupted and goes on")
+        else:
+            return

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dramatiq import Message, MessageProxy
 from dramatiq.broker import Consumer
+from dramatiq.errors import BrokerConnectionError
 
 if TYPE_CHECKING:
     from actors.desk import Assignment, Desk
@@ -65,11 +67,14 @@ class TicketConsumer(Consumer):
         if isinstance(message, LocalTicket) or _parked(message):
             return
         if message.consumer is self:
-            super().ack(message)
+            # Not to be tried again for five seconds on the slot's thread: without its connection a ticket goes back.
+            with suppress(BrokerConnectionError):
+                super().ack(message)
 
     def nack(self, message: MessageProxy) -> None:
         if not isinstance(message, LocalTicket) and message.consumer is self:
-            super().nack(message)
+            with suppress(BrokerConnectionError):
+                super().nack(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """At shutdown:

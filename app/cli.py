@@ -33,7 +33,7 @@ cli = typer.Typer(
 
 T = TypeVar("T")
 
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ def demo_command() -> None:
 @cli.command("doctor")
 def doctor_command() -> None:
     """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
-    sys.exit(_run(examination.run(from_env(os.environ), console)))
+    sys.exit(_run(examination.run(_settings(), console)))
 
 
 def _settings() -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.bootstrap import broker_trouble, provider_trouble, revision
@@ -19,7 +20,8 @@ async def run(settings: Settings, console: Console) -> int:
     findings = [await _storage(settings), await _broker(settings), await _provider(settings)]
     table = Table("part", "state", "what was found", title="AI Service", title_justify="left")
     for finding in findings:
-        table.add_row(*finding)
+        part, state, found = finding
+        table.add_row(part, state, escape(found))
     console.print(table)
     console.print(_configured(settings))
     return int(any(state == ILL for _, state, _ in findings))
@@ -56,10 +58,9 @@ async def _provider(settings: Settings) -> tuple[str, str, str]:
 
 
 def _place(url: str) -> str:
-    """Host and port of a URL: what an operator must know, without what only the server may."""
+    """Hosts, ports and path of a URL: what an operator must know, without what only the server may."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.hostname or 'local socket'}{port}{parts.path}"
+    return f"{parts.netloc.rpartition('@')[2] or 'local socket'}{parts.path}"
 
 
 def _configured(settings: Settings) -> Table:
@@ -67,5 +68,12 @@ def _configured(settings: Settings) -> Table:
     for section in settings.__struct_fields__:
         values = getattr(settings, section)
         for name in getattr(values, "__struct_fields__", ()):
-            table.add_row(f"{section}.{name}", str(getattr(values, name)))
+            table.add_row(f"{section}.{name}", escape(_shown(getattr(values, name))))
     return table
+
+
+def _shown(value: object) -> str:
+    """A URL without the user, password and query that it may hold."""
+    if isinstance(value, str) and "://" in value:
+        return f"{value.partition('://')[0]}://{_place(value)}"
+    return str(value)

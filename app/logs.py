@@ -6,6 +6,7 @@ import logging
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from app.settings import Logs
 
@@ -21,7 +22,7 @@ def set_up(logs: Logs) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last = [structlog.dev.ConsoleRenderer()] if pretty else [_traceback, structlog.processors.JSONRenderer()]
+    last = [_for_people] if pretty else [_traceback, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, logs.level.upper())),
@@ -35,5 +36,7 @@ def set_up(logs: Logs) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-_traceback = structlog.processors.dict_tracebacks
+# Tracebacks without local variables, which structlog shows otherwise: they hold inputs, results and keys.
+_traceback = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+_for_people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))
 _cut = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -24,8 +23,8 @@ INTERVAL = 1.0
 LEAD_LASTS = timedelta(seconds=5)
 """A leader that dies is replaced after this; one that stops resigns at once."""
 
-RENEWED_WITHIN = 10.0
-"""Seconds after an outage of PostgreSQL in which nobody is rescued: workers that live renew their leases first."""
+FRESH_START = 15.0
+"""Seconds that workers get to renew their leases after the storage was away: nobody could, so nobody is to blame."""
 
 
 @dataclass
@@ -35,14 +34,13 @@ class Scheduler:
     id: UUID = field(default_factory=uuid4)
     leading: bool | None = None
     """Not known before the first tick."""
-    monotonic: Callable[[], float] = time.monotonic
-    _rescue_from: float = 0.0
+    _trusting_until: float = 0.0
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
         try:
             while True:
-                await self.tick_safely()
+                await self._tick_safely()
                 await asyncio.sleep(INTERVAL)
         finally:
             await self.stop()
@@ -54,7 +52,7 @@ class Scheduler:
             log.info("scheduler leads" if leads else "scheduler stands by")
             self.leading = leads
         if leads:
-            done = await self.reconcile.round(rescue=self.monotonic() >= self._rescue_from)
+            done = await self.reconcile.round(rescue=time.monotonic() >= self._trusting_until)
             if done.promoted or done.rescued:
                 log.info("jobs set in motion", promoted=done.promoted, rescued=done.rescued)
 
@@ -66,12 +64,11 @@ class Scheduler:
             except StorageUnavailable as error:
                 log.warning("lead not resigned", reason=str(error))
 
-    async def tick_safely(self) -> None:
-        """Tick, whatever happens."""
+    async def _tick_safely(self) -> None:
         try:
             await self.tick()
         except StorageUnavailable as error:
-            self._rescue_from = self.monotonic() + RENEWED_WITHIN
             log.warning("storage is away", reason=str(error))
+            self._trusting_until = time.monotonic() + FRESH_START
         except Exception:  # the next second is another chance
             log.exception("scheduler tick failed")

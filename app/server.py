@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,19 @@ def bind(host: str, port: int, variable: str) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that no DNS could know
         listener.close()
-        reason = error.strerror or str(error)
-        raise StartupError(f"{variable}: cannot listen on {host}:{port} ({reason}). Choose another port.") from error
+        raise StartupError(_not_bound(error, host, port, variable)) from error
     listener.set_inheritable(True)
     return listener
+
+
+def _not_bound(error: OSError | UnicodeError, host: str, port: int, variable: str) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EACCES}:
+        return f"{variable}: cannot listen on {host}:{port} ({reason}). Choose another port."
+    variable = f"{variable.removesuffix('PORT')}HOST"
+    return f"{variable}: cannot listen on {host!r} ({reason}). Give an address of this machine, or 0.0.0.0 for all."
 
 
 def url_of(listener: socket.socket) -> str:

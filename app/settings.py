@@ -24,7 +24,9 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "pretty", "json"]
 Provider = Literal["practice"]
 
-KIB, MIB = 1024, 1024 * 1024
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+LONGEST_DURATION = timedelta(days=3650)
 
 
 class Secret:
@@ -147,13 +149,13 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             http_host=env.get("WORKER_HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # as above
             http_port=env.get("WORKER_HTTP_PORT", _port, 8081),
             poll_interval=env.get("WORKER_POLL_INTERVAL", _positive(duration), timedelta(seconds=2)),
-            claim_limit=env.get("WORKER_CLAIM_LIMIT", _at_least(1), 4),
+            claim_limit=env.get("WORKER_CLAIM_LIMIT", _between(1, 1000), 4),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
-            max_crashes=env.get("MAX_CRASHES", _at_least(1), 3),
+            max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
         ),
         retry=RetryPolicy(
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
@@ -192,14 +194,16 @@ class _SecretUnusable(ValueError):
 
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
-_SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": 1024 * MIB}
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
+_SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:,@/?#\s\[\]]*)(?::[0-9]{1,5})?"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}")
 
 
 def duration(given: str) -> timedelta:
-    """`500ms`, `2s`, `5m`, `1h30m`, `30d`.
+    """`500ms`, `2s`, `5m`, `1h30m`, `30d`; ten years at most.
 
     Raises:
         ValueError: it reads otherwise; the text says what is expected.
@@ -207,7 +211,10 @@ def duration(given: str) -> timedelta:
     parts = _DURATION.findall(given)
     if not parts or "".join(number + unit for number, unit in parts) != given:
         raise ValueError("a duration such as 500ms, 2s, 5m, 1h30m or 30d")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds > LONGEST_DURATION.total_seconds():
+        raise ValueError(f"a duration of at most {LONGEST_DURATION.days}d")
+    return timedelta(seconds=seconds)
 
 
 def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
@@ -222,22 +229,23 @@ def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
 
 def _size(given: str) -> int:
     match = _SIZE.fullmatch(given)
-    if not match or int(match[1]) == 0:
-        raise ValueError("a number of bytes such as 1048576 or 1MiB")
-    return int(match[1]) * _SIZES[(match[2] or "B").lower()]
+    size = int(match[1]) * _SIZES[(match[2] or "B").lower()] if match else 0
+    if not 0 < size <= GIB:
+        raise ValueError("a number of bytes such as 1048576 or 1MiB, at most 1GiB")
+    return size
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _between(least: int, most: int) -> Callable[[str], int]:
     def parsed(given: str) -> int:
-        if not given.isdecimal() or int(given) < least:
-            raise ValueError(f"a whole number of at least {least}")
+        if not _NUMBER.fullmatch(given) or not least <= int(given) <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
         return int(given)
 
     return parsed
 
 
 def _port(given: str) -> int:
-    if not given.isdecimal() or not 0 <= int(given) <= 65535:
+    if not _NUMBER.fullmatch(given) or int(given) > 65535:
         raise ValueError("a port number, 1 to 65535 (0: any free one)")
     return int(given)
 
@@ -275,20 +283,23 @@ def _secret(given: str) -> Secret:
 
 
 def _http_url(given: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", given):
-        raise ValueError("an http:// or https:// URL")
-    if "@" in given.split("/")[2]:
-        raise _SecretUnusable("an http:// or https:// URL without user and password; a key goes into LLM_API_KEY")
+    # Without a user: the HTTP client refuses one in every call.
+    if not re.fullmatch(rf"https?://(?=[^:/?#]){_HOST}(?:[/?#]\S*)?", given):
+        unusable = _SecretUnusable if "@" in given else ValueError
+        raise unusable("an http:// or https:// URL without user and password; a key goes into LLM_API_KEY")
     return given
 
 
 def _database_url(given: str) -> Secret:
-    if not re.match(r"postgres(ql)?://", given):
-        raise _SecretUnusable("a URL such as postgresql://user:password@host:5432/database")
-    return Secret(given)
+    return _server_url(given, "postgres(ql)?", "postgresql://user:password@host:5432/database")
 
 
 def _amqp_url(given: str) -> Secret:
-    if not re.match(r"amqps?://", given):
-        raise _SecretUnusable("a URL such as amqp://user:password@host:5672/vhost")
+    return _server_url(given, "amqps?", "amqp://user:password@host:5672/vhost")
+
+
+def _server_url(given: str, scheme: str, example: str) -> Secret:
+    # Exact about where the password ends: with a bare / or @ in it, half of it would be taken for a host or a port.
+    if not re.fullmatch(rf"{scheme}://(?:[^@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:[/?][^@#\s]*)?", given):
+        raise _SecretUnusable(f"a URL such as {example}, with special characters in the password percent-encoded")
     return Secret(given)

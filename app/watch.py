@@ -102,3 +102,4 @@ class Watch:
             del self._waiters[job_id]
         if not self._waiters and self._polling is not None:
             self._polling.cancel()
+            self._polling = None  # it is not done yet, but whoever comes next must not rely on it

@@ -38,7 +38,7 @@ class WorkerEndpoints(Middleware):
         try:
             listener = self._listener or bind(*self._address, "WORKER_HTTP_PORT")
         except StartupError as error:
-            log.info("another worker process owns the worker port", reason=str(error))
+            log.info("the worker port is not ours", reason=str(error))
             return
         self._server = server = Server(create_app(self._runtime), grace=timedelta(seconds=1))
         self._thread = threading.Thread(target=_run, args=(server, listener), name="worker-http", daemon=True)

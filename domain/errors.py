@@ -21,6 +21,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from msgspec import Struct, ValidationError
+from msgspec.structs import force_setattr
 
 
 class ErrorCode(StrEnum):
@@ -48,13 +49,21 @@ class ErrorCode(StrEnum):
     QUOTA_EXHAUSTED = "quota_exhausted"
 
 
+LONGEST_FAILURE = 2_000
+
+
 class Failure(Struct, frozen=True):
     """What went wrong in a run, ready to be stored. The message is for people and never holds a payload or a secret."""
 
     code: ErrorCode
     message: str = ""
+    """Cut where it is longer than anybody reads."""
     retry_after: timedelta | None = None
     """What the provider asked for; it can lengthen a delay, never shorten it."""
+
+    def __post_init__(self) -> None:
+        if len(self.message) > LONGEST_FAILURE:
+            force_setattr(self, "message", f"{self.message[: LONGEST_FAILURE - 1]}…")
 
 
 class Problem(Struct, frozen=True):

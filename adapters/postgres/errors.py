@@ -13,16 +13,17 @@ from domain.errors import StorageUnavailable
 UNAVAILABLE = (
     OSError,  # refused, reset, unreachable, and TimeoutError
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,  # starting up, shutting down, the statement cancelled from outside
+    asyncpg.PostgresSystemError,  # an I/O error of the server
     asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.InvalidCatalogNameError,  # the database is not there (yet)
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.UndefinedTableError,  # not migrated (yet)
+    asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
-    asyncpg.DeadlockDetectedError,
+    asyncpg.TransactionRollbackError,  # a deadlock; a conflict, where the server's default isolation is a stricter one
+    asyncpg.LockNotAvailableError,
     asyncpg.InterfaceError,  # the connection closed under us
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, pool
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from adapters.postgres.errors import translated
@@ -38,7 +40,7 @@ async def migrate(dsn: str, *, patience: float = 0.0) -> str:
         patience: seconds to wait for a PostgreSQL that does not answer yet.
 
     Raises:
-        StartupError: it cannot be reached in time, or was migrated by a newer version.
+        StartupError: it cannot be reached in time, refuses the changes, or was migrated by a newer version.
     """
     deadline = asyncio.get_running_loop().time() + patience
     wait = FIRST_WAIT
@@ -58,6 +60,7 @@ async def revision(dsn: str) -> tuple[str | None, str]:
 
     Raises:
         StorageUnavailable: PostgreSQL cannot be reached.
+        StartupError: the DSN cannot be read.
     """
     return await _on_connection(dsn, _current), _newest()
 
@@ -66,15 +69,32 @@ async def _on_connection(dsn: str, work: Callable[[Connection], T]) -> T:
     # The DSN goes to asyncpg as it is: SQLAlchemy would read some of its forms otherwise.
     engine = create_async_engine("postgresql+asyncpg://", poolclass=pool.NullPool, async_creator=lambda: _connect(dsn))
     try:
-        with translated():
+        with translated(), _unwrapped():
             async with engine.connect() as connection:
                 return await connection.run_sync(work)
+    except asyncpg.PostgresError as error:
+        raise StartupError(f"DATABASE_URL: PostgreSQL refused to migrate its database: {error.args[0]}.") from error
     finally:
         await engine.dispose()
 
 
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """asyncpg's own errors, without the two layers that SQLAlchemy puts around those of its statements."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise (error.orig and error.orig.__cause__) or error from error
+
+
 async def _connect(dsn: str) -> asyncpg.Connection:
-    return await asyncpg.connect(dsn, timeout=5)
+    try:
+        return await asyncpg.connect(dsn, timeout=5)
+    except ValueError as error:  # its text may quote the password
+        raise StartupError(
+            "DATABASE_URL cannot be read: expected postgresql://user:password@host:5432/database, with any special "
+            "characters in it percent-encoded."
+        ) from error
 
 
 def _upgrade(connection: Connection) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -33,7 +34,7 @@ from domain.ports import DEMAND_LIMIT, Claim, Demand, Exchange, JobFilter, Worke
 log = structlog.get_logger()
 
 SWEEP_LIMIT = 1_000
-"""Jobs that one round of promoting or rescuing moves at most: keeps its transaction short."""
+"""Jobs that one statement of promoting or rescuing moves at most: keeps its transaction short."""
 
 NO_CLAIM = Claim(queue="", task_types=(), worker_id="", lease=timedelta(0), limit=0)
 
@@ -116,8 +117,13 @@ class PostgresJobStore:
         return await self.get(job_id)
 
     async def promote_due(self) -> dict[str, int]:
-        rows = await self._fetch("promote_due", SWEEP_LIMIT)
-        return {row["queue"]: row["jobs"] for row in rows if row["queue"]}
+        promoted: Counter[str] = Counter()
+        found = SWEEP_LIMIT
+        while found == SWEEP_LIMIT:  # many jobs may become due together, as when a long outage ends
+            rows = await self._fetch("promote_due", SWEEP_LIMIT)
+            found = sum(row["jobs"] for row in rows)
+            promoted.update({row["queue"]: row["jobs"] for row in rows if row["queue"]})
+        return dict(promoted)
 
     async def rescue_expired(self, max_crashes: int) -> dict[str, int]:
         rows = await self._fetch(

@@ -10,6 +10,8 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from pika import BlockingConnection, URLParameters
 from pika.exceptions import AMQPError
 
+BLOCKED_TIMEOUT = 30.0
+
 QueueType = Literal["classic", "quorum"]
 
 
@@ -33,6 +35,10 @@ class TicketBroker(RabbitmqBroker):
             consumer_class: Dramatiq's consumer with the tickets' own acknowledging mixed in.
         """
         super().__init__(url=url, confirm_delivery=True, middleware=list(middleware))
+        for parameters in self.parameters if isinstance(self.parameters, list) else [self.parameters]:
+            if parameters.blocked_connection_timeout is None:
+                # RabbitMQ blocks publishers when its disk or memory is short; without this they would wait for ever.
+                parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
         self._queue_type = queue_type
         self._consumer_class = consumer_class
 
@@ -48,6 +54,12 @@ class TicketBroker(RabbitmqBroker):
             self.emit_after("declare_queue", queue_name)
         if ensure:
             self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq's
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        consumer = super().consume(queue_name, prefetch, timeout)
+        # The consumer has a connection of its own; the one that declared the queue would answer no heartbeats.
+        del self.connection
+        return consumer
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {"x-queue-type": self._queue_type}

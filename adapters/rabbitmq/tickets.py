@@ -22,8 +22,11 @@ log = structlog.get_logger()
 MOST_PENDING = 1_000
 """Tickets per queue that are kept for a broker that is away; more would wake nobody."""
 
-IDLE = 5.0
-"""Seconds after which an idle connection answers RabbitMQ's heartbeats."""
+IDLE = 0.5
+"""Seconds after which an idle connection answers RabbitMQ's heartbeats: in time for heartbeats of two seconds."""
+
+LAST_WAIT = 5.0
+"""Seconds that `stop` waits for a broker that takes its time."""
 
 ANSWER_TIMEOUT = 2.0
 
@@ -53,7 +56,7 @@ class RabbitTickets:
         with self._changed:
             self._stop.set()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(LAST_WAIT)
 
     def publish(self, queue: str, count: int) -> None:
         with self._changed:
@@ -83,16 +86,17 @@ class RabbitTickets:
         while not self._stop.is_set():
             try:
                 self._connect()
-                wait = FIRST_WAIT
                 while not self._stop.is_set() or self._pending:
                     self._tick()
+                    wait = FIRST_WAIT
             except AWAY as error:
                 log.warning("broker is away", reason=type(error).__name__, retry_in=wait)
-                self._disconnect()
-                with self._changed:
-                    self._changed.wait_for(self._stop.is_set, timeout=wait)
-                wait = min(wait * 2, LONGEST_WAIT)
-        self._disconnect()
+            except Exception:  # without this thread no ticket would be published any more
+                log.exception("publishing failed", retry_in=wait)
+            self._disconnect()
+            with self._changed:
+                self._changed.wait_for(self._stop.is_set, timeout=wait)
+            wait = min(wait * 2, LONGEST_WAIT)
 
     def _connect(self) -> None:
         self._broker.connection  # noqa: B018  # connects
@@ -110,8 +114,11 @@ class RabbitTickets:
                 self._broker.connection.process_data_events(0)
             asked, self._asked = self._asked, []
             queue = next(iter(self._pending), None)
+            if queue:  # last in turn: a queue that cannot be published to must not stand before the others
+                self._pending[queue] = self._pending.pop(queue)
         for about, answer in asked:
-            answer.set_result(self._count(about))
+            if answer.set_running_or_notify_cancel():  # it may have waited too long already
+                answer.set_result(self._count(about))
         if queue:
             self._broker.enqueue(self._ticket(queue))
             with self._changed:

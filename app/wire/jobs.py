@@ -53,9 +53,8 @@ class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """What the domain makes of it.
 
         Raises:
-            BadInput: `input` is not an object, or `run_at` is beyond the calendar.
+            BadInput: `run_at` is beyond the calendar.
         """
-        _must_be_object(self.input)
         return Submission(
             owner_service=self.owner_service,
             task_type=self.task_type,
@@ -189,11 +188,6 @@ def read_job_id(text: str) -> JobId:
         return JobId(msgspec.convert(text, UUID))
     except msgspec.ValidationError:
         raise JobNotFound from None
-
-
-def _must_be_object(value: Raw) -> None:
-    if memoryview(value)[0] != ord("{"):
-        raise BadInput([Problem("/input", "Expected `object`")])
 
 
 def _in_utc(moment: datetime) -> datetime:

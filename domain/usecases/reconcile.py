@@ -30,7 +30,7 @@ class Reconcile:
         """Promote what is due, rescue what lost its worker, and see that there are tickets for it all.
 
         Args:
-            rescue: False while leases may have run out although their workers live.
+            rescue: False while workers cannot be blamed for leases that ran out: the storage itself was away.
         """
         promoted = await self.jobs.promote_due()
         rescued = await self.jobs.rescue_expired(self.max_crashes) if rescue else {}

@@ -60,10 +60,8 @@ class Submit:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
             raise InputTooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
-        _check_is_object(submission.input)
         queue = self.routes.queue_of(submission.task_type, submission.model_profile)
-        if queue is not None:
-            _check_input(submission)
+        _check_input(submission, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=submission.owner_service,
@@ -78,18 +76,21 @@ class Submit:
         )
 
 
-def _check_is_object(data: Raw) -> None:
+def _check_input(submission: Submission, *, served: bool) -> None:
+    """What is served here is checked now, not when it runs; what is not must at least be an object."""
+    try:
+        if served and TASK_KINDS[submission.task_type] is ModelKind.CHAT:
+            parse_chat_input(submission.input)
+        else:
+            _must_be_object(submission.input)
+    except BadInput as error:
+        raise BadInput([problem.below("/input") for problem in error.problems], error.code) from None
+
+
+def _must_be_object(data: Raw) -> None:
     # A Raw taken from a request's body has been skipped over, not read: it may be any JSON, and not even UTF-8.
     try:
         str(data, "utf-8")
         _object.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput([Problem("/input", "must be a JSON object in UTF-8, and not nested too deeply")]) from None
-
-
-def _check_input(submission: Submission) -> None:
-    if TASK_KINDS[submission.task_type] is ModelKind.CHAT:
-        try:
-            parse_chat_input(submission.input)
-        except BadInput as error:
-            raise BadInput([problem.below("/input") for problem in error.problems], error.code) from None
+        raise BadInput([Problem("", "must be a JSON object in UTF-8, and not nested too deeply")]) from None

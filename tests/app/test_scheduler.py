@@ -1,46 +1,180 @@
+"""The scheduler's loop: it leads or stands by, survives what fails, and leaves the lead behind when it goes."""
+
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from app.scheduler import RENEWED_WITHIN, Scheduler
+import pytest
+from structlog.testing import capture_logs
+
+from app import scheduler as module
+from app.scheduler import Scheduler
 from domain.errors import StorageUnavailable
-from domain.usecases.reconcile import Reconciled
+from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.reconcile import Reconcile
+from domain.usecases.wake import Wake
+from tests.app.conftest import until
+from tests.factories import LEASE, QUEUE, new_beat, new_claim, new_job
+from tests.fakes import FakeClock, FragileStore, RecordingTickets
 
 
 @dataclass
-class Rounds:
-    rescuing: list[bool] = field(default_factory=list)
+class FakeLeadership:
+    """The lead is the first one's who asks, and stays so."""
 
-    async def round(self, *, rescue: bool) -> Reconciled:
-        self.rescuing.append(rescue)
-        return Reconciled(0, 0)
+    holder: UUID | None = None
+    fails: Exception | None = None
+    calls: Counter[str] = field(default_factory=Counter)
 
-
-@dataclass
-class Lead:
-    away: bool = False
-
-    async def lead(self, holder: UUID, lasts: timedelta) -> bool:
-        if self.away:
-            raise StorageUnavailable
-        return True
+    async def lead(self, holder: UUID, ttl: timedelta) -> bool:
+        self.calls["lead"] += 1
+        if self.fails:
+            raise self.fails
+        self.holder = self.holder or holder
+        return self.holder == holder
 
     async def resign(self, holder: UUID) -> None:
-        pass
+        self.calls["resign"] += 1
+        if self.fails:
+            raise self.fails
+        if self.holder == holder:
+            self.holder = None
 
 
-async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_rescued() -> None:
-    now, rounds, lead = 100.0, Rounds(), Lead()
-    reconcile: Any = rounds
-    scheduler = Scheduler(reconcile, lead, monotonic=lambda: now)
-    await scheduler.tick_safely()
-    lead.away = True
-    await scheduler.tick_safely()
-    lead.away = False
-    await scheduler.tick_safely()
-    now += RENEWED_WITHIN
-    await scheduler.tick_safely()
-    assert rounds.rescuing == [True, False, True]
+@dataclass
+class Stage:
+    clock: FakeClock
+    store: FragileStore
+    tickets: RecordingTickets
+    leadership: FakeLeadership
+
+    def scheduler(self) -> Scheduler:
+        wake = Wake(self.store, self.tickets, self.clock.monotonic)
+        routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
+        return Scheduler(Reconcile(self.store, routes, wake, max_crashes=3), self.leadership)
+
+    async def a_lease_that_ran_out(self) -> None:
+        await self.store.beat(new_beat())
+        await self.store.add([new_job()])
+        await self.store.exchange([], new_claim())
+        self.clock.advance(LEASE + timedelta(seconds=1))
+        await self.store.beat(new_beat())
+
+
+@pytest.fixture
+def stage() -> Stage:
+    clock = FakeClock()
+    return Stage(clock, FragileStore(clock.now), RecordingTickets(), FakeLeadership())
+
+
+@pytest.fixture
+def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL", 0)
+
+
+async def test_a_leader_does_its_round(stage: Stage):
+    await stage.a_lease_that_ran_out()
+    scheduler = stage.scheduler()
+    await scheduler.tick()
+    assert scheduler.leading
+    assert QUEUE in dict(stage.tickets.published)
+    [again] = (await stage.store.exchange([], new_claim())).claimed
+    assert again.queue == QUEUE
+
+
+async def test_who_stands_by_does_nothing(stage: Stage):
+    await stage.a_lease_that_ran_out()
+    await stage.scheduler().tick()
+    stage.tickets.published.clear()
+    standby = stage.scheduler()
+    await standby.tick()
+    assert not standby.leading
+    assert stage.tickets.published == []
+
+
+async def test_a_change_of_the_lead_is_told_once(stage: Stage):
+    scheduler = stage.scheduler()
+    with capture_logs() as events:
+        await scheduler.tick()
+        await scheduler.tick()
+        stage.leadership.holder = UUID(int=1)
+        await scheduler.tick()
+        await scheduler.tick()
+    assert [event["event"] for event in events] == ["scheduler leads", "scheduler stands by"]
+
+
+async def test_a_leader_that_stops_resigns(stage: Stage):
+    scheduler, standby = stage.scheduler(), stage.scheduler()
+    await scheduler.tick()
+    await scheduler.stop()
+    await standby.tick()
+    assert (scheduler.leading, standby.leading) == (False, True)
+
+
+async def test_who_does_not_lead_has_nothing_to_resign(stage: Stage):
+    await stage.scheduler().tick()
+    standby = stage.scheduler()
+    await standby.tick()
+    await standby.stop()
+    assert stage.leadership.calls["resign"] == 0
+
+
+async def test_a_lead_that_cannot_be_resigned_does_not_keep_it_from_stopping(stage: Stage):
+    scheduler = stage.scheduler()
+    await scheduler.tick()
+    stage.leadership.fails = StorageUnavailable()
+    with capture_logs() as events:
+        await scheduler.stop()
+    assert [event["event"] for event in events] == ["lead not resigned"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [(StorageUnavailable("gone"), "storage is away"), (RuntimeError("a bug"), "scheduler tick failed")],
+)
+@pytest.mark.usefixtures("without_pause")
+async def test_a_tick_that_fails_is_told_and_the_next_one_comes(stage: Stage, fails: Exception, told: str):
+    stage.leadership.fails = fails
+    scheduler = stage.scheduler()
+    with capture_logs() as events:
+        running = asyncio.create_task(scheduler.run())
+        await until(lambda: stage.leadership.calls["lead"] > 1)
+        stage.leadership.fails = None
+        await until(lambda: scheduler.leading is True)
+        await cancelled(running)
+    assert told in {event["event"] for event in events}
+
+
+@pytest.mark.usefixtures("without_pause")
+async def test_cancelled_it_resigns_before_it_ends(stage: Stage):
+    scheduler = stage.scheduler()
+    running = asyncio.create_task(scheduler.run())
+    await until(lambda: scheduler.leading is True)
+    await cancelled(running)
+    assert stage.leadership.holder is None
+
+
+async def test_cancelled_in_the_middle_of_a_round_it_still_resigns(stage: Stage):
+    entered = asyncio.Event()
+    scheduler = stage.scheduler()
+
+    async def forever() -> dict[str, int]:
+        entered.set()
+        await asyncio.Event().wait()
+        return {}
+
+    stage.store.promote_due = forever  # type: ignore[method-assign]  # a round that hangs
+    running = asyncio.create_task(scheduler.run())
+    await entered.wait()
+    await cancelled(running)
+    assert stage.leadership.holder is None
+
+
+async def cancelled(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -8,6 +8,7 @@ import pytest
 from msgspec import Struct, ValidationError
 
 from domain.errors import (
+    LONGEST_FAILURE,
     BadInput,
     ErrorCode,
     Failure,
@@ -85,3 +86,9 @@ def test_a_failed_run_carries_what_is_to_be_stored():
     error = RunFailed(ErrorCode.RATE_LIMITED, "Slow down.", retry_after=timedelta(seconds=5))
     assert error.failure == Failure(ErrorCode.RATE_LIMITED, "Slow down.", timedelta(seconds=5))
     assert str(error) == "rate_limited: Slow down."
+
+
+def test_a_failure_says_no_more_than_anybody_reads():
+    assert Failure(ErrorCode.UNKNOWN, "x" * LONGEST_FAILURE).message == "x" * LONGEST_FAILURE
+    cut = Failure(ErrorCode.UNKNOWN, "x" * 1_000_000).message
+    assert (len(cut), cut[-2:]) == (LONGEST_FAILURE, "x…")

@@ -41,6 +41,9 @@ class Databases:
     def drop(self, dsn: str) -> None:
         self._run(f"DROP DATABASE {dsn.rpartition('/')[2]} WITH (FORCE)")
 
+    def execute(self, dsn: str, statements: str) -> None:
+        _apart(_execute(dsn, statements))
+
     def _dsn(self, name: str) -> str:
         return re.sub(r"/[^/]*$", f"/{name}", self._server.dsn)
 

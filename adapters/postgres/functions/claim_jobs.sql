@@ -1,5 +1,6 @@
 -- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease.
--- plpgsql keeps the plan; JIT would compile it for ten times the price of running it once the table is large.
+-- plpgsql keeps the plan: JIT would compile it for ten times the price of running it once the table is large, and one
+-- made while the table was empty would go on scanning it.
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
     p_task_types text[],
@@ -22,6 +23,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql
 SET jit = off
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 BEGIN

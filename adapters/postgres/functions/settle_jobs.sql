@@ -13,6 +13,7 @@ CREATE OR REPLACE FUNCTION settle_jobs(
 RETURNS TABLE (lost bigint)
 LANGUAGE plpgsql
 SET jit = off
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -1,0 +1,229 @@
+"""What PostgreSQL's errors become, with a real server that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.errors import translated
+from adapters.postgres.leadership import PostgresLeadership
+from adapters.postgres.migrate import migrate
+from adapters.postgres.pool import create_pool
+from adapters.postgres.store import PostgresJobStore
+from domain.errors import ErrorCode, Failure, ServiceError, StorageUnavailable
+from domain.job import JobStatus, LeasedJob, RunOutcome, Settlement
+from domain.ports import JobFilter
+from tests.factories import LEASE, new_beat, new_claim, new_id, new_job, new_lease
+
+AWAY = [
+    ConnectionRefusedError(),
+    ConnectionResetError(),
+    TimeoutError(),
+    asyncpg.ConnectionDoesNotExistError(),
+    asyncpg.CannotConnectNowError(),
+    asyncpg.AdminShutdownError(),
+    asyncpg.CrashShutdownError(),
+    asyncpg.QueryCanceledError(),
+    asyncpg.TooManyConnectionsError(),
+    asyncpg.DiskFullError(),
+    asyncpg.OutOfMemoryError(),
+    asyncpg.PostgresIOError(),
+    asyncpg.InvalidCatalogNameError(),
+    asyncpg.InvalidPasswordError(),
+    asyncpg.UndefinedTableError(),
+    asyncpg.UndefinedColumnError(),
+    asyncpg.UndefinedFunctionError(),
+    asyncpg.ReadOnlySQLTransactionError(),
+    asyncpg.DeadlockDetectedError(),
+    asyncpg.SerializationError(),
+    asyncpg.LockNotAvailableError(),
+    asyncpg.InterfaceError("connection is closed"),
+]
+
+REFUSED = [
+    asyncpg.DataError("invalid input for query argument"),
+    asyncpg.CharacterNotInRepertoireError(),
+    asyncpg.NumericValueOutOfRangeError(),
+    asyncpg.CheckViolationError(),
+    asyncpg.NotNullViolationError(),
+    asyncpg.UniqueViolationError(),
+    asyncpg.ProgramLimitExceededError(),
+    asyncpg.PostgresSyntaxError(),
+]
+
+EVERY_CALL = {
+    "add": lambda store: store.add([new_job()]),
+    "get": lambda store: store.get(new_id()),
+    "statuses": lambda store: store.statuses([new_id()]),
+    "find": lambda store: store.find(JobFilter(), limit=1),
+    "exchange": lambda store: store.exchange([], new_claim()),
+    "settle": lambda store: store.exchange([Settlement(new_lease(), RunOutcome.RELEASED, JobStatus.PENDING)], None),
+    "renew": lambda store: store.renew([new_lease()], LEASE),
+    "release_orphans": lambda store: store.release_orphans("worker", "gpu.llm", []),
+    "cancel": lambda store: store.cancel(new_id()),
+    "retry": lambda store: store.retry(new_id()),
+    "promote_due": lambda store: store.promote_due(),
+    "rescue_expired": lambda store: store.rescue_expired(3),
+    "demand": lambda store: store.demand(["gpu.llm"], LEASE),
+    "beat": lambda store: store.beat(new_beat()),
+    "forget_worker": lambda store: store.forget_worker(new_id(), LEASE),
+    "ping": lambda store: store.ping(),
+}
+every_call = pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
+
+
+@pytest.mark.parametrize("error", AWAY, ids=lambda error: type(error).__name__)
+def test_whatever_means_that_it_is_away_is_one_error_with_its_cause(error: Exception):
+    with pytest.raises(StorageUnavailable) as raised, translated():
+        raise error
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=lambda error: type(error).__name__)
+def test_a_value_that_is_refused_is_told_as_it_is(error: Exception):
+    with pytest.raises(type(error)), translated():
+        raise error
+
+
+@every_call
+async def test_where_nobody_listens_every_call_says_so(unused_tcp_port: int, call):
+    async with create_pool(
+        f"postgresql://u:hunter2@127.0.0.1:{unused_tcp_port}/x", max_size=1, application_name="t"
+    ) as pool:
+        with pytest.raises(StorageUnavailable) as raised:
+            await call(PostgresJobStore(pool))
+    assert "hunter2" not in str(raised.value)
+
+
+@every_call
+async def test_before_the_first_migration_every_call_says_so(empty_database: str, call):
+    async with create_pool(empty_database, max_size=1, application_name="test") as pool:
+        with pytest.raises(StorageUnavailable):
+            await call(PostgresJobStore(pool))
+
+
+async def test_leadership_says_so_too(unused_tcp_port: int):
+    async with create_pool(f"postgresql://u@127.0.0.1:{unused_tcp_port}/x", max_size=1, application_name="t") as pool:
+        with pytest.raises(StorageUnavailable):
+            await PostgresLeadership(pool).lead(new_id(), LEASE)
+        with pytest.raises(StorageUnavailable):
+            await PostgresLeadership(pool).resign(new_id())
+
+
+async def test_a_server_that_stops_and_comes_back_is_used_again(tmp_path: Path):
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    await asyncio.to_thread(server.start)
+    try:
+        await migrate(server.dsn)
+        async with create_pool(server.dsn, max_size=2, application_name="test") as pool:
+            store = PostgresJobStore(pool)
+            [job] = await store.add([new_job()])
+            await asyncio.to_thread(server.stop)
+            for _ in range(2):
+                with pytest.raises(StorageUnavailable):
+                    await store.get(job.id)
+        await asyncio.to_thread(server.start)
+        async with create_pool(server.dsn, max_size=2, application_name="test") as pool:
+            assert await PostgresJobStore(pool).get(job.id) == job
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_connection_that_is_ended_fails_its_call_and_the_next_one_works(
+    store: PostgresJobStore, pool: asyncpg.Pool, database: str
+):
+    [job] = await store.add([new_job()])
+    async with asyncio.timeout(30):
+        blocker = await asyncpg.connect(database)
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("LOCK TABLE jobs")
+        reading = asyncio.create_task(store.get(job.id))
+        ended = 0
+        while not ended:
+            ended = await blocker.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        with pytest.raises(StorageUnavailable):
+            await reading
+        await transaction.rollback()
+        await blocker.close()
+        assert await store.get(job.id) == job
+
+
+async def test_an_idle_connection_that_was_ended_costs_one_call_at_most(
+    store: PostgresJobStore, pool: asyncpg.Pool, database: str
+):
+    [job] = await store.add([new_job()])
+    other = await asyncpg.connect(database)
+    await other.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await other.close()
+    try:
+        found = await store.get(job.id)
+    except StorageUnavailable:
+        found = await store.get(job.id)
+    assert found == job
+
+
+async def taken(store: PostgresJobStore, how_many: int) -> list[LeasedJob]:
+    await store.add([new_job() for _ in range(how_many)])
+    return list((await store.exchange([], new_claim(limit=how_many))).claimed)
+
+
+def unstorable(held: LeasedJob) -> Settlement:
+    failure = Failure(ErrorCode.BAD_RESPONSE, "It said \x00.")
+    return Settlement(held.lease, RunOutcome.FAILED, JobStatus.FAILED, failure=failure)
+
+
+@pytest.mark.parametrize("place", [0, 31, 63])
+async def test_one_refused_settlement_of_sixty_four_is_refused_alone(store: PostgresJobStore, place: int):
+    held = await taken(store, 64)
+    [more] = await store.add([new_job()])
+    settlements = [unstorable(job) if n == place else job.complete(b"{}") for n, job in enumerate(held)]
+    outcome = await store.exchange(settlements, new_claim())
+    assert set(outcome.refused) == {held[place].lease}
+    assert [job.id for job in outcome.claimed] == [more.id]
+    states = list((await store.statuses([job.id for job in held])).values())
+    assert (states.count(JobStatus.COMPLETED), states.count(JobStatus.RUNNING)) == (63, 1)
+
+
+async def test_several_refused_ones_are_each_refused_alone(store: PostgresJobStore):
+    held = await taken(store, 64)
+    settlements = [unstorable(job) if n % 9 == 0 else job.complete(b"{}") for n, job in enumerate(held)]
+    outcome = await store.exchange(settlements, None)
+    assert set(outcome.refused) == {job.lease for job in held[::9]}
+
+
+async def test_why_it_was_refused_does_not_tell_what_was_in_it(store: PostgresJobStore):
+    [held] = await taken(store, 1)
+    secret = replace(unstorable(held), failure=Failure(ErrorCode.UNKNOWN, "hunter2 \x00"))
+    outcome = await store.exchange([secret], None)
+    assert "hunter2" not in outcome.refused[held.lease]
+
+
+async def test_a_claim_that_cannot_be_sent_is_no_endless_bisection(store: PostgresJobStore):
+    with pytest.raises(Exception, match="invalid") as raised:
+        await store.exchange([], new_claim(worker_id="worker \x00"))
+    assert not isinstance(raised.value, ServiceError)
+
+
+async def test_a_batch_with_one_job_that_cannot_be_stored_stores_none(store: PostgresJobStore):
+    jobs = [new_job(), new_job(owner_ref="\x00"), new_job()]
+    with pytest.raises(asyncpg.DataError):
+        await store.add(jobs)
+    assert await store.statuses([job.id for job in jobs]) == {}
+
+
+async def test_an_input_may_hold_any_bytes(store: PostgresJobStore):
+    [job] = await store.add([new_job(input=Raw(b'{"user":"\x00"}'))])
+    assert bytes((await store.get(job.id)).input or b"") == b'{"user":"\x00"}'

@@ -1,0 +1,144 @@
+"""The command line, as a user meets it: help that helps, and one line for what its user can mend."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from app import doctor
+from app.cli import cli
+from app.server import bind
+from app.settings import from_env
+
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "demo", "doctor"]
+NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-c", "from app.cli import main; main()", *arguments],
+        env=kept | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which the command ended."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"ai-service: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+def test_every_command_is_known_to_these_tests():
+    assert {command.name for command in cli.registered_commands} == set(COMMANDS)
+
+
+def test_without_arguments_the_commands_are_listed():
+    shown = CliRunner().invoke(cli, [], env={"COLUMNS": "200"}).output
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b +[A-Z]\w+", shown), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does(command: str):
+    result = CliRunner().invoke(cli, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert re.search(r"[A-Z][\w' ,:;-]{20,}", result.output.partition("Usage")[2].partition("\n")[2])
+
+
+@pytest.mark.parametrize("command", NEED_A_DATABASE)
+def test_without_a_database_a_command_says_so_in_one_line(command: str):
+    assert "DATABASE_URL is not set" in one_line(run(command))
+
+
+def test_an_unusable_variable_is_one_line():
+    line = one_line(run("up", HTTP_PORT="eighty"))
+    assert (
+        line
+        == "ai-service: HTTP_PORT: 'eighty' cannot be used; expected a port number, 1 to 65535 (0: any free one).\n"
+    )
+
+
+def test_a_taken_port_is_one_line():
+    with bind("127.0.0.1", 0, "HTTP_PORT") as listener:
+        port = str(listener.getsockname()[1])
+        line = one_line(run("serve", HTTP_HOST="127.0.0.1", HTTP_PORT=port, DATABASE_URL="postgresql://127.0.0.1:1/x"))
+    assert f"HTTP_PORT: cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_a_queue_that_nobody_knows_is_one_line(database: str):
+    environment = {"DATABASE_URL": database, "AI_PROVIDER": "practice", "WORKER_HTTP_HOST": "127.0.0.1"}
+    line = one_line(run("worker", "--queues", "gpu.cats", WORKER_HTTP_PORT="0", **environment))
+    assert "--queues: gpu.cats is not a queue of this installation; known: gpu.llm." in line
+
+
+def test_a_worker_without_a_model_is_one_line(database: str):
+    line = one_line(run("worker", DATABASE_URL=database, WORKER_HTTP_HOST="127.0.0.1", WORKER_HTTP_PORT="0"))
+    assert "No model is configured" in line
+
+
+def test_migrate_tells_the_revision(empty_database: str):
+    done = run("migrate", DATABASE_URL=empty_database, LOG_LEVEL="error")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"The database is at revision \w+\.\n", done.stdout)
+
+
+async def examined(environment: dict[str, str]) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=250)
+    status = await doctor.run(from_env(environment), console)
+    assert isinstance(console.file, io.StringIO)
+    return status, console.file.getvalue()
+
+
+def test_the_doctor_leaves_its_table_alone(unused_tcp_port: int):
+    nowhere = f"127.0.0.1:{unused_tcp_port}"
+    done = run("doctor", DATABASE_URL=f"postgresql://{nowhere}/x", AMQP_URL=f"amqp://{nowhere}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "RabbitMQ" in done.stdout
+
+
+async def test_the_doctor_finds_a_migrated_database_well(database: str):
+    status, shown = await examined({"DATABASE_URL": database})
+    assert status == 0
+    assert re.search(r"PostgreSQL .* ok .* 127\.0\.0\.1:\d+/test_\w+: at revision \d+", shown)
+
+
+async def test_the_doctor_tells_what_an_unmigrated_database_needs(empty_database: str):
+    status, shown = await examined({"DATABASE_URL": empty_database})
+    assert status == 1
+    assert "run 'ai-service migrate'" in shown
+
+
+async def test_the_doctor_shows_no_secret(unused_tcp_port: int):
+    nowhere = f"127.0.0.1:{unused_tcp_port}"
+    status, shown = await examined(
+        {
+            "DATABASE_URL": f"postgresql://ai:hunter2@{nowhere}/jobs?sslpassword=hunter2",
+            "AMQP_URL": f"amqp://ai:hunter2@{nowhere}/%2F",
+            "LLM_BASE_URL": f"http://{nowhere}/v1?key=hunter2",
+            "LLM_API_KEY": "hunter2",
+            "AI_SERVICE_TOKEN": "hunter2",
+        }
+    )
+    assert status == 1
+    assert "hunter2" not in shown
+    assert shown.count("trouble") == 3
+    assert f"{nowhere}/jobs" in shown
+    assert f"http://{nowhere}/v1" in shown
+
+
+async def test_the_doctor_shows_values_as_they_are():
+    status, shown = await examined({"DATA_DIR": "/tmp/[/red]x"})
+    assert status == 0
+    assert "/tmp/[/red]x" in shown

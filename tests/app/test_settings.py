@@ -1,0 +1,235 @@
+"""Settings: what each variable is when nobody sets it, how it reads, and what is said of an unusable value."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from datetime import timedelta
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.settings import Secret, from_env
+from domain.errors import StartupError
+
+MIB = 1024 * 1024
+
+MODEL_SERVERS = ["http://gpu:8000/v1", "https://x", "http://[::1]:11434/v1/", "https://x/openai/@me?api-version=1"]
+
+VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
+    ("HTTP_HOST", "http.host", "0.0.0.0", {"127.0.0.1": "127.0.0.1", "::": "::"}),
+    ("HTTP_PORT", "http.port", 8080, {"0": 0, "1": 1, "65535": 65535}),
+    ("MIGRATE_ON_START", "storage.migrate_on_start", True, {"false": False, "No": False, "0": False, "ON": True}),
+    ("DATA_DIR", "storage.data_dir", Path(".ai-service"), {"/var/lib/ai": Path("/var/lib/ai")}),
+    ("RABBITMQ_QUEUE_TYPE", "broker.queue_type", "classic", {"quorum": "quorum"}),
+    ("LLM_BASE_URL", "llm.base_url", None, {url: url for url in MODEL_SERVERS}),
+    ("LLM_MODEL", "llm.model", "qwen2.5-14b", {"openai/whisper-large-v3": "openai/whisper-large-v3"}),
+    ("LLM_TIMEOUT", "llm.timeout", timedelta(minutes=5), {"90s": timedelta(seconds=90)}),
+    ("AI_PROVIDER", "ai_provider", None, {"practice": "practice"}),
+    ("WORKER_ID", "worker.name", socket.gethostname(), {"gpu-1": "gpu-1"}),
+    ("WORKER_HTTP_HOST", "worker.http_host", "0.0.0.0", {"localhost": "localhost"}),
+    ("WORKER_HTTP_PORT", "worker.http_port", 8081, {"9000": 9000}),
+    ("WORKER_POLL_INTERVAL", "worker.poll_interval", timedelta(seconds=2), {"500ms": timedelta(milliseconds=500)}),
+    ("WORKER_CLAIM_LIMIT", "worker.claim_limit", 4, {"1": 1, "64": 64, "1000": 1000}),
+    ("SHUTDOWN_GRACE", "worker.shutdown_grace", timedelta(seconds=30), {"0s": timedelta(0)}),
+    ("MAX_INPUT_BYTES", "limits.max_input_bytes", MIB, {"4096": 4096, "2MiB": 2 * MIB, "64 kib": 65536}),
+    ("MAX_RESULT_BYTES", "limits.max_result_bytes", 16 * MIB, {"1GiB": 1024 * MIB}),
+    ("MAX_CRASHES", "limits.max_crashes", 3, {"1": 1}),
+    ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
+    ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
+    ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
+    ("LOG_FORMAT", "logs.format", "auto", {"json": "json"}),
+]
+
+SECRETS = [
+    ("AI_SERVICE_TOKEN", "http.token", ["hunter2", "ü ñ"]),
+    ("LLM_API_KEY", "llm.api_key", ["sk-hunter2", "***"]),
+    (
+        "DATABASE_URL",
+        "storage.database_url",
+        [
+            "postgresql://ai:hunter2@db:5432/jobs",
+            "postgres://db/jobs",
+            "postgresql:///jobs?host=/run/postgresql",
+            "postgresql://ai:p%40%2F%3F@one:1,two:2/jobs?target_session_attrs=primary",
+            "postgresql://ai@[::1]:5432/jobs",
+            "postgresql://ai@%2Frun%2Fpostgresql/jobs",
+        ],
+    ),
+]
+
+UNUSABLE = [
+    ("HTTP_PORT", "65536", "a port number"),
+    ("HTTP_PORT", "-1", "a port number"),
+    ("HTTP_PORT", "http", "a port number"),
+    ("HTTP_PORT", "٣", "a port number"),
+    ("HTTP_PORT", "9" * 5000, "a port number"),
+    ("MIGRATE_ON_START", "maybe", "true or false"),
+    ("RABBITMQ_QUEUE_TYPE", "stream", "one of: classic, quorum"),
+    ("LLM_BASE_URL", "gpu:8000", "an http:// or https:// URL"),
+    ("LLM_BASE_URL", "ftp://gpu", "an http:// or https:// URL"),
+    ("LLM_BASE_URL", "http://gpu:port/v1", "an http:// or https:// URL"),
+    ("LLM_BASE_URL", "http:///v1", "an http:// or https:// URL"),
+    ("LLM_MODEL", "qwen 2.5", "a letter or digit"),
+    ("LLM_TIMEOUT", "0s", "a duration above zero"),
+    ("AI_PROVIDER", "Practice", "one of: practice"),
+    ("WORKER_ID", "-gpu", "a letter or digit"),
+    ("WORKER_POLL_INTERVAL", "2", "a duration such as"),
+    ("WORKER_CLAIM_LIMIT", "0", "a whole number from 1"),
+    ("WORKER_CLAIM_LIMIT", "1001", "a whole number from 1"),
+    ("WORKER_CLAIM_LIMIT", "4.5", "a whole number from 1"),
+    ("MAX_CRASHES", "40000", "a whole number from 1"),
+    ("MAX_INPUT_BYTES", "0", "a number of bytes"),
+    ("MAX_INPUT_BYTES", "1 MB", "a number of bytes"),
+    ("MAX_RESULT_BYTES", "2GiB", "at most 1GiB"),
+    ("RETRY_DELAY_SLOW", "99999999999d", "at most 3650d"),
+    ("LOG_LEVEL", "INFO", "one of: debug, info"),
+]
+
+UNUSABLE_SECRETS = [
+    ("DATABASE_URL", "mysql://ai:hunter2@db/jobs"),
+    ("DATABASE_URL", "ai:hunter2@db/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2/@db/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2#@db/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2?@db/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2@@db/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2@db:port/jobs"),
+    ("DATABASE_URL", "postgresql://ai:hunter2@db/jobs\nx"),
+    ("AMQP_URL", "http://ai:hunter2@rabbit"),
+    ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
+    ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
+    ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
+]
+
+
+@pytest.mark.parametrize(("variable", "where", "default", "_"), VARIABLES)
+def test_a_variable_that_is_not_set_has_its_default(variable: str, where: str, default: Any, _: Any):
+    assert attrgetter(where)(from_env({})) == default
+    assert attrgetter(where)(from_env({variable: ""})) == default
+    assert attrgetter(where)(from_env({variable: "  "})) == default
+
+
+@pytest.mark.parametrize(
+    ("variable", "where", "given", "read"),
+    [
+        pytest.param(variable, where, given, read, id=f"{variable}={given}")
+        for variable, where, _, values in VARIABLES
+        for given, read in values.items()
+    ],
+)
+def test_a_variable_is_read(variable: str, where: str, given: str, read: Any):
+    assert attrgetter(where)(from_env({variable: f" {given} "})) == read
+
+
+@pytest.mark.parametrize(
+    ("variable", "where", "given"),
+    [pytest.param(variable, where, given, id=given) for variable, where, values in SECRETS for given in values],
+)
+def test_a_secret_is_kept_and_never_shown(variable: str, where: str, given: str):
+    settings = from_env({variable: given})
+    assert attrgetter(where)(settings).reveal() == given
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(("variable", "where", "_"), SECRETS)
+def test_a_secret_that_is_not_set_is_none(variable: str, where: str, _: Any):
+    assert attrgetter(where)(from_env({variable: ""})) is None
+
+
+@pytest.mark.parametrize(("variable", "given", "expected"), UNUSABLE)
+def test_of_an_unusable_value_one_line_tells_variable_value_and_what_is_expected(
+    variable: str, given: str, expected: str
+):
+    with pytest.raises(StartupError) as stopped:
+        from_env({variable: given})
+    line = str(stopped.value)
+    assert re.fullmatch(rf"{variable}: .*expected .*", line)
+    assert repr(given) in line
+    assert expected in line
+
+
+@pytest.mark.parametrize(("variable", "given"), UNUSABLE_SECRETS)
+def test_of_an_unusable_secret_nothing_is_repeated(variable: str, given: str):
+    with pytest.raises(StartupError) as stopped:
+        from_env({variable: given})
+    assert re.fullmatch(rf"{variable}: what was given cannot be used; expected .*", str(stopped.value))
+    assert "hunter2" not in str(stopped.value)
+    assert stopped.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("2s", timedelta(seconds=2)),
+        ("1.5s", timedelta(seconds=1.5)),
+        ("5m", timedelta(minutes=5)),
+        ("1h30m", timedelta(minutes=90)),
+        ("1h0m5s", timedelta(hours=1, seconds=5)),
+        ("30d", timedelta(days=30)),
+        ("3650d", timedelta(days=3650)),
+    ],
+)
+def test_a_duration_is_read(given: str, read: timedelta):
+    assert from_env({"LLM_TIMEOUT": given}).llm.timeout == read
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "5",
+        "5 m",
+        "m",
+        "1h 30m",
+        "-5s",
+        "5S",
+        "5min",
+        "1e3s",
+        ".5s",
+        "5.s",
+        "5,5s",
+        "1h30",
+        "x5s",
+        "5sx",
+        "inf",
+        "4000d",
+    ],
+)
+def test_what_is_no_duration_is_refused(given: str):
+    with pytest.raises(StartupError, match="LLM_TIMEOUT"):
+        from_env({"LLM_TIMEOUT": given})
+
+
+def test_a_secret_shows_itself_in_no_form():
+    secret = Secret("hunter2")
+    shown = [
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret!r}",
+        str([secret]),
+        json.dumps({"s": secret}, default=repr),
+    ]
+    assert "hunter2" not in "".join(shown)
+    with pytest.raises(TypeError):
+        msgspec.json.encode(secret)
+
+
+def test_rabbitmq_without_postgresql_is_refused():
+    with pytest.raises(StartupError, match="AMQP_URL is set without DATABASE_URL"):
+        from_env({"AMQP_URL": "amqp://guest:guest@localhost"})
+
+
+def test_rabbitmq_beside_postgresql_is_used():
+    settings = from_env({"AMQP_URL": "amqp://guest:guest@localhost:5672/%2F", "DATABASE_URL": "postgresql://db/jobs"})
+    assert settings.broker.amqp_url
+    assert settings.broker.amqp_url.reveal() == "amqp://guest:guest@localhost:5672/%2F"
+
+
+def test_where_a_database_is_needed_its_absence_is_one_line():
+    with pytest.raises(StartupError, match="DATABASE_URL is not set"):
+        _ = from_env({}).database_url

@@ -1,0 +1,144 @@
+"""What the documents say is what the service does: their commands are run, their tables compared with the code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app import up
+from app.server import bind, url_of
+from app.settings import from_env
+from domain.chat import parse_chat_input
+from domain.errors import ErrorCode
+from domain.retry import RETRIES, Retry
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTED = "http://127.0.0.1:8080"
+DOCUMENTED_WORKER = "http://127.0.0.1:8081"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands(page: str, program: str) -> list[list[str]]:
+    """The page's commands of one program, each as its words."""
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ")
+    words = shlex.split(lines, comments=True, posix=True)
+    starts = [place for place, word in enumerate(words) if word == program]
+    return [words[start : (*starts, len(words))[number + 1]] for number, start in enumerate(starts)]
+
+
+@pytest.fixture
+async def service(database: str) -> AsyncIterator[tuple[str, str]]:
+    """The whole service as `make run` starts it; yields its address and its worker's."""
+    settings = from_env({"HTTP_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error"})
+    listener, worker_listener = bind("127.0.0.1", 0, "HTTP_PORT"), bind("127.0.0.1", 0, "WORKER_HTTP_PORT")
+    async with up.everything(settings, database, listener, worker_listener):
+        yield url_of(listener), url_of(worker_listener)
+
+
+async def run_curl(words: list[str], addresses: tuple[str, str], job_id: str) -> httpx.Response:
+    """What curl would do with the few options that the documents use."""
+    url = next(word for word in words if word.startswith("http"))
+    url = url.replace(DOCUMENTED, addresses[0]).replace(DOCUMENTED_WORKER, addresses[1]).replace("/ID", f"/{job_id}")
+    headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+    body = next((words[place + 1] for place, word in enumerate(words) if word == "-d"), None)
+    async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
+        return await client.request("POST" if body else "GET", url, content=body, headers=headers)
+
+
+async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, str]):
+    submit, wait = commands("README.md", "curl")
+
+    submitted = await run_curl(submit, service, "")
+    ended = await run_curl(wait, service, submitted.json()["id"])
+
+    assert submitted.status_code == 201
+    assert ended.json()["status"] == "completed"
+    assert ended.json()["result"]["model"] == "practice"
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/operations.md"])
+async def test_the_commands_of_a_page_are_answered(page: str, service: tuple[str, str]):
+    for command in commands(page, "curl"):
+        assert (await run_curl(command, service, "")).status_code == 200
+
+
+async def test_practising_a_failure_goes_as_described(service: tuple[str, str]):
+    [practice] = re.findall(r"`(\{\"practice\".*?\})`", (ROOT / "docs/api.md").read_text())
+    job = {
+        "owner_service": "me",
+        "task_type": "llm_chat",
+        "model_profile": "practice",
+        "input": {"user": "Hello!", **json.loads(practice)},
+    }
+    async with httpx.AsyncClient(base_url=service[0], trust_env=False) as api:
+        job_id = (await api.post("/api/v1/jobs", json=job)).json()["id"]
+        async with asyncio.timeout(20):
+            while (seen := (await api.get(f"/api/v1/jobs/{job_id}")).json())["attempts"] == 0:
+                await asyncio.sleep(0.05)  # noqa: ASYNC110  # it is what a caller does
+
+    assert (seen["status"], seen["error_code"]) == ("pending", "provider_unavailable")
+
+
+def test_the_chat_input_that_is_shown_is_accepted():
+    [shown] = [block for block in blocks("docs/api.md", "json") if "messages" in block]
+
+    assert parse_chat_input(shown.encode()).max_tokens == 256
+
+
+class Recorded(Mapping[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_every_setting_is_documented_and_no_other():
+    environment = Recorded()
+    from_env(environment)
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+
+    assert set(re.findall(r"`([A-Z_]+)`", " ".join(rows))) == environment.asked
+
+
+def test_the_documented_retries_are_those_of_the_code():
+    means = {"RETRY_DELAY_FAST": Retry.SOON, "RETRY_DELAY_SLOW": Retry.LATER, "final": Retry.NEVER}
+    table = re.findall(
+        r"^\| (`\w+`.*?) \| (tried again|final|given back)(.*)\|$", _section("What happens"), re.MULTILINE
+    )
+    documented: dict[Any, Retry] = {}
+    for codes, what, how in table:
+        retry = next((meaning for word, meaning in means.items() if word in what + how), Retry.GIVE_BACK)
+        documented |= {ErrorCode(code): retry for code in re.findall(r"`(\w+)`", codes)}
+
+    assert documented == RETRIES
+
+
+def _section(title: str) -> str:
+    return (ROOT / "docs/api.md").read_text().partition(f"## {title}")[2].partition("\n## ")[0]
+
+
+def test_every_page_that_is_linked_exists():
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,129 @@
+"""The project itself: what is locked, what is packaged, and that its parts keep to their places."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.resources import files
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+REQUIREMENTS = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+MODULES = sorted(chain.from_iterable((ROOT / package).rglob("*.py") for package in [*PACKAGES, "benchmarks"]))
+STATEMENTS = sorted((ROOT / "adapters" / "postgres").rglob("*.sql"))
+
+
+def same(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_names_only_the_public_index():
+    text = (ROOT / "uv.lock").read_text(encoding="utf-8")
+    assert set(re.findall(r'registry = "([^"]+)"', text)) == {"https://pypi.org/simple"}
+    assert {
+        re.sub(r"(?<=\w)/.*", "", url.removeprefix("https://")) for url in re.findall(r'url = "([^"]+)"', text)
+    } == {"files.pythonhosted.org"}
+    assert "http://" not in text
+
+
+def test_whatever_is_locked_comes_from_the_index_or_is_the_project():
+    elsewhere = [package["name"] for package in LOCK["package"] if "registry" not in package["source"]]
+    assert elsewhere == [PROJECT["project"]["name"]]
+
+
+def test_the_requirements_are_those_of_the_lock():
+    locked = {
+        (same(package["name"]), package["version"]) for package in LOCK["package"] if "registry" in package["source"]
+    }
+    required = {(same(name), version) for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", REQUIREMENTS, re.M)}
+    assert required == locked
+
+
+def test_every_requirement_has_hashes_and_they_are_those_of_the_lock():
+    hashes = {
+        same(package["name"]): {file["hash"] for file in [package.get("sdist"), *package.get("wheels", [])] if file}
+        for package in LOCK["package"]
+    }
+    for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", REQUIREMENTS, flags=re.M)):
+        name = same(re.match(r"[\w.-]+", entry)[0])  # type: ignore[index]  # an entry starts with its name
+        found = set(re.findall(r"--hash=(sha256:\w+)", entry))
+        assert found, name
+        assert found <= hashes[name]
+
+
+def test_what_the_project_asks_for_is_locked():
+    locked = {same(package["name"]) for package in LOCK["package"]}
+    asked = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    assert {same(re.split(r"[^\w.-]", requirement)[0]) for requirement in asked} <= locked
+
+
+def test_imports_keep_to_their_contracts():
+    lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"]
+    done = subprocess.run(lint, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_a_module_says_what_it_is_for(module: Path):
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    marks_a_package = module.name == "__init__.py" and not tree.body
+    assert ast.get_docstring(tree) or marks_a_package
+
+
+def test_every_package_of_the_project_is_in_the_wheel():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert set(PACKAGES) == packages - {"tests", "benchmarks"}
+
+
+def test_statements_and_migrations_lie_inside_the_packages_of_the_wheel():
+    assert STATEMENTS
+    for file in STATEMENTS:
+        place = file.relative_to(ROOT)
+        assert files(".".join(place.parts[:2])).joinpath(*place.parts[2:]).is_file()
+    assert find_spec("migrations.versions")
+    assert files("migrations").joinpath("env.py").is_file()
+
+
+@pytest.mark.skipif(
+    find_spec("hatchling") is None, reason="hatchling is not installed here; the test above looks at its settings"
+)
+def test_the_wheel_holds_statements_and_migrations(tmp_path: Path):
+    from zipfile import ZipFile  # noqa: PLC0415
+
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    [wheel] = tmp_path.glob("*.whl")
+    held = set(ZipFile(wheel).namelist())
+    wanted = [*STATEMENTS, *(ROOT / "migrations").rglob("*.py")]
+    assert {str(file.relative_to(ROOT)) for file in wanted} <= held
+    assert not [name for name in held if name.startswith(("tests/", "benchmarks/"))]
+
+
+def test_every_command_of_the_readme_is_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    commands = set(re.findall(r'@cli\.command\("([\w-]+)"\)', (ROOT / "app" / "cli.py").read_text(encoding="utf-8")))
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", readme, re.S))
+    assert set(re.findall(r"\bmake ([a-z]+)", code)) <= targets
+    assert set(re.findall(r"\bai-service ([a-z]+)", code)) <= commands
+
+
+def test_every_target_of_the_makefile_explains_itself():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.M)
+    assert set(phony.split()) == set(re.findall(r"^([a-z]+):.*##", makefile, re.M))
+
+
+def test_ci_runs_what_the_readme_tells_users_to_run():
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("exec make test")
