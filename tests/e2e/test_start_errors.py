@@ -31,7 +31,7 @@ def test_rabbitmq_alone_is_an_error(install: Install) -> None:
 
 BAD_VALUES = {
     ("LLM_TIMEOUT", "soon"): "a duration such as",
-    ("WORKER_CLAIM_LIMIT", "0"): "from 1 to 1000",
+    ("WORKER_CLAIM_LIMIT", "0"): "a whole number from 1",
     ("HTTP_PORT", "99999"): "a port number",
     ("RABBITMQ_QUEUE_TYPE", "lazy"): "one of: classic, quorum",
 }
