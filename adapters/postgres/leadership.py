@@ -7,8 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters.postgres.errors import translated
-from adapters.postgres.pool import query
+from adapters.postgres.pool import HEARTBEAT_TIMEOUT, fetch, query
 
 
 class PostgresLeadership:
@@ -16,9 +15,7 @@ class PostgresLeadership:
         self._pool = pool
 
     async def lead(self, holder: UUID, ttl: timedelta) -> bool:
-        with translated():
-            return bool(await self._pool.fetch(query("lead"), holder, ttl))
+        return bool(await fetch(self._pool, query("lead"), [holder, ttl], within=HEARTBEAT_TIMEOUT))
 
     async def resign(self, holder: UUID) -> None:
-        with translated():
-            await self._pool.execute(query("resign"), holder)
+        await fetch(self._pool, query("resign"), [holder], within=HEARTBEAT_TIMEOUT)

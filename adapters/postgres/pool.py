@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import asyncpg
 
+from adapters.postgres.errors import translated
+
 ACQUIRE_TIMEOUT = 5.0
 STATEMENT_TIMEOUT = 30.0
 """Seconds after which a statement counts as lost; the hot ones take milliseconds."""
+
+HEARTBEAT_TIMEOUT = 4.0
+"""Seconds for what keeps a lease or the lead: after a connection that died silently there is time for another try."""
 
 
 def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
@@ -27,6 +33,26 @@ def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Po
 
 async def _keep_as_it_is(connection: asyncpg.Connection) -> None:
     """We never change a session's state, and the default reset is a second round trip after every statement."""
+
+
+async def fetch(
+    pool: asyncpg.Pool, statement: str, arguments: Sequence[object], *, within: float = STATEMENT_TIMEOUT
+) -> list[asyncpg.Record]:
+    """Run a statement.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot serve it, or has not within so many seconds.
+    """
+    with translated():
+        async with pool.acquire() as connection:
+            try:
+                return await connection.fetch(statement, *arguments, timeout=within)
+            except TimeoutError:
+                # Else asyncpg waits half a minute for a word about the statement's end; and the pool's others
+                # have most likely died with this one.
+                connection.terminate()
+                await pool.expire_connections()
+                raise
 
 
 @cache

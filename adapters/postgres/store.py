@@ -12,9 +12,9 @@ import msgspec
 import structlog
 from msgspec import Raw
 
-from adapters.postgres.errors import REFUSED, translated
+from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import listing
-from adapters.postgres.pool import query
+from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, query
 from domain.errors import ErrorCode, Failure, JobNotFound
 from domain.job import (
     CANCELLED_BY_CALLER,
@@ -35,9 +35,6 @@ log = structlog.get_logger()
 
 SWEEP_LIMIT = 1_000
 """Jobs that one statement of promoting or rescuing moves at most: keeps its transaction short."""
-
-HEARTBEAT_TIMEOUT = 4.0
-"""Seconds for a renewal: on a connection that died silently, three more fit into a lease."""
 
 NO_CLAIM = Claim(queue="", task_types=(), worker_id="", lease=timedelta(0), limit=0)
 
@@ -177,10 +174,9 @@ class PostgresJobStore:
         return await self._run(query(name), arguments)
 
     async def _run(
-        self, statement: str, arguments: Sequence[object], *, within: float | None = None
+        self, statement: str, arguments: Sequence[object], *, within: float = STATEMENT_TIMEOUT
     ) -> list[asyncpg.Record]:
-        with translated():
-            return await self._pool.fetch(statement, *arguments, timeout=within)
+        return await fetch(self._pool, statement, arguments, within=within)
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[object]]:

@@ -1,9 +1,11 @@
-"""A door in front of a server that a test can shut: connections through it break, new ones are refused.
+"""A door in front of a server that a test can shut: connections through it break, new ones are refused. Or hush: those
+that are open fall silent without an end, as when a firewall forgets them, and new ones pass.
 
 with TcpProxy("127.0.0.1", 5432) as door:
     ... door.port ...
     door.shut()
     door.open()
+    door.hush()
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class TcpProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
+        self._speaking = asyncio.Event()
 
     def __enter__(self) -> TcpProxy:
         self._thread.start()
@@ -58,12 +61,22 @@ class TcpProxy:
         """Break every connection and refuse new ones."""
         self._run(self._shut())
 
+    def hush(self) -> None:
+        """Pass nothing on any more over the connections that are open."""
+        self._run(self._hush())
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _open(self) -> None:
         listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self._speaking.set()
         self._listener = await asyncio.start_server(self._connected, sock=listening)
+
+    async def _hush(self) -> None:
+        self._speaking.clear()
+        self._speaking = asyncio.Event()
+        self._speaking.set()
 
     async def _shut(self) -> None:
         if self._listener:
@@ -77,12 +90,13 @@ class TcpProxy:
         connection = asyncio.current_task()
         assert connection is not None
         self._connections.add(connection)
+        speaking = self._speaking
         ends = [writer]
         try:
             with contextlib.suppress(OSError):
                 answers, target = await asyncio.open_connection(self.host, self.target)
                 ends.append(target)
-                await _either(_pass_on(reader, target), _pass_on(answers, writer))
+                await _either(_pass_on(reader, target, speaking), _pass_on(answers, writer, speaking))
         except asyncio.CancelledError:
             pass  # the door was shut
         finally:
@@ -102,7 +116,8 @@ async def _either(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, speaking: asyncio.Event) -> None:
     while piece := await source.read(PIECE):
+        await speaking.wait()
         sink.write(piece)
         await sink.drain()
