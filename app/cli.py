@@ -155,7 +155,7 @@ def _greet(application: Application, url: str) -> None:
         "model_profile": profile,
         "input": {"user": "Hello!"},
     }
-    header = " -H 'Authorization: Bearer $AI_SERVICE_TOKEN'" if token else ""
+    header = ' -H "Authorization: Bearer $AI_SERVICE_TOKEN"' if token else ""
     console.print(
         f"""AI Service runs at {url}
 Docs:  {url}/schema

@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from app import cli as module
 from app import doctor
+from app.bootstrap import build
 from app.cli import cli
 from app.server import bind
 from app.settings import from_env
@@ -142,3 +144,17 @@ async def test_the_doctor_shows_values_as_they_are():
     status, shown = await examined({"DATA_DIR": "/tmp/[/red]x"})
     assert status == 0
     assert "/tmp/[/red]x" in shown
+
+
+def test_the_call_that_a_new_service_suggests_sends_its_token(monkeypatch: pytest.MonkeyPatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(module, "console", Console(file=shown, width=80))
+    environment = {"AI_PROVIDER": "practice", "AI_SERVICE_TOKEN": "s3cret"}
+    module._greet(build(from_env(environment), dsn="postgresql://nowhere"), "http://127.0.0.1:8080")
+
+    [suggested] = re.findall(r"curl (.*/jobs .*)", shown.getvalue())
+    words = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {suggested}"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "Authorization: Bearer s3cret" in words.stdout.splitlines()
+    assert "s3cret" not in shown.getvalue()
