@@ -25,7 +25,10 @@ LEAD_LASTS = timedelta(seconds=5)
 """A leader that dies is replaced after this; one that stops resigns at once."""
 
 RENEWED_WITHIN = 15.0
-"""Seconds after an outage of PostgreSQL in which nobody is rescued: workers that live renew their leases first."""
+"""Seconds after an outage of PostgreSQL in which nobody is rescued: workers that live renew their leases first.
+
+Also after a start: a scheduler that comes up together with PostgreSQL has not seen how long that was away.
+"""
 
 
 @dataclass
@@ -36,7 +39,10 @@ class Scheduler:
     leading: bool | None = None
     """Not known before the first tick."""
     monotonic: Callable[[], float] = time.monotonic
-    _rescue_from: float = 0.0
+    _rescue_from: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._spare_workers()
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
@@ -71,7 +77,10 @@ class Scheduler:
         try:
             await self.tick()
         except StorageUnavailable as error:
-            self._rescue_from = self.monotonic() + RENEWED_WITHIN
+            self._spare_workers()
             log.warning("storage is away", reason=str(error))
         except Exception:  # the next second is another chance
             log.exception("scheduler tick failed")
+
+    def _spare_workers(self) -> None:
+        self._rescue_from = self.monotonic() + RENEWED_WITHIN

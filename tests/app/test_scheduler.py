@@ -55,7 +55,9 @@ class Stage:
     def scheduler(self) -> Scheduler:
         wake = Wake(self.store, self.tickets, self.clock.monotonic)
         routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
-        return Scheduler(Reconcile(self.store, routes, wake, max_crashes=3), self.leadership)
+        return Scheduler(
+            Reconcile(self.store, routes, wake, max_crashes=3), self.leadership, monotonic=self.clock.monotonic
+        )
 
     async def a_lease_that_ran_out(self) -> None:
         await self.store.beat(new_beat())
@@ -77,8 +79,8 @@ def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_leader_does_its_round(stage: Stage):
-    await stage.a_lease_that_ran_out()
     scheduler = stage.scheduler()
+    await stage.a_lease_that_ran_out()
     await scheduler.tick()
     assert scheduler.leading
     assert QUEUE in dict(stage.tickets.published)

@@ -36,6 +36,7 @@ async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_
     now, rounds, lead = 100.0, Rounds(), Lead()
     reconcile: Any = rounds
     scheduler = Scheduler(reconcile, lead, monotonic=lambda: now)
+    now += RENEWED_WITHIN
     await scheduler.tick_safely()
     lead.away = True
     await scheduler.tick_safely()
@@ -44,3 +45,13 @@ async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_
     now += RENEWED_WITHIN
     await scheduler.tick_safely()
     assert rounds.rescuing == [True, False, True]
+
+
+async def test_a_scheduler_that_comes_up_with_postgresql_lets_workers_renew_first_too() -> None:
+    now, rounds = 100.0, Rounds()
+    reconcile: Any = rounds
+    scheduler = Scheduler(reconcile, Lead(), monotonic=lambda: now)
+    await scheduler.tick_safely()
+    now += RENEWED_WITHIN
+    await scheduler.tick_safely()
+    assert rounds.rescuing == [False, True]
