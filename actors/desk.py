@@ -239,8 +239,7 @@ class Desk:
             await self._release_orphans()
 
     def abandon(self) -> None:
-        """There is no more time: whoever waits is answered, and what is held is left to be rescued when its leases run
-        out.
+        """There is no more time: whoever waits is answered, and what is held is rescued when its leases run out.
 
         It waits for nothing: PostgreSQL may be away, and a run may not heed that it was stopped.
         """

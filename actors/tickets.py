@@ -77,10 +77,7 @@ class TicketConsumer(Consumer):
                 super().nack(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """At shutdown:
-
-        jobs that no thread took up are handed back; broker tickets return to the broker by themselves.
-        """
+        """At shutdown: jobs that no thread took up are handed back, and broker tickets return to the broker."""
         broker_tickets = []
         for message in messages:
             if isinstance(message, LocalTicket):
@@ -98,8 +95,9 @@ class NotConnected(TicketConsumer):
 
 
 def park(message: MessageProxy, desk: Desk) -> None:
-    """Leave a ticket unacknowledged until its queue has a free slot here; it takes effect when its thread lets go of
-    it.
+    """Leave a ticket unacknowledged until its queue has a free slot here.
+
+    It takes effect when the ticket's thread lets go of it.
     """
     message.parked_at = desk  # type: ignore[attr-defined]
 

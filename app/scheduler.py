@@ -1,6 +1,6 @@
-"""The scheduler:
+"""The scheduler: every second its leader sees to what no event will.
 
-every second its leader sees to what no event will. Any number may run; one leads, the rest stand by.
+Any number may run; one leads, the rest stand by.
 """
 
 from __future__ import annotations
