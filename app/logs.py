@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -32,7 +33,7 @@ def set_up(logs: Logs) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, logs.level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -40,6 +41,16 @@ def set_up(logs: Logs) -> None:
     logging.basicConfig(handlers=[handler], level=logs.level.upper(), force=True)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
+
+
+class _Lines(structlog.PrintLogger):
+    """Writes an event or loses it: on a full disk a run must still be stored, and its slot go on."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 # Tracebacks without local variables, which structlog shows otherwise: they hold inputs, results and keys.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,3 +87,14 @@ def test_chatter_of_libraries_is_not_logged():
 
 def test_where_nobody_sits_before_it_auto_is_json():
     assert len(events(logged('log.info("x")', form="auto"))) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_cannot_be_written_is_lost_and_harms_nobody():
+    body = 'log.info("x"); log.error("x"); logging.getLogger("x").warning("x"); print("went on")'
+    program = PROGRAM.format(form="json", level="info", body=body)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=False, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60
+        )
+    assert done.stdout == "went on\n"
