@@ -18,7 +18,7 @@ def bearer_guard(token: str) -> Guard:
     def must_bear_token(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
         # Headers arrive as latin-1; compared as the bytes that were sent.
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), expected):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip(" \t").encode("latin-1"), expected):
             raise NotAuthorizedException(
                 "Send `Authorization: Bearer` with the service's token.", headers={"WWW-Authenticate": "Bearer"}
             )

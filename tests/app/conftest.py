@@ -89,7 +89,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def guarded_api() -> AsyncIterator[Api]:
-    built = build(token="s3cret-ü")
+    built = build(token="s3cret-à")
     async with built.client:
         yield built
 
