@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
@@ -26,10 +24,6 @@ from app.api.problems import problem_of
 from app.services import Services
 from app.wire.body import ENVELOPE_BYTES
 
-__all__ = ("Lifespan", "Services", "create_app")
-
-Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
-
 DOCS = "/schema"
 DOCS_FILES = f"{DOCS}/files"
 DOCS_POLICY = (
@@ -37,9 +31,7 @@ DOCS_POLICY = (
 )
 
 
-def create_app(
-    services: Services, *, token: str | None, max_input_bytes: int, lifespan: Sequence[Lifespan] = ()
-) -> Litestar:
+def create_app(services: Services, *, token: str | None, max_input_bytes: int) -> Litestar:
     """The application. Without a token its API is open to everybody who can reach it."""
     api = Router(
         "/api/v1",
@@ -53,7 +45,6 @@ def create_app(
         exception_handlers={Exception: problem_of},
         request_max_body_size=max_input_bytes + ENVELOPE_BYTES,
         openapi_config=_openapi(),
-        lifespan=list(lifespan),
         logging_config=None,
         debug=False,
         pdb_on_exception=False,

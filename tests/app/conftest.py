@@ -10,7 +10,8 @@ import httpx
 import pytest
 from litestar import Litestar
 
-from app.http import Services, create_app
+from app.http import create_app
+from app.services import Services
 from app.watch import Watch
 from domain.job import LeasedJob
 from domain.routing import ModelKind, Profile, Routes
