@@ -114,6 +114,7 @@ class Desk:
         *,
         work: Work,
         task_types: tuple[str, ...],
+        profiles: tuple[str, ...],
         worker_id: str,
         slots: int,
         loop: asyncio.AbstractEventLoop,
@@ -129,6 +130,7 @@ class Desk:
         self.slots = slots
         self._work = work
         self._task_types = task_types
+        self._profiles = profiles
         self._worker_id = worker_id
         self._loop = loop
         self._deliver = deliver
@@ -387,6 +389,9 @@ class Desk:
             self._lost.discard(lease)
             if lease in unstored:
                 run.error = LeaseLost()
+            elif (stored := outcome.replaced.get(lease)) and stored.failure:
+                run.ended = Ended(run.ended.job, stored)
+                run.error = RunFailed.of(stored.failure)
 
     def _hand_out(self, assignments: list[Assignment], seekers: list[Answer[Assignment]]) -> None:
         if assignments:
@@ -427,7 +432,7 @@ class Desk:
         return Exchange()
 
     def _claim(self, wanted: int) -> Claim:
-        return Claim(self.queue, self._task_types, self._worker_id, self._work.lease, wanted)
+        return Claim(self.queue, self._task_types, self._profiles, self._worker_id, self._work.lease, wanted)
 
     async def _release_orphans(self) -> None:
         """A claim may have been committed whose answer never came: those jobs run nowhere."""

@@ -53,6 +53,8 @@ class WorkerParts:
     work: Work
     performers: Mapping[str, Perform]
     """How each task type is run."""
+    profiles: tuple[str, ...]
+    """The model profiles that can be served: other workers of the queue may serve others."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class Runtime:
                 queue,
                 work=self._parts.work,
                 task_types=tuple(self._parts.performers),
+                profiles=self._parts.profiles,
                 worker_id=self.identity.worker_id,
                 slots=slots,
                 loop=asyncio.get_running_loop(),

@@ -188,7 +188,7 @@ async def _worker_parts(
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
         work = Work(PostgresJobStore(pool), settings.retry, random.random, LEASE)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat))
+        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles))
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:
@@ -232,6 +232,8 @@ async def provider_trouble(settings: Settings) -> str | None:
     async with open_client() as client:
         try:
             answer = await client.get(models_url(settings.llm.base_url), headers=headers, timeout=5)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return "cannot connect"
         except httpx.HTTPError as error:
             return type(error).__name__
     return None if answer.is_success else f"GET /models answered {answer.status_code}"

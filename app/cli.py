@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -43,6 +44,21 @@ def main() -> None:
     except ServiceError as error:
         Console(stderr=True).print(f"ai-service: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"ai-service {version('ai-service')}", highlight=False)
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Settings come from environment variables; docs/configuration.md lists them."""
 
 
 @cli.command("up")
@@ -166,3 +182,4 @@ Stop:  Ctrl-C""",
         highlight=False,
         soft_wrap=True,
     )
+    sys.stdout.flush()  # it may be a file, and the hints are for now

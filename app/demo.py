@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
@@ -145,7 +146,7 @@ async def run(console: Console) -> int:
                 up.everything(settings, dsn, listener, worker_listener),
                 httpx.AsyncClient(base_url=url_of(listener), timeout=10, trust_env=False) as api,
             ):
-                console.print(f"It listens on {url_of(listener)}; its docs are at {url_of(listener)}/schema\n")
+                console.print(f"It listens on {url_of(listener)} and describes itself at {url_of(listener)}/schema\n")
                 return _show(console, await _through(api, console))
 
 
@@ -189,7 +190,9 @@ COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "runnin
 
 
 def _table(jobs: Sequence[dict[str, Any]]) -> Table:
-    table = Table("owner", "reference", "task type", "priority", "status", "attempts", "last error")
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("owner", "reference", "task type", "priority", "status", "attempts", "last error"):
+        table.add_column(name, overflow="fold")
     for job in jobs:
         status = f"[{COLOURS[job['status']]}]{job['status']}[/]"
         error = job["error_code"] or ""
@@ -207,7 +210,9 @@ def _table(jobs: Sequence[dict[str, Any]]) -> Table:
 
 def _show(console: Console, jobs: Sequence[dict[str, Any]]) -> int:
     example = next(job for planned, job in zip(PLAN, jobs, strict=True) if "response_format" in planned.input)
-    console.print(Panel(json.dumps(example, indent=2, ensure_ascii=False), title="One of them in full", expand=False))
+    console.print()
+    result = json.dumps(example["result"], indent=2, ensure_ascii=False)
+    console.print(Panel(result, title=f"The result of {example['owner_ref']} in full", expand=False))
     wrong = [
         f"{job['id']} should be {planned.expected} after {planned.attempts} attempts"
         for planned, job in zip(PLAN, jobs, strict=True)
@@ -218,6 +223,6 @@ def _show(console: Console, jobs: Sequence[dict[str, Any]]) -> int:
     if not wrong:
         console.print("All as planned: one was retried after its provider failed, one was cancelled while it ran.")
         console.print(
-            "Next: [bold]make run[/] leaves a service running; [bold]ai-service --help[/] lists the commands."
+            "Next: [bold]make run[/] leaves a service running; [bold].venv/bin/ai-service --help[/] lists the commands."
         )
     return 1 if wrong else 0

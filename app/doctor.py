@@ -36,7 +36,7 @@ async def _storage(settings: Settings) -> tuple[str, str, str]:
     except StorageUnavailable as error:
         return "PostgreSQL", ILL, f"{where}: {error}"
     if found != needed:
-        return "PostgreSQL", ILL, f"{where}: at revision {found}, needs {needed}: run 'ai-service migrate'"
+        return "PostgreSQL", ILL, f"{where}: at revision {found or 'none'}, needs {needed}: run 'ai-service migrate'"
     return "PostgreSQL", WELL, f"{where}: at revision {found}"
 
 
@@ -50,7 +50,7 @@ async def _broker(settings: Settings) -> tuple[str, str, str]:
 
 async def _provider(settings: Settings) -> tuple[str, str, str]:
     if settings.llm.base_url is None:
-        name = settings.ai_provider or "none; 'up' then uses the practice provider"
+        name = settings.ai_provider or "none: 'up' then uses the practice provider, and a worker does not start"
         return "Model server", OFF, f"LLM_BASE_URL is not set; AI_PROVIDER: {name}"
     where = _place(settings.llm.base_url)
     trouble = await provider_trouble(settings)
@@ -65,6 +65,7 @@ def _place(url: str) -> str:
 
 def _configured(settings: Settings) -> Table:
     table = Table("setting", "value", title="Settings", title_justify="left")
+    table.add_row("ai_provider", str(settings.ai_provider))
     for section in settings.__struct_fields__:
         values = getattr(settings, section)
         for name in getattr(values, "__struct_fields__", ()):

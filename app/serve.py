@@ -19,6 +19,10 @@ log = structlog.get_logger()
 async def serve(application: Application, listener: socket.socket) -> None:
     """Answer callers until a signal comes."""
     stop = stop_requested()
+    if not application.routes.queues:
+        log.warning(
+            "no model is configured here: jobs get no queue", hint="set LLM_BASE_URL and LLM_MODEL as for workers"
+        )
     async with Api(application, listener):
         log.info("listening", url=url_of(listener))
         await stop.wait()

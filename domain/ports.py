@@ -14,10 +14,11 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settleme
 
 
 class Claim(Struct, frozen=True):
-    """A request for jobs of one queue: the most urgent due ones of these task types, at most `limit` of them."""
+    """A request for jobs of one queue: the most urgent due ones that this worker can run, at most `limit` of them."""
 
     queue: str
     task_types: tuple[str, ...]
+    model_profiles: tuple[str, ...]
     worker_id: str
     lease: timedelta
     limit: int
@@ -31,6 +32,8 @@ class Exchange(Struct, frozen=True):
     """Settlements whose run no longer held its job: they changed nothing."""
     refused: Mapping[Lease, str] = {}
     """Settlements that could not be stored, each with the reason. Their jobs are still running."""
+    replaced: Mapping[Lease, Settlement] = {}
+    """What was stored instead of a refused settlement."""
 
 
 class JobFilter(Struct, frozen=True):

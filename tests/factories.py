@@ -18,6 +18,7 @@ from domain.usecases.submit import Submission
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
 QUEUE = "gpu.llm"
+PROFILE = "qwen2.5-14b"
 CHAT_INPUT = Raw(b'{"user": "Hello"}')
 
 _milliseconds = count(1_772_366_400_000)
@@ -37,7 +38,7 @@ def new_job(**changes: Any) -> NewJob:
         id=new_id(),
         owner_service="beeline",
         task_type="llm_chat",
-        model_profile="qwen2.5-14b",
+        model_profile=PROFILE,
         input=CHAT_INPUT,
         queue=QUEUE,
     )
@@ -45,7 +46,7 @@ def new_job(**changes: Any) -> NewJob:
 
 
 def submission(**changes: Any) -> Submission:
-    wanted = Submission(owner_service="beeline", task_type="llm_chat", model_profile="qwen2.5-14b", input=CHAT_INPUT)
+    wanted = Submission(owner_service="beeline", task_type="llm_chat", model_profile=PROFILE, input=CHAT_INPUT)
     return replace(wanted, **changes)
 
 
@@ -57,7 +58,7 @@ def stored_job(**changes: Any) -> Job:
         owner_service="beeline",
         owner_ref="",
         task_type="llm_chat",
-        model_profile="qwen2.5-14b",
+        model_profile=PROFILE,
         queue=QUEUE,
         priority=Priority.NORMAL,
         status=JobStatus.PENDING,
@@ -80,7 +81,14 @@ def leased_job(**changes: Any) -> LeasedJob:
 
 
 def new_claim(**changes: Any) -> Claim:
-    claim = Claim(queue=QUEUE, task_types=("llm_chat",), worker_id="worker-1", lease=LEASE, limit=1)
+    claim = Claim(
+        queue=QUEUE,
+        task_types=("llm_chat",),
+        model_profiles=(PROFILE,),
+        worker_id="worker-1",
+        lease=LEASE,
+        limit=1,
+    )
     return replace(claim, **changes)
 
 

@@ -166,7 +166,8 @@ def _stored(new: NewJob, seq: int, now: datetime) -> Job:
 
 def _claimable(job: Job, claim: Claim) -> bool:
     pending = job.status is JobStatus.PENDING and job.due
-    return pending and job.queue == claim.queue and job.task_type in claim.task_types
+    served = job.task_type in claim.task_types and job.model_profile in claim.model_profiles
+    return pending and served and job.queue == claim.queue
 
 
 def _matches(job: Job, where: JobFilter) -> bool:

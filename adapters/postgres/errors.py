@@ -18,14 +18,13 @@ UNAVAILABLE = (
     asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.InvalidCatalogNameError,  # the database is not there (yet)
     asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.UndefinedTableError,  # not migrated (yet)
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
     asyncpg.TransactionRollbackError,  # a deadlock; a conflict, where the server's default isolation is a stricter one
     asyncpg.LockNotAvailableError,
     asyncpg.InterfaceError,  # the connection closed under us
 )
+
+NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 REFUSED = (
     asyncpg.DataError,
@@ -46,5 +45,8 @@ def translated() -> Iterator[None]:
         yield
     except REFUSED:
         raise
+    except NOT_MIGRATED as error:
+        message = f"The database is not at this version's revision ({type(error).__name__}): run 'ai-service migrate'."
+        raise StorageUnavailable(message) from error
     except UNAVAILABLE as error:
         raise StorageUnavailable(f"PostgreSQL cannot serve this now ({type(error).__name__}).") from error

@@ -36,9 +36,9 @@ log = structlog.get_logger()
 SWEEP_LIMIT = 1_000
 """Jobs that one statement of promoting or rescuing moves at most: keeps its transaction short."""
 
-NO_CLAIM = Claim(queue="", task_types=(), worker_id="", lease=timedelta(0), limit=0)
+NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
-EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
 
 class PostgresJobStore:
@@ -133,7 +133,8 @@ class PostgresJobStore:
         return {row["queue"]: row["back"] for row in rows if row["queue"] and row["back"]}
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
-        rows = await self._fetch("demand", queues, alive_within, DEMAND_LIMIT)
+        # It follows a submit: whoever waits for that answer must not wait for a figure.
+        rows = await self._run(query("demand"), [queues, alive_within, DEMAND_LIMIT], within=HEARTBEAT_TIMEOUT)
         return [Demand(row["queue"], row["due"], row["slots"], row["idle"]) for row in rows]
 
     async def beat(self, beat: WorkerBeat) -> None:
@@ -193,7 +194,14 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[object]]:
 
 
 def _claim_arguments(claim: Claim) -> list[object]:
-    return [claim.queue, list(claim.task_types), claim.worker_id, claim.lease, claim.limit]
+    return [
+        claim.queue,
+        list(claim.task_types),
+        list(claim.model_profiles),
+        claim.worker_id,
+        claim.lease,
+        claim.limit,
+    ]
 
 
 def _merged(first: Exchange, second: Exchange) -> Exchange:

@@ -53,13 +53,15 @@ class Work:
         outcome = await self.jobs.exchange([run.settlement for run in ended], claim)
         if not outcome.refused:
             return outcome
-        failures = [
-            self.failed(run.job, Failure(ErrorCode.INTERNAL_ERROR, f"The result cannot be stored: {reason}")).settlement
+        failures = {
+            run.job.lease: self.failed(
+                run.job, Failure(ErrorCode.INTERNAL_ERROR, f"The result cannot be stored: {reason}")
+            ).settlement
             for run in ended
             if (reason := outcome.refused.get(run.job.lease)) is not None
-        ]
-        second = await self.jobs.exchange(failures, None)
-        return replace(outcome, lost=outcome.lost | second.lost, refused=second.refused)
+        }
+        second = await self.jobs.exchange(list(failures.values()), None)
+        return replace(outcome, lost=outcome.lost | second.lost, refused=second.refused, replaced=failures)
 
     async def renew(self, leases: Sequence[Lease]) -> frozenset[Lease]:
         """Keep these jobs for another while. Returns the leases that are lost: their runs must stop."""

@@ -129,6 +129,7 @@ CLAIM_JOBS = """
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
     p_task_types text[],
+    p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
     p_limit integer
@@ -169,6 +170,7 @@ BEGIN
               AND ready.status = 'pending'
               AND ready.due
               AND ready.task_type = ANY (p_task_types)
+              AND ready.model_profile = ANY (p_model_profiles)
             ORDER BY ready.priority, ready.seq
             LIMIT p_limit
             FOR UPDATE SKIP LOCKED
@@ -278,6 +280,7 @@ CREATE OR REPLACE FUNCTION exchange_jobs(
     p_delays interval[],
     p_queue text,
     p_task_types text[],
+    p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
     p_limit integer
@@ -311,7 +314,8 @@ BEGIN
     END IF;
     IF p_limit > 0 THEN
         RETURN QUERY
-        SELECT NULL::bigint, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
+        SELECT NULL::bigint, c.*
+        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_limit) AS c;
     END IF;
 END
 $$

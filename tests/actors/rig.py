@@ -26,7 +26,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settleme
 from domain.ports import Claim, Exchange, WorkerBeat
 from domain.retry import RetryPolicy
 from domain.usecases.work import Work
-from tests.factories import QUEUE, new_job
+from tests.factories import PROFILE, QUEUE, new_job
 from tests.fakes import FragileStore
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class Shop:
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[WorkerParts]:
         self.opened = True
-        yield WorkerParts(Work(self.store, RetryPolicy(), lambda: 0.0, LEASE), self._performers)
+        yield WorkerParts(Work(self.store, RetryPolicy(), lambda: 0.0, LEASE), self._performers, (PROFILE,))
         self.closed = True
 
     def __enter__(self) -> Shop:

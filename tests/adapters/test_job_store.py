@@ -206,7 +206,9 @@ class TestAdd:
         job = await store.get((await one(store, owner_ref=LONG, **names)).id)
         assert {name: getattr(job, name) for name in names} == names
         assert job.owner_ref == LONG
-        assert await taken_ids(store, queue=LONG_NAME, task_types=(LONG_NAME,), worker_id=LONG) == [job.id]
+        assert await taken_ids(
+            store, queue=LONG_NAME, task_types=(LONG_NAME,), model_profiles=(LONG_NAME,), worker_id=LONG
+        ) == [job.id]
         assert (await store.get(job.id)).worker_id == LONG
 
 
@@ -288,6 +290,14 @@ class TestLook:
 
 
 class TestClaim:
+    async def test_a_profile_that_the_worker_does_not_serve_is_left_to_others(self, store: JobStore):
+        [foreign, own] = await store.add([new_job(model_profile="another"), new_job()])
+
+        claimed = (await store.exchange([], new_claim(limit=2))).claimed
+
+        assert [job.id for job in claimed] == [own.id]
+        assert (await store.get(foreign.id)).status is JobStatus.PENDING
+
     async def test_the_most_urgent_come_first_and_equals_in_their_order(self, store: JobStore):
         low, first, high, second = await store.add(
             [new_job(priority=Priority.LOW), new_job(), new_job(priority=Priority.HIGH), new_job()]

@@ -55,6 +55,7 @@ ALIVE_WITHIN = timedelta(seconds=15)
 
 QUEUES = ("gpu.llm", "gpu.speech")
 TASKS = ("llm_chat", "transcribe")
+PROFILES = ("qwen2.5-14b", "whisper-large-v3")
 GIVEN_BACK = [code for code, retry in RETRIES.items() if retry is Retry.GIVE_BACK]
 OWNERS = ("beeline", "lion")
 WORKERS = ("worker-1", "worker-2")
@@ -66,6 +67,7 @@ class Wanted(Struct, frozen=True):
 
     queue: str | None
     task_type: str
+    model_profile: str
     owner: str
     priority: Priority
     max_attempts: int
@@ -75,6 +77,7 @@ class Wanted(Struct, frozen=True):
         return new_job(
             queue=self.queue,
             task_type=self.task_type,
+            model_profile=self.model_profile,
             owner_service=self.owner,
             priority=self.priority,
             max_attempts=self.max_attempts,
@@ -112,6 +115,7 @@ wanted = st.builds(
     Wanted,
     queue=st.sampled_from([*QUEUES[:1] * 4, *QUEUES, None]),
     task_type=st.sampled_from([*TASKS[:1] * 3, *TASKS]),
+    model_profile=st.sampled_from([*PROFILES[:1] * 3, *PROFILES]),
     owner=st.sampled_from(OWNERS),
     priority=st.sampled_from(Priority),
     max_attempts=st.integers(1, 3),
@@ -127,6 +131,7 @@ claims = st.builds(
     Claim,
     queue=st.sampled_from([*QUEUES[:1] * 4, *QUEUES]),
     task_types=st.sampled_from([TASKS, TASKS, TASKS, TASKS[:1], TASKS[1:]]),
+    model_profiles=st.sampled_from([PROFILES, PROFILES, PROFILES, PROFILES[:1], PROFILES[1:]]),
     worker_id=st.sampled_from(WORKERS),
     lease=st.builds(timedelta, seconds=st.sampled_from([5, 30])),
     limit=st.sampled_from([3, 3, 2, 1]),

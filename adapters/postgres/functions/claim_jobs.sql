@@ -4,6 +4,7 @@
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
     p_task_types text[],
+    p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
     p_limit integer
@@ -44,6 +45,7 @@ BEGIN
               AND ready.status = 'pending'
               AND ready.due
               AND ready.task_type = ANY (p_task_types)
+              AND ready.model_profile = ANY (p_model_profiles)
             ORDER BY ready.priority, ready.seq
             LIMIT p_limit
             FOR UPDATE SKIP LOCKED

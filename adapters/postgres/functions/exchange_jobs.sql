@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION exchange_jobs(
     p_delays interval[],
     p_queue text,
     p_task_types text[],
+    p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
     p_limit integer
@@ -44,7 +45,8 @@ BEGIN
     END IF;
     IF p_limit > 0 THEN
         RETURN QUERY
-        SELECT NULL::bigint, c.* FROM claim_jobs(p_queue, p_task_types, p_worker_id, p_lease, p_limit) AS c;
+        SELECT NULL::bigint, c.*
+        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_limit) AS c;
     END IF;
 END
 $$

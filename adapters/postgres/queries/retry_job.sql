@@ -10,9 +10,6 @@ WITH chosen AS MATERIALIZED (
     SELECT c.id, c.lease_token, c.worker_id, c.started_at, now(), 'retried'
     FROM chosen AS c
     WHERE c.lease_token IS NOT NULL
-), result AS (
-    DELETE FROM job_results
-    WHERE job_id = ANY (ARRAY (SELECT chosen.id FROM chosen))
 )
 UPDATE jobs AS j
 SET status = 'pending',

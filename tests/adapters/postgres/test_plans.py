@@ -211,7 +211,7 @@ async def test_a_plan_made_over_no_jobs_does_not_scan_many(empty_database: str):
     """What a connection does that has asked an empty table a few times, before the first batch came."""
     await migrate(empty_database)
     connection = await asyncpg.connect(empty_database)
-    claim = "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', 'worker', interval '15s', 4)"
+    claim = "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen2.5-14b}', 'worker', interval '15s', 4)"
     for _ in range(10):
         await connection.execute(claim)
     await connection.execute(FILL)

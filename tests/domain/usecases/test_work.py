@@ -10,7 +10,7 @@ from domain.job import JobStatus, LeasedJob, RunOutcome
 from domain.ports import Claim
 from domain.retry import RetryPolicy
 from domain.usecases.work import Work
-from tests.factories import LEASE, QUEUE, leased_job, new_beat, new_claim, new_job
+from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_beat, new_claim, new_job
 from tests.fakes import FakeClock, FragileStore
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
@@ -115,7 +115,7 @@ async def test_a_worker_that_leaves_no_longer_counts(work: Work, store: FragileS
 
 async def test_a_claim_goes_to_the_store_as_it_is(work: Work):
     await take(work, 0)
-    claim = Claim("gpu.llm", ("llm_chat",), f"worker-{uuid4()}", LEASE, 1)
+    claim = Claim("gpu.llm", ("llm_chat",), (PROFILE,), f"worker-{uuid4()}", LEASE, 1)
     [job] = await work.jobs.add([new_job()])
     [held] = (await work.exchange([], claim)).claimed
     assert (held.id, (await work.jobs.get(job.id)).worker_id) == (job.id, claim.worker_id)
