@@ -81,7 +81,7 @@ def settle_failure(job: LeasedJob, failure: Failure, policy: RetryPolicy, *, jit
 
 
 def give_back_wait(give_backs: int, jitter: float) -> timedelta:
-    """1 s doubling to 60 s, of which the upper half is random ("equal jitter": never early, never in step).
+    """1 s doubling to 60 s, of which the upper half is random ("equal jitter": never in step).
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """

@@ -31,7 +31,7 @@ class Wake:
     _looked_at: dict[str, float] = field(default_factory=dict)
 
     async def for_jobs(self, counts: Mapping[str, int]) -> None:
-        """Wake slots for jobs that have just become claimable. Never raises: the jobs are stored already."""
+        """Wake slots for jobs that have just become claimable. A storage that is away is no error: they are stored."""
         for queue, count in counts.items():
             if not self._backlogged.get(queue) or self._look_is_old(queue):
                 self.tickets.publish(queue, min(count, MOST_TICKETS))
