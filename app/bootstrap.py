@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -122,7 +122,6 @@ def build(
     *,
     dsn: str | None = None,
     with_worker: bool = False,
-    observers: Sequence[Middleware] = (),
     performers: Mapping[str, Perform] | None = None,
 ) -> Application:
     """Put a process together.
@@ -130,7 +129,6 @@ def build(
     Args:
         dsn: where PostgreSQL is, if not where the settings say.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
-        observers: middleware that watches the worker.
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
@@ -143,7 +141,7 @@ def build(
         poll_interval=settings.worker.poll_interval.total_seconds(),
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
-    broker, tickets = _broker(settings, stack(runtime, *observers), with_worker=with_worker)
+    broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     return Application(settings, dsn, routes, runtime, broker, tickets)

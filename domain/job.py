@@ -95,6 +95,26 @@ class NewJob(Struct, frozen=True):
     max_attempts: int = 3
     run_at: datetime | None = None
 
+    def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
+        """The job that it becomes once the storage has given it its place and its times."""
+        return Job(
+            id=self.id,
+            seq=seq,
+            owner_service=self.owner_service,
+            owner_ref=self.owner_ref,
+            task_type=self.task_type,
+            model_profile=self.model_profile,
+            queue=self.queue,
+            priority=self.priority,
+            status=JobStatus.PENDING,
+            input=self.input,
+            max_attempts=self.max_attempts,
+            run_at=run_at,
+            due=due,
+            created_at=now,
+            updated_at=now,
+        )
+
 
 class LeasedJob(Struct, frozen=True):
     """A job as its worker holds it: what the run needs, and the counts that decide what a failure means."""

@@ -145,23 +145,7 @@ def _by_queue(jobs: Iterable[Job]) -> dict[str, int]:
 
 def _stored(new: NewJob, seq: int, now: datetime) -> Job:
     run_at = new.run_at or now
-    return Job(
-        id=new.id,
-        seq=seq,
-        owner_service=new.owner_service,
-        owner_ref=new.owner_ref,
-        task_type=new.task_type,
-        model_profile=new.model_profile,
-        queue=new.queue,
-        priority=new.priority,
-        status=JobStatus.PENDING,
-        input=new.input,
-        max_attempts=new.max_attempts,
-        run_at=run_at,
-        due=run_at <= now,
-        created_at=now,
-        updated_at=now,
-    )
+    return new.stored(seq, run_at=run_at, due=run_at <= now, now=now)
 
 
 def _claimable(job: Job, claim: Claim) -> bool:

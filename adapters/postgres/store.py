@@ -224,23 +224,7 @@ def _leased(row: asyncpg.Record) -> LeasedJob:
 
 
 def _added(new: NewJob, row: asyncpg.Record) -> Job:
-    return Job(
-        id=new.id,
-        seq=row["seq"],
-        owner_service=new.owner_service,
-        owner_ref=new.owner_ref,
-        task_type=new.task_type,
-        model_profile=new.model_profile,
-        queue=new.queue,
-        priority=new.priority,
-        status=JobStatus.PENDING,
-        input=new.input,
-        max_attempts=new.max_attempts,
-        run_at=row["run_at"],
-        due=row["due"],
-        created_at=row["updated_at"],
-        updated_at=row["updated_at"],
-    )
+    return new.stored(row["seq"], run_at=row["run_at"], due=row["due"], now=row["updated_at"])
 
 
 def _job(row: asyncpg.Record, *, body: Raw | None = None, result: bytes | None = None) -> Job:
