@@ -4,7 +4,10 @@
 
     ServiceError
     ├── BadInput              the request is well formed but wrong somewhere (422)
-    ├── InputTooLarge         the input is over its limit (413)
+    ├── TooLarge              the input, the result or the batch is over its limit (413)
+    ├── KeyReused             an idempotency key comes with another request (422)
+    ├── Forbidden             the caller's token does not allow it (403)
+    ├── RateLimited           the caller's token is over its rate (429)
     ├── JobNotFound           no such job, or another owner's (404)
     ├── InvalidTransition     the job's state does not allow it (409)
     ├── LeaseLost             the run no longer holds its job (409)
@@ -105,8 +108,29 @@ class BadInput(ServiceError):
         super().__init__("; ".join(f"{problem.pointer or '/'}: {problem.detail}" for problem in self.problems))
 
 
-class InputTooLarge(ServiceError):
-    """The input is larger than the service accepts."""
+class TooLarge(ServiceError):
+    """This is larger than the service accepts."""
+
+
+class Forbidden(ServiceError):
+    """The token does not allow this."""
+
+
+class RateLimited(ServiceError):
+    """Too many requests with this token."""
+
+    def __init__(self, retry_after: timedelta) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"Too many requests with this token: try again in {retry_after.total_seconds():.1f} s.")
+
+
+class KeyReused(ServiceError):
+    """This idempotency key belongs to a job that was submitted otherwise."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self.places = tuple(places)
+        """Which of the jobs that were to be stored, from 0."""
+        super().__init__()
 
 
 class JobNotFound(ServiceError):

@@ -62,6 +62,17 @@ class RunOutcome(StrEnum):
     """A manual retry took the job away from it."""
 
 
+class RunRecord(Struct, frozen=True):
+    """One run of a job, as its history tells it."""
+
+    started_at: datetime
+    worker_id: str
+    ended_at: datetime | None = None
+    """None while it goes on."""
+    outcome: RunOutcome | None = None
+    failure: Failure | None = None
+
+
 class Lease(Struct, frozen=True):
     """The exclusive, expiring right of one run to its job. The token is the fence: a stale one changes nothing."""
 
@@ -81,6 +92,14 @@ class Settlement(Struct, frozen=True):
     """How long the job then waits before it may start again (while pending)."""
 
 
+class IdempotencyKey(Struct, frozen=True):
+    """Names a submission, so that sending it again finds its job. Unique per owner; lives as long as the job."""
+
+    key: str
+    fingerprint: bytes
+    """Of what was sent: the same key with another one is a mistake."""
+
+
 class NewJob(Struct, frozen=True):
     """A job as it was submitted, before PostgreSQL gave it a place and a time."""
 
@@ -94,6 +113,10 @@ class NewJob(Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     max_attempts: int = 3
     run_at: datetime | None = None
+    deadline_at: datetime | None = None
+    labels: dict[str, str] = {}
+    batch_id: UUID | None = None
+    idempotency: IdempotencyKey | None = None
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""
@@ -111,6 +134,9 @@ class NewJob(Struct, frozen=True):
             max_attempts=self.max_attempts,
             run_at=run_at,
             due=due,
+            deadline_at=self.deadline_at,
+            labels=self.labels,
+            batch_id=self.batch_id,
             created_at=now,
             updated_at=now,
         )
@@ -128,6 +154,8 @@ class LeasedJob(Struct, frozen=True):
     attempts: int
     max_attempts: int
     give_backs: int
+    number: int
+    """The change of the job's state that began the run."""
     input: Raw
 
     @property
@@ -163,26 +191,49 @@ class Job(Struct, frozen=True, kw_only=True):
     max_attempts: int
     crashes: int = 0
     give_backs: int = 0
+    number: int = 1
+    """Counts the changes of its state; 1 is its submission."""
+    progress: Raw | None = None
+    """The last that a worker reported."""
+    labels: dict[str, str] = {}
+    batch_id: UUID | None = None
     run_at: datetime
+    deadline_at: datetime | None = None
+    """Not started for the first time by then, it is cancelled."""
     due: bool
     """Whether `run_at` had passed when last looked at: jobs that are not due lie outside the ready index."""
     lease: Lease | None = None
     lease_expires_at: datetime | None = None
+    lease_timeout: timedelta | None = None
+    """How long a renewal by an external worker lasts; None for a built-in one, whose heartbeat renews it."""
     worker_id: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     updated_at: datetime
 
-    def claim(self, token: LeaseToken, worker_id: str, expires_at: datetime, now: datetime) -> Job:
-        """Start a run. Only a pending job that is due can be claimed."""
+    def claim(
+        self,
+        token: LeaseToken,
+        worker_id: str,
+        expires_at: datetime,
+        now: datetime,
+        lease_timeout: timedelta | None = None,
+    ) -> Job:
+        """Start a run. Only a pending job that is due can be claimed.
+
+        Args:
+            lease_timeout: given by an external worker, whose expired lease is a failed attempt and not a crash.
+        """
         if self.status is not JobStatus.PENDING or not self.due:
             raise InvalidTransition(f"A job that is {self.status} cannot be claimed.")
         return replace(
             self,
             status=JobStatus.RUNNING,
+            number=self.number + 1,
             lease=Lease(self.id, token),
             lease_expires_at=expires_at,
+            lease_timeout=lease_timeout,
             worker_id=worker_id,
             started_at=now,
             updated_at=now,
@@ -206,6 +257,7 @@ class Job(Struct, frozen=True, kw_only=True):
             attempts=self.attempts,
             max_attempts=self.max_attempts,
             give_backs=self.give_backs,
+            number=self.number,
             input=self.input,
         )
 
@@ -233,10 +285,18 @@ class Job(Struct, frozen=True, kw_only=True):
             due=settlement.delay == IMMEDIATELY,
         )
 
-    def rescue(self, max_crashes: int, now: datetime) -> Job:
-        """Take the job from a built-in worker that is gone: back at once, uncounted; or failed, after too many."""
-        if self.status is not JobStatus.RUNNING:
+    def rescue(self, max_crashes: int, retry_delay: timedelta, now: datetime) -> Job:
+        """Take the job from a worker that is gone.
+
+        From a built-in one it goes back at once, uncounted, or fails after too many crashes. An external one's lease
+        that ran out is a failed attempt: tried again after `retry_delay`, or failed for good.
+        """
+        if self.status is not JobStatus.RUNNING or self.lease is None:
             raise InvalidTransition(f"A job that is {self.status} has no worker to be rescued from.")
+        if self.lease_timeout is not None:
+            last = self.attempts + 1 >= self.max_attempts
+            status, delay = (JobStatus.FAILED, IMMEDIATELY) if last else (JobStatus.PENDING, retry_delay)
+            return self.settle(Settlement(self.lease, RunOutcome.FAILED, status, failure=EXPIRED, delay=delay), now)
         crashes = self.crashes + 1
         hopeless = crashes >= max_crashes
         job = self._without_lease(JobStatus.FAILED if hopeless else JobStatus.PENDING, now)
@@ -267,6 +327,7 @@ class Job(Struct, frozen=True, kw_only=True):
             failure=None,
             run_at=now,
             due=True,
+            deadline_at=None,
         )
 
     def promote(self, now: datetime) -> Job:
@@ -278,8 +339,10 @@ class Job(Struct, frozen=True, kw_only=True):
         return replace(
             self,
             status=status,
+            number=self.number + 1,
             lease=None,
             lease_expires_at=None,
+            lease_timeout=None,
             worker_id=None,
             finished_at=now if status.final else None,
             updated_at=now,
@@ -292,6 +355,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
 CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
 
+
+EXPIRED = Failure(ErrorCode.STALE_WORKER, "Its external worker did not renew the lease in time.")
 
 CRASHED = "Its worker died while running it; it went back to its place."
 CRASHED_TOO_OFTEN = "Its worker died %s times while running it; it is not tried again."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from domain.chat import ChatAnswer, ChatRequest
-from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settlement
+from domain.errors import ErrorCode, Failure
+from domain.events import JobEvent, Progress, Pulse, StatusChange
+from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunRecord, Settlement
 
 
 class Claim(Struct, frozen=True):
@@ -36,13 +38,125 @@ class Exchange(Struct, frozen=True):
     """What was stored instead of a refused settlement."""
 
 
-class JobFilter(Struct, frozen=True):
+class ExternalClaim(Struct, frozen=True):
+    """An external worker's request for jobs: the most urgent due ones among those that match. None matches any."""
+
+    worker_id: str
+    lease: timedelta
+    limit: int = 1
+    task_types: tuple[str, ...] | None = None
+    model_profiles: tuple[str, ...] | None = None
+    owner_services: tuple[str, ...] | None = None
+    queues: tuple[str, ...] | None = None
+
+
+class Added(Struct, frozen=True):
+    """What came of storing one new job."""
+
+    job: Job
+    """Without input and result where it was there already."""
+    created: bool
+
+
+class JobFilter(Struct, frozen=True, kw_only=True):
     """Which jobs; several values of one field mean any of them, an empty field means all."""
 
+    ids: tuple[JobId, ...] = ()
     owner_service: tuple[str, ...] = ()
+    owner_ref: tuple[str, ...] = ()
     task_type: tuple[str, ...] = ()
     model_profile: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
     status: tuple[JobStatus, ...] = ()
+    error_code: tuple[ErrorCode, ...] = ()
+    priority: tuple[Priority, ...] = ()
+    batch_id: tuple[UUID, ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Name and values; a job must match each name."""
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    """Not itself included."""
+
+
+class Place(Struct, frozen=True):
+    """Where a list goes on: jobs are ordered by their creation, then by `seq`."""
+
+    created_at: datetime
+    seq: int
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """Which jobs to read, in which order, and how much of each."""
+
+    where: JobFilter = JobFilter()
+    limit: int
+    after: Place | None = None
+    newest_first: bool = True
+    with_input: bool = False
+    with_result: bool = False
+
+
+class Tally(Struct, frozen=True):
+    """How many jobs there are of one kind."""
+
+    owner_service: str
+    queue: str | None
+    task_type: str
+    model_profile: str
+    priority: Priority
+    status: JobStatus
+    due: bool
+    error_code: ErrorCode | None
+    jobs: int
+
+
+class Finished(Struct, frozen=True):
+    """Jobs that became final in this state within the last minute, five minutes and hour."""
+
+    owner_service: str
+    status: JobStatus
+    last_minute: int
+    last_5_minutes: int
+    last_hour: int
+
+
+class Quantiles(Struct, frozen=True):
+    """Seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Durations(Struct, frozen=True):
+    """How long the runs that ended lately waited and took: those of five minutes, at most the last 5,000."""
+
+    waited: Quantiles | None
+    """From when the job was due to the start; None where no run ended."""
+    ran: Quantiles | None
+
+
+class Pace(Struct, frozen=True):
+    """How long runs of one kind take on average, and how many ended, of those that ended lately."""
+
+    queue: str | None
+    task_type: str
+    model_profile: str
+    runs: int
+    run_seconds: float
+
+
+class LiveWorker(Struct, frozen=True):
+    """A built-in worker process that was heard of lately."""
+
+    worker_id: str
+    host: str
+    queues: tuple[str, ...]
+    slots_per_queue: int
+    running: Mapping[str, int]
+    """Jobs that it ran at its last beat, by queue."""
+    started_at: datetime
+    seen_at: datetime
 
 
 class Demand(Struct, frozen=True):
@@ -78,8 +192,12 @@ class JobStore(Protocol):
     Every method raises `StorageUnavailable` while the storage cannot be reached; nothing is half done then.
     """
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
-        """Store new jobs, all or none, in the order given. Adding a job that is already there changes nothing."""
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        """Store new jobs, all or none, in the order given. Adding a job that is already there changes nothing.
+
+        Raises:
+            KeyReused: an idempotency key names a job that was submitted otherwise.
+        """
 
     async def get(self, job_id: JobId) -> Job:
         """The whole job.
@@ -88,11 +206,26 @@ class JobStore(Protocol):
             JobNotFound: there is none.
         """
 
-    async def statuses(self, job_ids: Sequence[JobId]) -> dict[JobId, JobStatus]:
-        """The states of those of these jobs that exist."""
+    async def pulses(self, job_ids: Sequence[JobId]) -> dict[JobId, Pulse]:
+        """How far those of these jobs are that exist."""
 
-    async def find(self, where: JobFilter, *, limit: int, before: int | None = None) -> list[Job]:
-        """Jobs without input and result, newest first; `before` is the `seq` of the last one already seen."""
+    async def runs(self, job_id: JobId) -> list[RunRecord]:
+        """The runs of a job, oldest first; the one that goes on is the last."""
+
+    async def changes(self, job_id: JobId, after: int) -> list[StatusChange]:
+        """Its changes of state with higher numbers, in their order."""
+
+    async def progress(self, job_id: JobId) -> Progress | None:
+        """The last that a run of it reported."""
+
+    async def find(self, listing: Listing) -> list[Job]:
+        """Jobs in the order of their creation."""
+
+    async def count(self, where: JobFilter) -> int:
+        """How many jobs match."""
+
+    async def ahead(self, job: Job) -> int:
+        """How many due jobs would be claimed before this pending one: exact to 1,000, then an estimate."""
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         """Settle ended runs, then claim: one commit. A settlement that was stored before counts as stored."""
@@ -106,25 +239,54 @@ class JobStore(Protocol):
         Returns how many they were.
         """
 
-    async def cancel(self, job_id: JobId) -> Job:
-        """Cancel a pending or running job; the lease of its run is revoked.
+    async def claim(self, claim: ExternalClaim) -> list[Job]:
+        """Claim for an external worker; each job comes whole, with its lease."""
+
+    async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
+        """Renew an external worker's lease, and keep its progress.
+
+        Returns:
+            When the lease now runs out, and the change of state that began the run.
 
         Raises:
-            JobNotFound, InvalidTransition.
+            LeaseLost: the run no longer holds the job; nothing changes.
         """
 
-    async def retry(self, job_id: JobId) -> Job:
-        """Start a failed, cancelled or running job afresh.
+    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
+        """Cancel those of these jobs that are pending or running; the leases of their runs are revoked."""
 
-        Raises:
-            JobNotFound, InvalidTransition.
-        """
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
+        """Start those of these jobs afresh that are failed, cancelled or running."""
+
+    async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Delete those of these jobs that are final, with everything that is known of them. Returns which they were."""
 
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
 
-    async def rescue_expired(self, max_crashes: int) -> dict[str, int]:
-        """Take running jobs whose lease ran out from their workers. Returns how many went back, by queue."""
+    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
+        """Take running jobs whose lease ran out from their workers: see `Job.rescue`."""
+
+    async def tallies(self) -> list[Tally]:
+        """How many jobs there are of each kind."""
+
+    async def finished(self) -> list[Finished]:
+        """How many jobs became final lately."""
+
+    async def durations(self, owner: str | None) -> Durations:
+        """How long runs took lately; of one owner's jobs, or of all."""
+
+    async def paces(self) -> list[Pace]:
+        """How long runs of each kind took lately."""
+
+    async def oldest_due(self, owner: str | None) -> float | None:
+        """For how many seconds the first in line of each queue and priority has been due: the longest; None: none."""
+
+    async def fold_tallies(self) -> None:
+        """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap."""
+
+    async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
+        """Worker processes whose last beat is younger."""
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         """What each of these queues has to do, with the workers whose last beat is younger than `alive_within`."""
@@ -137,6 +299,16 @@ class JobStore(Protocol):
 
     async def ping(self) -> None:
         """Return when the storage answers."""
+
+
+class Events(Protocol):
+    """Tells of what happens to jobs, in this process and in others. A lost event is only a delay."""
+
+    def publish(self, events: Sequence[JobEvent]) -> None:
+        """Hand events over for delivery. Returns at once and never raises; may be called from any thread."""
+
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
+        """Call this with events as they come, on any thread. It must return at once and not raise."""
 
 
 class Leadership(Protocol):

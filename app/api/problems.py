@@ -17,7 +17,7 @@ from app.wire.problem import ProblemDetails
 from domain.errors import (
     BadInput,
     ErrorCode,
-    InputTooLarge,
+    TooLarge,
     InvalidTransition,
     JobNotFound,
     LeaseLost,
@@ -47,7 +47,7 @@ KINDS: dict[type[Exception], Kind] = {
     JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
     InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
     LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),
-    InputTooLarge: Kind("input-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The input is too large"),
+    TooLarge: Kind("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     BadInput: Kind("bad-input", HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
     StorageUnavailable: Kind(
         "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage is away", {"Retry-After": "2"}

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from domain.chat import parse_chat_input
-from domain.errors import BadInput, InputTooLarge, Problem
+from domain.errors import BadInput, TooLarge, Problem
 from domain.job import Job, JobId, NewJob, Priority
 from domain.ports import JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
@@ -45,7 +45,7 @@ class Submit:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
 
         Raises:
-            BadInput, InputTooLarge, StorageUnavailable: nothing was stored.
+            BadInput, TooLarge, StorageUnavailable: nothing was stored.
         """
         [job] = await self._store([self._accept(submission)])
         return job
@@ -59,7 +59,7 @@ class Submit:
     def _accept(self, submission: Submission) -> NewJob:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
-            raise InputTooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
+            raise TooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
         queue = self.routes.queue_of(submission.task_type, submission.model_profile)
         _check_input(submission, served=queue is not None)
         return NewJob(

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec import Raw
 
-from domain.errors import BadInput, ErrorCode, InputTooLarge, StorageUnavailable
+from domain.errors import BadInput, ErrorCode, TooLarge, StorageUnavailable
 from domain.job import Job, JobStatus, NewJob, Priority
 from domain.ports import JobFilter
 from domain.routing import Routes
@@ -125,7 +125,7 @@ async def test_an_input_may_be_as_large_as_the_limit(submit: Submit):
 
 
 async def test_an_input_over_the_limit_is_refused(submit: Submit, store: FragileStore, tickets: RecordingTickets):
-    with pytest.raises(InputTooLarge):
+    with pytest.raises(TooLarge):
         await submit.one(submission(input=input_of(LIMIT + 1)))
     assert (await stored(store), tickets.published) == ([], [])
 

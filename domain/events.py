@@ -1,0 +1,57 @@
+"""What happens to a job, as others hear of it: a hint to go and look, never the truth."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Raw, Struct
+
+from domain.errors import Failure
+from domain.job import JobId, JobStatus
+
+PROGRESS = "progress"
+
+Kind = Literal["pending", "running", "completed", "failed", "cancelled", "progress"]
+
+
+class JobEvent(Struct, frozen=True):
+    """Something that happened to a job."""
+
+    job_id: JobId
+    owner_service: str
+    task_type: str
+    queue: str | None
+    kind: Kind
+    """The state that it is in now, or that its run reported progress."""
+    number: int
+    """Counts the changes of the job's state; 1 is its submission. Progress carries that of its run's start."""
+
+
+class StatusChange(Struct, frozen=True):
+    """One change of a job's state, as its history tells it."""
+
+    number: int
+    status: JobStatus
+    at: datetime
+    failure: Failure | None = None
+
+
+class Progress(Struct, frozen=True):
+    """The last that a run told of itself."""
+
+    number: int
+    """The change of state that began the run."""
+    report: int
+    """Counts the reports of the run from 1."""
+    at: datetime
+    data: Raw
+
+
+class Pulse(Struct, frozen=True):
+    """What tells whether there is anything new about a job."""
+
+    status: JobStatus
+    number: int
+    progress: tuple[int, int] = (0, 0)
+    """The last report: the number of its run's start, and its own."""
