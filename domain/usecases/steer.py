@@ -114,9 +114,7 @@ class Steer:
     async def _all(
         self, caller: Caller, where: JobFilter, by_default: tuple[JobStatus, ...], move: Move, *, dry_run: bool
     ) -> Steered:
-        where = replace(
-            where, owner_service=caller.owners(where.owner_service), status=where.status or by_default
-        )
+        where = replace(where, owner_service=caller.owners(where.owner_service), status=where.status or by_default)
         if dry_run:
             return Steered(await self.jobs.count(where), 0)
         matched = changed = 0

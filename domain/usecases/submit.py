@@ -16,7 +16,7 @@ from domain.access import Caller
 from domain.chat import parse_chat_input
 from domain.errors import BadInput, KeyReused, Problem, TooLarge
 from domain.events import JobEvent
-from domain.job import IdempotencyKey, Job, JobId, NewJob, Priority
+from domain.job import IdempotencyKey, JobId, NewJob, Priority
 from domain.ports import Added, Events, JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.wake import Wake
