@@ -10,7 +10,9 @@ import structlog
 
 from app.bootstrap import Application
 from app.http import create_app
+from app.keyring import Keyring
 from app.server import Server, url_of
+from app.settings import Http
 from app.signals import stop_requested
 
 log = structlog.get_logger()
@@ -41,7 +43,7 @@ class Api:
         settings = self._application.settings
         app = create_app(
             core.services,
-            token=settings.http.token.reveal() if settings.http.token else None,
+            keyring=keyring_of(settings.http),
             max_input_bytes=settings.limits.max_input_bytes,
         )
         server = Server(app, grace=settings.worker.shutdown_grace)
@@ -52,6 +54,15 @@ class Api:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+
+def keyring_of(http: Http) -> Keyring:
+    """The tokens that open the API.
+
+    Raises:
+        StartupError: the file of tokens cannot be used any more.
+    """
+    return Keyring(http.token.reveal() if http.token else None, http.tokens)
 
 
 async def _stop(server: Server, serving: asyncio.Task[None], scheduler: asyncio.Task[None]) -> None:
