@@ -159,14 +159,15 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _greet(application: Application, url: str) -> None:
-    profile, token = application.routes.profiles[0], application.settings.http.token
+    profile, http = application.routes.profiles[0], application.settings.http
     body = {
         "owner_service": "me",
         "task_type": "llm_chat",
         "model_profile": profile,
         "input": {"user": "Hello!"},
     }
-    header = ' -H "Authorization: Bearer $AI_SERVICE_TOKEN"' if token else ""
+    variable = "AI_SERVICE_TOKEN" if http.token else "TOKEN" if http.tokens else None
+    header = f' -H "Authorization: Bearer ${variable}"' if variable else ""
     console.print(
         f"""AI Service runs at {url}
 Docs:  {url}/schema

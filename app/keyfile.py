@@ -122,8 +122,8 @@ def _parse_toml(text: str) -> Any:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # Its own words may quote the file.
-        place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
-        where = f" (line {place[1]}, column {place[2]})" if place else ""
+        place = re.search(r" \(at (line \d+, column \d+|end of document)\)$", str(error))
+        where = f" ({place[1]})" if place else ""
         raise _Unusable(f"valid TOML with every token once{where}") from None
 
 

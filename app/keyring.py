@@ -16,6 +16,7 @@ import structlog
 from app import keyfile
 from app.keyfile import Digest, Grant, digest_of
 from app.rate import Bucket
+from app.settings import Http
 from domain.access import Caller
 from domain.errors import StartupError
 
@@ -59,6 +60,15 @@ class Keyring:
         self._version = _version(tokens)
         self._trouble = ""
         self._put_in_force(keyfile.read(tokens) if tokens else {})
+
+    @classmethod
+    def of(cls, http: Http) -> Keyring:
+        """The keyring of these settings.
+
+        Raises:
+            StartupError: the file cannot be used any more.
+        """
+        return cls(http.token.reveal() if http.token else None, http.tokens)
 
     @property
     def count(self) -> int:

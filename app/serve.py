@@ -12,7 +12,6 @@ from app.bootstrap import Application
 from app.http import create_app
 from app.keyring import Keyring
 from app.server import Server, url_of
-from app.settings import Http
 from app.signals import stop_requested
 
 log = structlog.get_logger()
@@ -34,7 +33,12 @@ class Api:
     """HTTP and the standby scheduler, from enter to exit."""
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
+        """
+        Raises:
+            StartupError: the file of tokens cannot be used any more.
+        """
         self._application = application
+        self._keyring = Keyring.of(application.settings.http)
         self._listener = listener
         self._stack = AsyncExitStack()
 
@@ -42,9 +46,7 @@ class Api:
         core = await self._stack.enter_async_context(self._application.core())
         settings = self._application.settings
         app = create_app(
-            core.services,
-            keyring=keyring_of(settings.http),
-            max_input_bytes=settings.limits.max_input_bytes,
+            core.services, keyring=self._keyring, max_input_bytes=settings.limits.max_input_bytes
         )
         server = Server(app, grace=settings.worker.shutdown_grace)
         scheduler = asyncio.create_task(core.scheduler.run())
@@ -54,15 +56,6 @@ class Api:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
-
-
-def keyring_of(http: Http) -> Keyring:
-    """The tokens that open the API.
-
-    Raises:
-        StartupError: the file of tokens cannot be used any more.
-    """
-    return Keyring(http.token.reveal() if http.token else None, http.tokens)
 
 
 async def _stop(server: Server, serving: asyncio.Task[None], scheduler: asyncio.Task[None]) -> None:
