@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
-from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunRecord, Settlement
+from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunOutcome, RunRecord, Settlement
 
 
 class Claim(Struct, frozen=True):
@@ -251,6 +251,9 @@ class JobStore(Protocol):
         Raises:
             LeaseLost: the run no longer holds the job; nothing changes.
         """
+
+    async def outcome(self, lease: Lease) -> RunOutcome | None:
+        """How this run ended; None while it goes on, or if there was none."""
 
     async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
         """Cancel those of these jobs that are pending or running; the leases of their runs are revoked."""

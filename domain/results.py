@@ -28,3 +28,10 @@ class ChatResult(Struct, frozen=True, kw_only=True):
     usage: Usage | UnsetType = UNSET
     duration_ms: int
     """The run's own time: provider calls and checks, not the wait before."""
+
+
+def check_result(result: bytes) -> None:
+    """
+    Raises:
+        BadInput: it claims one of our schemas and does not fit it.
+    """
