@@ -100,7 +100,7 @@ class TestOne:
 
     @pytest.mark.parametrize("changes", [{"task_type": "their_own"}, {"model_profile": "their-own"}])
     async def test_a_job_that_is_not_served_here_has_no_queue_and_wakes_nobody(
-        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents, changes: dict[str, str]
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents, changes: dict[str, Any]
     ):
         job = await stored(submit, **changes)
         assert job.queue is None
