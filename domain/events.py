@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 from msgspec import Raw, Struct
 
@@ -11,8 +10,6 @@ from domain.errors import Failure
 from domain.job import JobId, JobStatus
 
 PROGRESS = "progress"
-
-Kind = Literal["pending", "running", "completed", "failed", "cancelled", "progress"]
 
 
 class JobEvent(Struct, frozen=True):
@@ -22,8 +19,8 @@ class JobEvent(Struct, frozen=True):
     owner_service: str
     task_type: str
     queue: str | None
-    kind: Kind
-    """The state that it is in now, or that its run reported progress."""
+    kind: str
+    """The state that it is in now, or `progress` where its run reported some."""
     number: int
     """Counts the changes of the job's state; 1 is its submission. Progress carries that of its run's start."""
 

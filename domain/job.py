@@ -302,7 +302,7 @@ class Job(Struct, frozen=True, kw_only=True):
         job = self._without_lease(JobStatus.FAILED if hopeless else JobStatus.PENDING, now)
         return replace(job, crashes=crashes, failure=crash(crashes, hopeless=hopeless))
 
-    def cancel(self, now: datetime) -> Job:
+    def cancel(self, now: datetime, failure: Failure | None = None) -> Job:
         """Stop the job for good. Cancelling it again changes nothing."""
         match self.status:
             case JobStatus.CANCELLED:
@@ -310,7 +310,7 @@ class Job(Struct, frozen=True, kw_only=True):
             case JobStatus.COMPLETED | JobStatus.FAILED:
                 raise InvalidTransition(f"The job is {self.status}: only a pending or running job can be cancelled.")
             case JobStatus.PENDING | JobStatus.RUNNING:
-                return replace(self._without_lease(JobStatus.CANCELLED, now), failure=CANCELLED_BY_CALLER)
+                return replace(self._without_lease(JobStatus.CANCELLED, now), failure=failure or CANCELLED_BY_CALLER)
 
     def retry(self, now: datetime) -> Job:
         """Start afresh by hand: counts, result and error are reset, the history of runs is kept."""

@@ -5,17 +5,60 @@ For tests and as the reference that the PostgreSQL store is compared with; nothi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, islice
 from uuid import UUID, uuid4
 
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from domain.errors import JobNotFound, LeaseLost
-from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, LeaseToken, NewJob, RunOutcome, Settlement
-from domain.ports import DEMAND_LIMIT, Claim, Demand, Exchange, JobFilter, WorkerBeat
+from domain.errors import Failure, InvalidTransition, JobNotFound, KeyReused, LeaseLost
+from domain.events import JobEvent, Progress, Pulse, StatusChange
+from domain.job import (
+    Job,
+    JobId,
+    JobStatus,
+    Lease,
+    LeasedJob,
+    LeaseToken,
+    NewJob,
+    RunOutcome,
+    RunRecord,
+    Settlement,
+)
+from domain.ports import (
+    DEMAND_LIMIT,
+    Added,
+    Claim,
+    Demand,
+    Durations,
+    Exchange,
+    ExternalClaim,
+    Finished,
+    JobFilter,
+    Listing,
+    LiveWorker,
+    Pace,
+    Quantiles,
+    Tally,
+    WorkerBeat,
+)
+
+LATELY = timedelta(minutes=5)
+
+
+class _EndedRun(Struct, frozen=True):
+    lease: Lease
+    record: RunRecord
+    waited: timedelta
+
+
+class _Process(Struct, frozen=True):
+    beat: WorkerBeat
+    started_at: datetime
+    seen_at: datetime
 
 
 class MemoryJobStore:
@@ -25,15 +68,17 @@ class MemoryJobStore:
         self._now = now
         self._seq = count(1)
         self._jobs: dict[JobId, Job] = {}
-        self._ended: dict[Lease, RunOutcome] = {}
-        self._beats: dict[UUID, tuple[WorkerBeat, datetime]] = {}
+        self._keys: dict[tuple[str, str], tuple[bytes, JobId]] = {}
+        self._runs: defaultdict[JobId, list[_EndedRun]] = defaultdict(list)
+        self._changes: defaultdict[JobId, list[StatusChange]] = defaultdict(list)
+        self._progress: dict[JobId, Progress] = {}
+        self._finished: list[tuple[str, JobStatus, datetime]] = []
+        self._processes: dict[UUID, _Process] = {}
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
-        now = self._now()
-        for new in jobs:
-            if new.id not in self._jobs:
-                self._jobs[new.id] = _stored(new, next(self._seq), now)
-        return [self._jobs[new.id] for new in jobs]
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        if reused := [new.id for place, new in enumerate(jobs) if self._key_is_anothers(new, jobs[:place])]:
+            raise KeyReused(reused)
+        return [self._add(new) for new in jobs]
 
     async def get(self, job_id: JobId) -> Job:
         try:
@@ -41,13 +86,37 @@ class MemoryJobStore:
         except KeyError:
             raise JobNotFound from None
 
-    async def statuses(self, job_ids: Sequence[JobId]) -> dict[JobId, JobStatus]:
-        return {job_id: self._jobs[job_id].status for job_id in job_ids if job_id in self._jobs}
+    async def pulses(self, job_ids: Sequence[JobId]) -> dict[JobId, Pulse]:
+        return {job_id: self._pulse(job_id) for job_id in job_ids if job_id in self._jobs}
 
-    async def find(self, where: JobFilter, *, limit: int, before: int | None = None) -> list[Job]:
-        newest_first = sorted(self._jobs.values(), key=lambda job: -job.seq)
-        matching = (job for job in newest_first if _matches(job, where) and (before is None or job.seq < before))
-        return [replace(job, input=None, result=None) for job, _ in zip(matching, range(limit), strict=False)]
+    async def runs(self, job_id: JobId) -> list[RunRecord]:
+        ended = [run.record for run in self._runs[job_id]]
+        job = self._jobs.get(job_id)
+        if job is None or job.started_at is None or job.worker_id is None:
+            return ended
+        return [*ended, RunRecord(job.started_at, job.worker_id)]
+
+    async def changes(self, job_id: JobId, after: int) -> list[StatusChange]:
+        return [change for change in self._changes[job_id] if change.number > after]
+
+    async def progress(self, job_id: JobId) -> Progress | None:
+        return self._progress.get(job_id)
+
+    async def find(self, listing: Listing) -> list[Job]:
+        return [
+            replace(
+                job,
+                input=job.input if listing.with_input else None,
+                result=job.result if listing.with_result else None,
+            )
+            for job in islice(self._listed(listing), listing.limit)
+        ]
+
+    async def count(self, where: JobFilter) -> int:
+        return sum(_matches(job, where) for job in self._jobs.values())
+
+    async def ahead(self, job: Job) -> int:
+        return sum(_line(each) == _line(job) and _order(each) < _order(job) for each in self._ready())
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         lost = frozenset(settlement.lease for settlement in settlements if not self._settle(settlement))
@@ -57,7 +126,7 @@ class MemoryJobStore:
         lost = set()
         for held in leases:
             try:
-                self._put((await self.get(held.job_id)).renew(held, self._now() + lease))
+                self._jobs[held.job_id] = (await self.get(held.job_id)).renew(held, self._now() + lease)
             except (JobNotFound, LeaseLost):
                 lost.add(held)
         return frozenset(lost)
@@ -66,99 +135,340 @@ class MemoryJobStore:
         orphans = [
             job.leased().release()
             for job in self._jobs.values()
-            if (job.status, job.worker_id, job.queue) == (JobStatus.RUNNING, worker_id, queue) and job.lease not in held
+            if (job.status, job.worker_id, job.queue) == (JobStatus.RUNNING, worker_id, queue)
+            and job.lease_timeout is None
+            and job.lease not in held
         ]
         return sum(self._settle(settlement) for settlement in orphans)
 
-    async def cancel(self, job_id: JobId) -> Job:
-        job = await self.get(job_id)
-        return self._put(job.cancel(self._now()), ended=job.lease, outcome=RunOutcome.CANCELLED)
+    async def claim(self, claim: ExternalClaim) -> list[Job]:
+        claimable = sorted((job for job in self._ready() if _is_for(job, claim)), key=_order)
+        return [self._start(job, claim.worker_id, claim.lease, outside=True) for job in claimable[: claim.limit]]
 
-    async def retry(self, job_id: JobId) -> Job:
-        job = await self.get(job_id)
-        return self._put(job.retry(self._now()), ended=job.lease, outcome=RunOutcome.RETRIED)
+    async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
+        job = self._jobs.get(lease.job_id)
+        if job is None or job.lease_timeout is None:
+            raise LeaseLost
+        now = self._now()
+        job = job.renew(lease, now + job.lease_timeout)
+        self._jobs[job.id] = job
+        if progress is not None:
+            last = self._progress.get(job.id)
+            report = last.report + 1 if last and last.number == job.number else 1
+            self._progress[job.id] = Progress(job.number, report, now, progress)
+            self._jobs[job.id] = replace(job, progress=progress)
+        assert job.lease_expires_at is not None  # noqa: S101  # it was just renewed
+        return job.lease_expires_at, job.number
+
+    async def outcome(self, lease: Lease) -> RunOutcome | None:
+        return next((run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease), None)
+
+    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
+        return self._move(job_ids, lambda job: job.cancel(self._now(), failure), RunOutcome.CANCELLED)
+
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
+        return self._move(job_ids, lambda job: job.retry(self._now()), RunOutcome.RETRIED)
+
+    async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        erased = [job_id for job_id in job_ids if job_id in self._jobs and self._jobs[job_id].status.final]
+        for job_id in erased:
+            for table in (self._jobs, self._runs, self._changes, self._progress):
+                table.pop(job_id, None)
+        self._keys = {key: (mark, job_id) for key, (mark, job_id) in self._keys.items() if job_id not in erased}
+        return erased
 
     async def promote_due(self) -> dict[str, int]:
         now = self._now()
-        promoted = [self._put(job.promote(now)) for job in list(self._jobs.values()) if not job.due]
-        return _by_queue(job for job in promoted if job.due)
+        waiting = [job for job in self._jobs.values() if not job.due]
+        promoted = [job for each in waiting if (job := each.promote(now)).due]
+        self._jobs.update({job.id: job for job in promoted})
+        return dict(Counter(job.queue for job in promoted if job.queue))
 
-    async def rescue_expired(self, max_crashes: int) -> dict[str, int]:
+    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
         now = self._now()
         expired = [job for job in self._jobs.values() if job.lease_expires_at and job.lease_expires_at < now]
-        rescued = [
-            self._put(job.rescue(max_crashes, now), ended=job.lease, outcome=RunOutcome.CRASHED) for job in expired
+        return [
+            self._put(
+                job,
+                job.rescue(max_crashes, retry_delay, now),
+                RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.FAILED,
+            )
+            for job in expired
         ]
-        return _by_queue(job for job in rescued if job.status is JobStatus.PENDING)
+
+    async def tallies(self) -> list[Tally]:
+        kinds = Counter(
+            Tally(
+                job.owner_service,
+                job.queue,
+                job.task_type,
+                job.model_profile,
+                job.priority,
+                job.status,
+                job.status is JobStatus.PENDING and job.due,
+                job.failure.code if job.failure else None,
+                0,
+            )
+            for job in self._jobs.values()
+        )
+        return [replace(kind, jobs=jobs) for kind, jobs in kinds.items()]
+
+    async def finished(self) -> list[Finished]:
+        now = self._now()
+        lately: defaultdict[tuple[str, JobStatus], list[timedelta]] = defaultdict(list)
+        for owner, status, at in self._finished:
+            if now - at < timedelta(hours=1):
+                lately[owner, status].append(now - at)
+        return [
+            Finished(*kind, *(sum(age < timedelta(minutes=minutes) for age in ages) for minutes in (1, 5, 60)))
+            for kind, ages in lately.items()
+        ]
+
+    async def durations(self, owner: str | None) -> Durations:
+        lately = [run for job, run in self._lately() if owner in (None, job.owner_service)]
+        return Durations(
+            waited=_quantiles([run.waited.total_seconds() for run in lately]),
+            ran=_quantiles([_seconds(run.record) for run in lately]),
+        )
+
+    async def paces(self) -> list[Pace]:
+        kinds: defaultdict[tuple[str | None, str, str], list[float]] = defaultdict(list)
+        for job, run in self._lately():
+            kinds[job.queue, job.task_type, job.model_profile].append(_seconds(run.record))
+        return [Pace(*kind, len(took), sum(took) / len(took)) for kind, took in kinds.items()]
+
+    async def oldest_due(self, owner: str | None) -> float | None:
+        now = self._now()
+        ready = self._ready()
+        if owner:
+            first = sorted((job for job in ready if job.owner_service == owner), key=_created)[:1]
+        else:
+            heads: dict[tuple[object, ...], Job] = {}
+            for job in sorted(ready, key=_order):
+                heads.setdefault((*_line(job), "" if job.queue else job.owner_service, job.priority), job)
+            first = list(heads.values())
+        return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
+
+    async def fold_tallies(self) -> None:
+        pass
+
+    async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
+        alive = [process for process in self._processes.values() if process.seen_at > self._now() - alive_within]
+        return sorted(
+            (
+                LiveWorker(
+                    worker_id=process.beat.worker_id,
+                    host=process.beat.host,
+                    queues=process.beat.queues,
+                    slots_per_queue=process.beat.slots_per_queue,
+                    running=process.beat.running,
+                    started_at=process.started_at,
+                    seen_at=process.seen_at,
+                )
+                for process in alive
+            ),
+            key=lambda worker: worker.worker_id,
+        )
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
-        alive = [beat for beat, at in self._beats.values() if at > self._now() - alive_within]
-        return [self._demand(queue, alive) for queue in queues]
+        workers = await self.workers(alive_within)
+        return [self._demand(queue, workers) for queue in queues]
 
     async def beat(self, beat: WorkerBeat) -> None:
-        self._beats[beat.id] = (beat, self._now())
+        now = self._now()
+        before = self._processes.get(beat.id)
+        self._processes[beat.id] = _Process(beat, before.started_at if before else now, now)
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         gone_before = self._now() - older_than
-        self._beats = {id_: seen for id_, seen in self._beats.items() if id_ != worker and seen[1] >= gone_before}
+        self._processes = {
+            id_: process for id_, process in self._processes.items() if id_ != worker and process.seen_at >= gone_before
+        }
 
     async def ping(self) -> None:
         pass
 
-    def _put(self, job: Job, *, ended: Lease | None = None, outcome: RunOutcome = RunOutcome.COMPLETED) -> Job:
-        if ended and job.lease != ended:
-            self._ended[ended] = outcome
+    def _add(self, new: NewJob) -> Added:
+        key = (new.owner_service, new.idempotency.key) if new.idempotency else None
+        known = self._keys[key][1] if key in self._keys else new.id
+        if known in self._jobs:
+            return Added(replace(self._jobs[known], input=None, result=None), created=False)
+        now = self._now()
+        run_at = new.run_at or now
+        job = new.stored(next(self._seq), run_at=run_at, due=run_at <= now, now=now)
         self._jobs[job.id] = job
-        return job
+        self._changes[job.id].append(StatusChange(job.number, job.status, now))
+        if key and new.idempotency:
+            self._keys[key] = (new.idempotency.fingerprint, job.id)
+        return Added(job, created=True)
+
+    def _key_is_anothers(self, new: NewJob, before: Sequence[NewJob]) -> bool:
+        if new.idempotency is None:
+            return False
+        same_key = (
+            each.idempotency.fingerprint
+            for each in before
+            if each.idempotency
+            and (each.owner_service, each.idempotency.key) == (new.owner_service, new.idempotency.key)
+        )
+        stored, _ = self._keys.get((new.owner_service, new.idempotency.key), (None, None))
+        first = stored or next(same_key, None)
+        return first not in (None, new.idempotency.fingerprint)
+
+    def _pulse(self, job_id: JobId) -> Pulse:
+        job, progress = self._jobs[job_id], self._progress.get(job_id)
+        return Pulse(job.status, job.number, (progress.number, progress.report) if progress else (0, 0))
+
+    def _listed(self, listing: Listing) -> Iterator[Job]:
+        after = listing.after
+        for job in sorted(self._jobs.values(), key=_created, reverse=listing.newest_first):
+            place = _created(job)
+            passed = after is None or (
+                place < (after.created_at, after.seq) if listing.newest_first else place > (after.created_at, after.seq)
+            )
+            if passed and _matches(job, listing.where):
+                yield job
+
+    def _ready(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.status is JobStatus.PENDING and job.due]
+
+    def _put(self, before: Job, after: Job, outcome: RunOutcome) -> JobEvent:
+        """Keep a job's new state, and what led to it."""
+        self._jobs[after.id] = after
+        failure = after.failure if outcome in TELLING else None
+        if before.lease and before.lease != after.lease and before.started_at and before.worker_id:
+            record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure)
+            waited = before.started_at - _due_since(before)
+            self._runs[after.id].append(_EndedRun(before.lease, record, waited))
+        if after.number != before.number:
+            self._changes[after.id].append(StatusChange(after.number, after.status, after.updated_at, failure))
+            if after.finished_at:
+                self._finished.append((after.owner_service, after.status, after.finished_at))
+        return JobEvent(after.id, after.owner_service, after.task_type, after.queue, after.status.value, after.number)
+
+    def _move(self, job_ids: Sequence[JobId], move: Callable[[Job], Job], outcome: RunOutcome) -> list[JobEvent]:
+        events = []
+        for job_id in dict.fromkeys(job_ids):
+            job = self._jobs.get(job_id)
+            if job is None:
+                continue
+            try:
+                moved = move(job)
+            except InvalidTransition:
+                continue
+            if moved is not job:
+                events.append(self._put(job, moved, outcome))
+        return events
 
     def _settle(self, settlement: Settlement) -> bool:
         lease = settlement.lease
         try:
-            job = self._jobs[lease.job_id].settle(settlement, self._now())
+            job = self._jobs[lease.job_id]
+            settled = job.settle(settlement, self._now())
         except (KeyError, LeaseLost):
-            return self._ended.get(lease) is settlement.outcome
-        self._put(job, ended=lease, outcome=settlement.outcome)
+            ended = (run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease)
+            return next(ended, None) is settlement.outcome
+        self._put(job, settled, settlement.outcome)
         return True
 
-    def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
+    def _start(self, job: Job, worker_id: str, lease: timedelta, *, outside: bool) -> Job:
         now = self._now()
-        claimable = sorted(
-            (job for job in self._jobs.values() if _claimable(job, claim)),
-            key=lambda job: (job.priority, job.seq),
-        )
+        started = job.claim(LeaseToken(uuid4()), worker_id, now + lease, now, lease if outside else None)
+        self._put(job, started, RunOutcome.COMPLETED)
+        return started
+
+    def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
+        claimable = sorted((job for job in self._ready() if _is_served(job, claim)), key=_order)
         return tuple(
-            self._put(job.claim(LeaseToken(uuid4()), claim.worker_id, now + claim.lease, now)).leased()
-            for job in claimable[: claim.limit]
+            self._start(job, claim.worker_id, claim.lease, outside=False).leased() for job in claimable[: claim.limit]
         )
 
-    def _demand(self, queue: str, alive: list[WorkerBeat]) -> Demand:
-        serving = [beat for beat in alive if queue in beat.queues]
-        due = sum(job.queue == queue and job.status is JobStatus.PENDING and job.due for job in self._jobs.values())
-        slots = sum(beat.slots_per_queue for beat in serving)
-        busy = sum(beat.running.get(queue, 0) for beat in serving)
-        return Demand(queue, min(due, DEMAND_LIMIT), slots, slots - busy)
+    def _lately(self) -> Iterator[tuple[Job, _EndedRun]]:
+        since = self._now() - LATELY
+        for job in self._jobs.values():
+            for run in self._runs[job.id]:
+                if run.record.ended_at and run.record.ended_at > since:
+                    yield job, run
+
+    def _demand(self, queue: str, workers: list[LiveWorker]) -> Demand:
+        serving = [worker for worker in workers if queue in worker.queues]
+        due = sum(job.queue == queue for job in self._ready())
+        slots = sum(worker.slots_per_queue for worker in serving)
+        busy = sum(worker.running.get(queue, 0) for worker in serving)
+        return Demand(queue, min(due, DEMAND_LIMIT), slots, max(0, slots - busy))
 
 
-def _by_queue(jobs: Iterable[Job]) -> dict[str, int]:
-    return dict(Counter(job.queue for job in jobs if job.queue))
+TELLING = {RunOutcome.FAILED, RunOutcome.GIVEN_BACK, RunOutcome.CRASHED, RunOutcome.CANCELLED}
+"""Outcomes of which the history tells why."""
 
 
-def _stored(new: NewJob, seq: int, now: datetime) -> Job:
-    run_at = new.run_at or now
-    return new.stored(seq, run_at=run_at, due=run_at <= now, now=now)
+def _order(job: Job) -> tuple[int, int]:
+    return job.priority, job.seq
 
 
-def _claimable(job: Job, claim: Claim) -> bool:
-    pending = job.status is JobStatus.PENDING and job.due
+def _created(job: Job) -> tuple[datetime, int]:
+    return job.created_at, job.seq
+
+
+def _line(job: Job) -> tuple[str, ...]:
+    """What a job waits in line in: its queue, or the jobs of its kind where it has none."""
+    return (job.queue,) if job.queue else (job.task_type, job.model_profile)
+
+
+def _due_since(job: Job) -> datetime:
+    return max(job.run_at, job.created_at)
+
+
+def _seconds(record: RunRecord) -> float:
+    return (record.ended_at - record.started_at).total_seconds() if record.ended_at else 0.0
+
+
+def _quantiles(values: Iterable[float]) -> Quantiles | None:
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return Quantiles(*(_quantile(ordered, part) for part in (0.5, 0.95, 0.99)))
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float:
+    """Interpolated between its neighbours, as PostgreSQL's `percentile_cont` does."""
+    place = part * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def _is_served(job: Job, claim: Claim) -> bool:
     served = job.task_type in claim.task_types and job.model_profile in claim.model_profiles
-    return pending and served and job.queue == claim.queue
+    return served and job.queue == claim.queue
+
+
+def _is_for(job: Job, claim: ExternalClaim) -> bool:
+    wanted: tuple[tuple[tuple[str, ...] | None, str | None], ...] = (
+        (claim.task_types, job.task_type),
+        (claim.model_profiles, job.model_profile),
+        (claim.owner_services, job.owner_service),
+        (claim.queues, job.queue),
+    )
+    return all(values is None or value in values for values, value in wanted)
 
 
 def _matches(job: Job, where: JobFilter) -> bool:
-    wanted = (
+    wanted: tuple[tuple[Sequence[object], object], ...] = (
+        (where.ids, job.id),
         (where.owner_service, job.owner_service),
+        (where.owner_ref, job.owner_ref),
         (where.task_type, job.task_type),
         (where.model_profile, job.model_profile),
+        (where.queue, job.queue),
         (where.status, job.status),
+        (where.error_code, job.failure and job.failure.code),
+        (where.priority, job.priority),
+        (where.batch_id, job.batch_id),
+        *((values, job.labels.get(name)) for name, values in where.labels),
     )
-    return all(not values or value in values for values, value in wanted)
+    return (
+        all(not values or value in values for values, value in wanted)
+        and (where.created_from is None or job.created_at >= where.created_from)
+        and (where.created_before is None or job.created_at < where.created_before)
+    )

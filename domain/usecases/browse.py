@@ -5,32 +5,78 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from domain.job import Job, JobId
-from domain.ports import JobFilter, JobStore
+from domain.access import Caller
+from domain.events import Progress, StatusChange
+from domain.job import Job, JobId, RunRecord
+from domain.ports import JobStore, Listing, Place
 
 
 class Page(Struct, frozen=True):
-    """Some jobs, newest first, and the `seq` to go on from, or None at the end."""
+    """Some jobs, and where the list goes on, or None at the end."""
 
     jobs: list[Job]
-    next_before: int | None
+    following: Place | None
+
+
+class News(Struct, frozen=True):
+    """What happened to a job since a reader last looked."""
+
+    job: Job
+    """Without its input and result."""
+    changes: list[StatusChange]
+    progress: Progress | None
+    """The last report, where it is newer."""
 
 
 @dataclass(frozen=True)
 class Browse:
     jobs: JobStore
 
-    async def one(self, job_id: JobId) -> Job:
+    async def one(self, caller: Caller, job_id: JobId) -> Job:
         """The whole job.
 
         Raises:
-            JobNotFound: there is none.
+            JobNotFound: there is none, or it is another owner's.
         """
-        return await self.jobs.get(job_id)
+        job = await self.jobs.get(job_id)
+        caller.must_own(job.owner_service)
+        return job
 
-    async def page(self, where: JobFilter, *, limit: int, before: int | None = None) -> Page:
-        """Matching jobs without input and result."""
-        found = await self.jobs.find(where, limit=limit + 1, before=before)
-        jobs = found[:limit]
-        return Page(jobs, jobs[-1].seq if len(found) > limit else None)
+    async def page(self, caller: Caller, listing: Listing) -> Page:
+        """Matching jobs.
+
+        Raises:
+            Forbidden: an owner is named that is not the caller's.
+        """
+        where = replace(listing.where, owner_service=caller.owners(listing.where.owner_service))
+        found = await self.jobs.find(replace(listing, where=where, limit=listing.limit + 1))
+        jobs = found[: listing.limit]
+        return Page(jobs, Place(jobs[-1].created_at, jobs[-1].seq) if len(found) > listing.limit else None)
+
+    async def runs(self, caller: Caller, job_id: JobId) -> list[RunRecord]:
+        """The job's runs, oldest first.
+
+        Raises:
+            JobNotFound.
+        """
+        await self.one(caller, job_id)
+        return await self.jobs.runs(job_id)
+
+    async def news(self, caller: Caller, job_id: JobId, *, number: int, report: tuple[int, int]) -> News:
+        """What is new about a job.
+
+        Args:
+            number: the last change of its state that is known.
+            report: the last report of progress that is known: of which run, and which one.
+
+        Raises:
+            JobNotFound.
+        """
+        # The job first: whatever it has come to, the changes that led there are read after it.
+        job = replace(await self.one(caller, job_id), input=None, result=None)
+        changes = await self.jobs.changes(job_id, number)
+        progress = await self.jobs.progress(job_id)
+        fresh = progress if progress and (progress.number, progress.report) > report else None
+        return News(job, [change for change in changes if change.number <= job.number], fresh)

@@ -1,13 +1,26 @@
-"""Tell whether the service can do its work."""
+"""Tell how the service fares: whether it can do its work, how many jobs there are, how fast they go."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
 
 from msgspec import Struct
 
-from domain.errors import StorageUnavailable
-from domain.ports import JobStore, Tickets
+from domain.access import Caller
+from domain.errors import ErrorCode, StorageUnavailable
+from domain.job import JobStatus
+from domain.ports import Durations, Finished, JobStore, LiveWorker, Pace, Tally, Tickets
+from domain.routing import Routes
+from domain.usecases.wake import DEAD_AFTER
+
+K = TypeVar("K")
+
+FIGURES_LAST = 2.0
+"""Seconds for which figures are given out again before they are read anew."""
 
 
 class Readiness(Struct, frozen=True):
@@ -17,10 +30,62 @@ class Readiness(Struct, frozen=True):
     broker: bool
 
 
-@dataclass(frozen=True)
+class Counts(Struct, frozen=True):
+    """Jobs by their state."""
+
+    pending: int = 0
+    due: int = 0
+    """Of the pending ones, those that could start now."""
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Stats(Struct, frozen=True):
+    """The figures of one owner's jobs, or of all."""
+
+    as_of: datetime
+    total: Counts
+    by_queue: dict[str | None, Counts]
+    by_task_type: dict[str, Counts]
+    by_owner: dict[str, Counts]
+    by_error_code: dict[ErrorCode, int]
+    oldest_due_seconds: float | None
+    finished: tuple[Finished, ...]
+    durations: Durations
+
+
+class QueueReport(Struct, frozen=True):
+    """A queue, and who serves it."""
+
+    name: str
+    jobs: Counts
+    workers: int
+    slots: int
+    idle: int
+
+
+class Figures(Struct, frozen=True):
+    """What was read of the storage at one moment."""
+
+    as_of: datetime
+    tallies: list[Tally]
+    finished: list[Finished]
+    paces: list[Pace]
+
+
+@dataclass
 class Report:
     jobs: JobStore
     tickets: Tickets
+    routes: Routes
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    _figures: Figures | None = None
+    _owned: dict[str | None, tuple[float, float | None, Durations]] = field(default_factory=dict)
+    _read_at: float = 0.0
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def readiness(self) -> Readiness:
         try:
@@ -30,3 +95,82 @@ class Report:
         else:
             storage = True
         return Readiness(storage=storage, broker=await self.tickets.reachable())
+
+    async def figures(self) -> Figures:
+        """The storage's figures, at most two seconds old; whoever asks meanwhile shares one reading."""
+        async with self._reading:
+            if self._figures is None or self.monotonic() - self._read_at >= FIGURES_LAST:
+                as_of = self.clock()
+                self._figures = Figures(
+                    as_of, await self.jobs.tallies(), await self.jobs.finished(), await self.jobs.paces()
+                )
+                self._read_at = self.monotonic()
+            return self._figures
+
+    async def stats(self, caller: Caller) -> Stats:
+        """The figures of the caller's jobs."""
+        figures = await self.figures()
+        tallies = [tally for tally in figures.tallies if caller.owner in (None, tally.owner_service)]
+        oldest_due, durations = await self._of_owner(caller.owner)
+        return Stats(
+            as_of=figures.as_of,
+            total=_counts(tallies),
+            by_queue=_grouped((tally.queue, tally) for tally in tallies),
+            by_task_type=_grouped((tally.task_type, tally) for tally in tallies),
+            by_owner=_grouped((tally.owner_service, tally) for tally in tallies),
+            by_error_code=_by_error_code(tallies),
+            oldest_due_seconds=oldest_due,
+            finished=tuple(each for each in figures.finished if caller.owner in (None, each.owner_service)),
+            durations=durations,
+        )
+
+    async def queues(self) -> list[QueueReport]:
+        """Every queue that is configured, has jobs or is served by a live worker."""
+        figures = await self.figures()
+        workers = await self.jobs.workers(DEAD_AFTER)
+        counts = _grouped((tally.queue, tally) for tally in figures.tallies if tally.queue)
+        served = [queue for worker in workers for queue in worker.queues]
+        names = sorted({*self.routes.queues, *served, *(name for name in counts if name)})
+        return [_queue_report(name, counts.get(name, Counts()), workers) for name in names]
+
+    async def workers(self) -> list[LiveWorker]:
+        """Worker processes that live."""
+        return await self.jobs.workers(DEAD_AFTER)
+
+    async def _of_owner(self, owner: str | None) -> tuple[float | None, Durations]:
+        read_at, oldest_due, durations = self._owned.get(owner, (float("-inf"), None, Durations(None, None)))
+        if self.monotonic() - read_at >= FIGURES_LAST:
+            oldest_due, durations = await self.jobs.oldest_due(owner), await self.jobs.durations(owner)
+            self._owned[owner] = (self.monotonic(), oldest_due, durations)
+        return oldest_due, durations
+
+
+def _queue_report(name: str, counts: Counts, workers: Iterable[LiveWorker]) -> QueueReport:
+    serving = [worker for worker in workers if name in worker.queues]
+    slots = sum(worker.slots_per_queue for worker in serving)
+    busy = sum(worker.running.get(name, 0) for worker in serving)
+    return QueueReport(name, counts, len(serving), slots, max(0, slots - busy))
+
+
+def _grouped(tallies: Iterable[tuple[K, Tally]]) -> dict[K, Counts]:
+    groups: dict[K, list[Tally]] = {}
+    for key, tally in tallies:
+        groups.setdefault(key, []).append(tally)
+    return {key: _counts(group) for key, group in groups.items()}
+
+
+def _counts(tallies: Iterable[Tally]) -> Counts:
+    counts = dict.fromkeys(Counts.__struct_fields__, 0)
+    for tally in tallies:
+        counts[tally.status] += tally.jobs
+        if tally.status is JobStatus.PENDING and tally.due:
+            counts["due"] += tally.jobs
+    return Counts(**counts)
+
+
+def _by_error_code(tallies: Iterable[Tally]) -> dict[ErrorCode, int]:
+    codes: dict[ErrorCode, int] = {}
+    for tally in tallies:
+        if tally.error_code:
+            codes[tally.error_code] = codes.get(tally.error_code, 0) + tally.jobs
+    return codes

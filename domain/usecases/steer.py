@@ -1,34 +1,150 @@
-"""Change a job's course from outside: cancel it, or start it afresh."""
+"""Change jobs' course from outside: cancel them, start them afresh, erase them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from domain.job import Job, JobId
-from domain.ports import JobStore
+from msgspec import Struct
+from msgspec.structs import replace
+
+from domain.access import Caller
+from domain.errors import InvalidTransition
+from domain.events import JobEvent
+from domain.job import CANCELLED_BY_CALLER, Job, JobId, JobStatus
+from domain.ports import Events, JobFilter, JobStore, Listing, Place
 from domain.usecases.wake import Wake
+
+CHUNK = 1_000
+"""Jobs that one commit moves at most: keeps locks and memory small, however many match."""
+
+CANCELLABLE = (JobStatus.PENDING, JobStatus.RUNNING)
+RETRIED_BY_DEFAULT = (JobStatus.FAILED, JobStatus.RUNNING)
+FINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+Move = Callable[[Sequence[JobId]], Awaitable[int]]
+
+
+class Steered(Struct, frozen=True):
+    """How many jobs matched, and how many of them changed."""
+
+    matched: int
+    changed: int
+
+
+class Erased(Struct, frozen=True):
+    """How many jobs are gone, and how many stay because they have not ended."""
+
+    erased: int
+    unfinished: int
 
 
 @dataclass(frozen=True)
 class Steer:
     jobs: JobStore
     wake: Wake
+    events: Events
 
-    async def cancel(self, job_id: JobId) -> Job:
+    async def cancel(self, caller: Caller, job_id: JobId) -> Job:
         """Cancel a pending or running job; its worker learns of it at its next renewal. Twice is once.
 
         Raises:
             JobNotFound, InvalidTransition.
         """
-        return await self.jobs.cancel(job_id)
+        await self._own(caller, job_id)
+        while not await self._cancel([job_id]):
+            job = await self.jobs.get(job_id)
+            if job.cancel(job.updated_at) is job:
+                return job
+        return await self.jobs.get(job_id)
 
-    async def retry(self, job_id: JobId) -> Job:
+    async def retry(self, caller: Caller, job_id: JobId) -> Job:
         """Start a failed, cancelled or running job afresh.
 
         Raises:
             JobNotFound, InvalidTransition.
         """
-        job = await self.jobs.retry(job_id)
-        if job.queue:
-            await self.wake.for_jobs({job.queue: 1})
+        await self._own(caller, job_id)
+        while not await self._retry([job_id]):
+            job = await self.jobs.get(job_id)
+            job.retry(job.updated_at)
+        return await self.jobs.get(job_id)
+
+    async def erase(self, caller: Caller, job_id: JobId) -> None:
+        """Delete a final job with all that is known of it.
+
+        Raises:
+            JobNotFound: there is none, also: it has been erased already.
+            InvalidTransition: it has not ended.
+        """
+        job = await self._own(caller, job_id)
+        while not await self.jobs.erase([job_id]):
+            job = await self.jobs.get(job_id)
+            if not job.status.final:
+                raise InvalidTransition(f"The job is {job.status}: only a final job can be erased. Cancel it first.")
+
+    async def cancel_all(self, caller: Caller, where: JobFilter, *, dry_run: bool) -> Steered:
+        """Cancel what matches; without a state in the filter, what is pending or running.
+
+        Raises:
+            Forbidden: the filter names an owner that is not the caller's.
+        """
+        return await self._all(caller, where, CANCELLABLE, self._cancel, dry_run=dry_run)
+
+    async def retry_all(self, caller: Caller, where: JobFilter, *, dry_run: bool) -> Steered:
+        """Start afresh what matches; without a state in the filter, what has failed or is running.
+
+        Raises:
+            Forbidden: the filter names an owner that is not the caller's.
+        """
+        return await self._all(caller, where, RETRIED_BY_DEFAULT, self._retry, dry_run=dry_run)
+
+    async def erase_all(self, caller: Caller, owner_service: str | None, owner_ref: str) -> Erased:
+        """Delete an owner's final jobs of this reference; those that have not ended stay.
+
+        Raises:
+            Forbidden: the owner is not the caller's.
+            BadInput: no owner is named, and the caller has none.
+        """
+        where = JobFilter(owner_service=(caller.owner_of(owner_service),), owner_ref=(owner_ref,))
+        erased = await self._all(caller, where, FINAL, self._erase, dry_run=False)
+        return Erased(erased.changed, await self.jobs.count(replace(where, status=CANCELLABLE)))
+
+    async def _all(
+        self, caller: Caller, where: JobFilter, by_default: tuple[JobStatus, ...], move: Move, *, dry_run: bool
+    ) -> Steered:
+        where = replace(where, owner_service=caller.owners(where.owner_service), status=where.status or by_default)
+        if dry_run:
+            return Steered(await self.jobs.count(where), 0)
+        matched = changed = 0
+        # Oldest first and never back: a job that comes to match again is not moved twice.
+        listing: Listing | None = Listing(where=where, limit=CHUNK, newest_first=False)
+        while listing:
+            found = await self.jobs.find(listing)
+            matched += len(found)
+            changed += await move([job.id for job in found]) if found else 0
+            last = found[-1] if len(found) == CHUNK else None
+            listing = replace(listing, after=Place(last.created_at, last.seq)) if last else None
+        return Steered(matched, changed)
+
+    async def _cancel(self, job_ids: Sequence[JobId]) -> int:
+        return self._tell(await self.jobs.cancel(job_ids, CANCELLED_BY_CALLER))
+
+    async def _retry(self, job_ids: Sequence[JobId]) -> int:
+        retried = await self.jobs.retry(job_ids)
+        self._tell(retried)
+        await self.wake.for_jobs(Counter(event.queue for event in retried if event.queue))
+        return len(retried)
+
+    async def _erase(self, job_ids: Sequence[JobId]) -> int:
+        return len(await self.jobs.erase(job_ids))
+
+    def _tell(self, events: Sequence[JobEvent]) -> int:
+        self.events.publish(events)
+        return len(events)
+
+    async def _own(self, caller: Caller, job_id: JobId) -> Job:
+        job = await self.jobs.get(job_id)
+        caller.must_own(job.owner_service)
         return job

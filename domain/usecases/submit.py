@@ -1,36 +1,61 @@
-"""Take a job in: check it, give it a queue, store it, wake a worker."""
+"""Take jobs in: check them, give each a queue, store them, wake workers."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
 
+from domain.access import Caller
 from domain.chat import parse_chat_input
-from domain.errors import BadInput, TooLarge, Problem
-from domain.job import Job, JobId, NewJob, Priority
-from domain.ports import JobStore
+from domain.errors import BadInput, KeyReused, Problem, TooLarge
+from domain.events import JobEvent
+from domain.job import IdempotencyKey, JobId, NewJob, Priority
+from domain.ports import Added, Events, JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.wake import Wake
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 
+MOST_PROBLEMS = 20
+"""Problems of a batch that are told at once; whoever has more will not read them all."""
+
+KEY_REUSED = Problem("/idempotency_key", "This key came with another request before: use a new key for a new job.")
+
 
 class Submission(Struct, frozen=True, kw_only=True):
     """A job as a caller asks for it."""
 
-    owner_service: str
+    owner_service: str | None
+    """None: the caller's own."""
     task_type: str
     model_profile: str
     input: Raw
     owner_ref: str = ""
-    priority: Priority = Priority.NORMAL
+    priority: Priority | None = None
+    """None: what the caller's token says."""
     max_attempts: int = 3
     run_at: datetime | None = None
+    deadline_at: datetime | None = None
+    labels: dict[str, str] = {}
+    idempotency: IdempotencyKey | None = None
+
+
+class Batch(Struct, frozen=True):
+    """What came of a batch, in the order in which it was given."""
+
+    id: UUID
+    jobs: list[Added]
+
+    @property
+    def created(self) -> int:
+        return sum(added.created for added in self.jobs)
 
 
 @dataclass(frozen=True)
@@ -38,42 +63,97 @@ class Submit:
     jobs: JobStore
     routes: Routes
     wake: Wake
+    events: Events
     new_id: Callable[[], JobId]
     max_input_bytes: int
 
-    async def one(self, submission: Submission) -> Job:
+    async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
 
+        With an idempotency key, the same submission again finds the same job, whatever has become of it.
+
         Raises:
-            BadInput, TooLarge, StorageUnavailable: nothing was stored.
+            BadInput, TooLarge, Forbidden, StorageUnavailable: nothing was stored.
         """
-        [job] = await self._store([self._accept(submission)])
-        return job
+        new = self._accept(caller, submission)
+        try:
+            [added] = await self._store([new])
+        except KeyReused:
+            raise BadInput([KEY_REUSED]) from None
+        return added if added.created else Added(await self.jobs.get(added.job.id), created=False)
 
-    async def _store(self, accepted: Sequence[NewJob]) -> list[Job]:
-        jobs = await self.jobs.add(accepted)
+    async def batch(self, caller: Caller, submissions: Sequence[Submission]) -> Batch:
+        """Store all of these jobs in one commit, or none.
+
+        Raises:
+            BadInput: naming the jobs that are wrong, as `/jobs/17/...`.
+            TooLarge, Forbidden, StorageUnavailable: nothing was stored.
+        """
+        batch_id = self.new_id()
+        # Ten thousand checks take a while: nobody else shall wait for them.
+        accepted = await asyncio.to_thread(self._accept_all, caller, submissions, batch_id)
+        try:
+            return Batch(batch_id, await self._store(accepted))
+        except KeyReused as error:
+            places = [place for place, new in enumerate(accepted) if new.id in error.job_ids]
+            raise BadInput([KEY_REUSED.below(f"/jobs/{place}") for place in places[:MOST_PROBLEMS]]) from None
+
+    async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
+        stored = await self.jobs.add(accepted)
+        created = [added.job for added in stored if added.created]
         # After the commit: a ticket must never arrive before its row.
-        await self.wake.for_jobs(Counter(job.queue for job in jobs if job.queue and job.due))
-        return jobs
+        self.events.publish(
+            [JobEvent(job.id, job.owner_service, job.task_type, job.queue, "pending", job.number) for job in created]
+        )
+        await self.wake.for_jobs(Counter(job.queue for job in created if job.queue and job.due))
+        return stored
 
-    def _accept(self, submission: Submission) -> NewJob:
+    def _accept_all(self, caller: Caller, submissions: Sequence[Submission], batch_id: UUID) -> list[NewJob]:
+        accepted: list[NewJob] = []
+        problems: list[Problem] = []
+        for place, submission in enumerate(submissions):
+            try:
+                accepted.append(self._accept(caller, submission, batch_id))
+            except BadInput as error:
+                problems += [problem.below(f"/jobs/{place}") for problem in error.problems]
+                if len(submissions) == 1 or len(problems) >= MOST_PROBLEMS:
+                    raise BadInput(problems, error.code) from None
+            except TooLarge as error:
+                raise TooLarge(f"/jobs/{place}: {error}") from None
+        if problems:
+            raise BadInput(problems)
+        return accepted
+
+    def _accept(self, caller: Caller, submission: Submission, batch_id: UUID | None = None) -> NewJob:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
             raise TooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
+        _must_be_startable(submission)
         queue = self.routes.queue_of(submission.task_type, submission.model_profile)
         _check_input(submission, served=queue is not None)
         return NewJob(
             id=self.new_id(),
-            owner_service=submission.owner_service,
+            owner_service=caller.owner_of(submission.owner_service),
             owner_ref=submission.owner_ref,
             task_type=submission.task_type,
             model_profile=submission.model_profile,
             input=submission.input,
             queue=queue,
-            priority=submission.priority,
+            priority=caller.priority if submission.priority is None else submission.priority,
             max_attempts=submission.max_attempts,
             run_at=submission.run_at,
+            deadline_at=submission.deadline_at,
+            labels=submission.labels,
+            batch_id=batch_id,
+            idempotency=submission.idempotency,
         )
+
+
+def _must_be_startable(submission: Submission) -> None:
+    # A deadline that has passed is accepted: the same submission, sent again after it, must find its job.
+    run_at, deadline_at = submission.run_at, submission.deadline_at
+    if run_at and deadline_at and deadline_at <= run_at:
+        raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
 def _check_input(submission: Submission, *, served: bool) -> None:

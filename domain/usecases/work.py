@@ -11,8 +11,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from domain.errors import ErrorCode, Failure
-from domain.job import Lease, LeasedJob, Settlement
-from domain.ports import Claim, Exchange, JobStore, WorkerBeat
+from domain.events import JobEvent
+from domain.job import JobStatus, Lease, LeasedJob, Settlement
+from domain.ports import Claim, Events, Exchange, JobStore, WorkerBeat
 from domain.retry import RetryPolicy, settle_failure
 
 FORGOTTEN_AFTER = timedelta(hours=1)
@@ -29,6 +30,7 @@ class Ended(Struct, frozen=True):
 @dataclass(frozen=True)
 class Work:
     jobs: JobStore
+    events: Events
     policy: RetryPolicy
     random: Callable[[], float]
     lease: timedelta
@@ -51,8 +53,12 @@ class Work:
         A result that the storage refuses fails its own run as `internal_error`; its neighbours do not notice.
         """
         outcome = await self.jobs.exchange([run.settlement for run in ended], claim)
-        if not outcome.refused:
-            return outcome
+        if outcome.refused:
+            outcome = await self._fail_refused(ended, outcome)
+        self.events.publish(_told(ended, outcome))
+        return outcome
+
+    async def _fail_refused(self, ended: Sequence[Ended], outcome: Exchange) -> Exchange:
         failures = {
             run.job.lease: self.failed(
                 run.job, Failure(ErrorCode.INTERNAL_ERROR, f"The result cannot be stored: {reason}")
@@ -77,3 +83,18 @@ class Work:
     async def leave(self, worker: UUID) -> None:
         """A worker process ends in good order."""
         await self.jobs.forget_worker(worker, FORGOTTEN_AFTER)
+
+
+def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:
+    """What happened, in its order: a run's end, then the start of the next."""
+    unstored = outcome.lost | outcome.refused.keys()
+    told = [
+        _event(run.job, outcome.replaced.get(run.job.lease, run.settlement).status, run.job.number + 1)
+        for run in ended
+        if run.job.lease not in unstored
+    ]
+    return told + [_event(job, JobStatus.RUNNING, job.number) for job in outcome.claimed]
+
+
+def _event(job: LeasedJob, status: JobStatus, number: int) -> JobEvent:
+    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, status.value, number)

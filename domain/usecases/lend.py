@@ -1,0 +1,117 @@
+"""Lend jobs to workers outside: they claim over HTTP, keep their lease by heartbeats, and say how the run ended.
+
+They compete with the built-in workers for the same rows, and what they report passes the same table and the same fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from domain.access import Caller
+from domain.errors import Failure, LeaseLost, TooLarge
+from domain.events import PROGRESS, JobEvent
+from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome
+from domain.ports import Events, ExternalClaim, JobStore
+from domain.results import check_result
+from domain.usecases.wake import Wake
+from domain.usecases.work import Ended, Work
+
+
+@dataclass(frozen=True)
+class Lend:
+    jobs: JobStore
+    work: Work
+    wake: Wake
+    events: Events
+    max_result_bytes: int
+
+    async def claim(self, caller: Caller, claim: ExternalClaim) -> list[Job]:
+        """The most urgent due jobs among those that match, each whole and with its lease. Never one job to two.
+
+        Raises:
+            Forbidden: an owner is named that is not the caller's.
+        """
+        owners = caller.owners(claim.owner_services or ())
+        claimed = await self.jobs.claim(replace(claim, owner_services=owners or None))
+        self.events.publish([_event(job, "running", job.number) for job in claimed])
+        return claimed
+
+    async def report(self, caller: Caller, lease: Lease, progress: Raw | None) -> datetime:
+        """Keep the job for another while, and say how far it is. Returns when the lease now runs out.
+
+        Raises:
+            JobNotFound, LeaseLost: the run must stop.
+        """
+        job = await self._own(caller, lease)
+        expires_at, number = await self.jobs.report(lease, progress)
+        if progress is not None:
+            self.events.publish([_event(job, PROGRESS, number)])
+        return expires_at
+
+    async def complete(self, caller: Caller, lease: Lease, result: bytes) -> Job:
+        """Store the result. The same completion again changes nothing and is no error.
+
+        Raises:
+            BadInput: the result claims one of our schemas and does not fit it.
+            TooLarge: it has more than `MAX_RESULT_BYTES`.
+            JobNotFound, LeaseLost.
+        """
+        if len(result) > self.max_result_bytes:
+            raise TooLarge(f"The result has {len(result)} bytes; at most {self.max_result_bytes} are accepted.")
+        check_result(result)
+        job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {RunOutcome.COMPLETED})
+        if job.result is not None and not _same(job.result, result):
+            raise LeaseLost("This run was completed before, with another result; that one stands.")
+        return job
+
+    async def fail(self, caller: Caller, lease: Lease, failure: Failure) -> Job:
+        """End the run by the retry table: pending again, or failed.
+
+        Raises:
+            JobNotFound, LeaseLost.
+        """
+        ended_so = {RunOutcome.FAILED, RunOutcome.GIVEN_BACK}
+        return await self._end(caller, lease, lambda held: self.work.failed(held, failure), ended_so)
+
+    async def release(self, caller: Caller, lease: Lease) -> Job:
+        """Give the job back unharmed: pending, in its old place, nothing counted.
+
+        Raises:
+            JobNotFound, LeaseLost.
+        """
+        return await self._end(caller, lease, self.work.released, {RunOutcome.RELEASED})
+
+    async def _end(
+        self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Ended], ended_so: set[RunOutcome]
+    ) -> Job:
+        job = await self._own(caller, lease)
+        if job.lease == lease:
+            outcome = await self.work.exchange([end(job.leased())], None)
+            lost = lease in outcome.lost
+        else:  # most likely the repetition of a call whose answer was lost
+            lost = await self.jobs.outcome(lease) not in ended_so
+        if lost:
+            raise LeaseLost
+        job = await self.jobs.get(lease.job_id)
+        if job.queue and job.status is JobStatus.PENDING and job.due:
+            await self.wake.for_jobs({job.queue: 1})
+        return job
+
+    async def _own(self, caller: Caller, lease: Lease) -> Job:
+        job = await self.jobs.get(lease.job_id)
+        caller.must_own(job.owner_service)
+        return job
+
+
+def _same(stored: Raw, given: bytes) -> bool:
+    return stored == given or msgspec.json.decode(stored) == msgspec.json.decode(given)
+
+
+def _event(job: Job, kind: str, number: int) -> JobEvent:
+    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, kind, number)

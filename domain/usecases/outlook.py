@@ -1,0 +1,81 @@
+"""Tell a waiting job's place in line, about how long it waits, and for what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from msgspec import Struct
+
+from domain.job import Job, JobStatus
+from domain.ports import Demand, JobStore, Pace
+from domain.usecases.report import Report
+from domain.usecases.wake import DEAD_AFTER
+
+PACE_WINDOW = 300.0
+"""Seconds that a pace was measured over."""
+
+
+class WaitingFor(StrEnum):
+    """Why a pending job does not start."""
+
+    SLOT = "slot"
+    RUN_AT = "run_at"
+    PAUSED = "paused"
+    CIRCUIT = "circuit"
+    WORKER = "worker"
+    """No worker that lives serves its queue."""
+    EXTERNAL_WORKER = "external_worker"
+
+
+class Outlook(Struct, frozen=True):
+    """What a pending job has before it; all None for any other."""
+
+    position: int | None = None
+    """Jobs that would be claimed before it if nothing else arrived."""
+    eta_seconds: int | None = None
+    """About how long until it starts; None where nothing like it was measured lately."""
+    waiting_for: WaitingFor | None = None
+
+
+@dataclass(frozen=True)
+class Foresee:
+    jobs: JobStore
+    report: Report
+
+    async def outlook(self, job: Job) -> Outlook:
+        """How it stands with a job, by what is known now."""
+        if job.status is not JobStatus.PENDING:
+            return Outlook()
+        if not job.due:
+            return Outlook(waiting_for=WaitingFor.RUN_AT)
+        ahead = await self.jobs.ahead(job)
+        paces = (await self.report.figures()).paces
+        if job.queue is None:
+            return Outlook(ahead, _eta_outside(job, ahead, paces), WaitingFor.EXTERNAL_WORKER)
+        [demand] = await self.jobs.demand([job.queue], DEAD_AFTER)
+        if not demand.slots:
+            return Outlook(ahead, None, WaitingFor.WORKER)
+        return Outlook(ahead, _eta(ahead, demand, paces), WaitingFor.SLOT)
+
+
+def _eta(ahead: int, demand: Demand, paces: Iterable[Pace]) -> int | None:
+    """Each slot takes the next job when its run ends: a run's mean time, divided by the slots, per job in line."""
+    in_line = ahead - demand.idle + 1
+    if in_line <= 0:
+        return 0
+    alike = [pace for pace in paces if pace.queue == demand.queue]
+    runs = sum(pace.runs for pace in alike)
+    if not runs:
+        return None
+    mean = sum(pace.runs * pace.run_seconds for pace in alike) / runs
+    return math.ceil(in_line * mean / demand.slots)
+
+
+def _eta_outside(job: Job, ahead: int, paces: Iterable[Pace]) -> int | None:
+    """Nobody knows the slots of external workers: what counts is how many such runs ended lately."""
+    kind = (None, job.task_type, job.model_profile)
+    runs = sum(pace.runs for pace in paces if (pace.queue, pace.task_type, pace.model_profile) == kind)
+    return math.ceil((ahead + 1) * PACE_WINDOW / runs) if runs else None
