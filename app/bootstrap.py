@@ -51,7 +51,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "revision"]
+__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -199,6 +199,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
         api_key=settings.llm.api_key.reveal() if settings.llm.api_key else "",
         timeout=settings.llm.timeout,
     )
+
+
+async def migrate_if_wanted(application: Application) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+
+    An embedded database is always brought up to date: nobody else can.
+
+    Raises:
+        StartupError: PostgreSQL is not there, or does not let us.
+    """
+    storage = application.settings.storage
+    if storage.migrate_on_start or storage.database_url is None:
+        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
 
 
 def new_job_id() -> JobId:
