@@ -119,6 +119,11 @@ class Watch:
             self._seekers.discard(woken)
 
     @property
+    def dismissed(self) -> bool:
+        """Whether the process is about to stop."""
+        return self._dismissed
+
+    @property
     def waiting(self) -> int:
         """For how many jobs somebody waits."""
         return len(self._waiters)

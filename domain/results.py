@@ -5,9 +5,12 @@ A new optional field may be added to a version; a breaking change is a new name.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
+from domain.errors import BadInput, Problem
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -30,8 +33,24 @@ class ChatResult(Struct, frozen=True, kw_only=True):
     """The run's own time: provider calls and checks, not the wait before."""
 
 
+class _Versioned(Struct):
+    schema_version: Any = None
+
+
+_version = msgspec.json.Decoder(_Versioned)
+_schemas: dict[str, msgspec.json.Decoder[Any]] = {"ai.chat_result.v1": msgspec.json.Decoder(ChatResult)}
+
+
 def check_result(result: bytes) -> None:
     """
     Raises:
         BadInput: it claims one of our schemas and does not fit it.
     """
+    version = _version.decode(result).schema_version
+    schema = _schemas.get(version) if isinstance(version, str) else None
+    if schema is None:
+        return
+    try:
+        schema.decode(result)
+    except msgspec.ValidationError as error:
+        raise BadInput([Problem.of(error)]) from None
