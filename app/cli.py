@@ -117,7 +117,7 @@ def scheduler_command() -> None:
     async def run() -> None:
         await migrate_if_wanted(application)
         stop = stop_requested()
-        async with application.core() as core:
+        async with application.core(hears=False) as core:
             scheduling = asyncio.create_task(core.scheduler.run())
             await stop.wait()
             scheduling.cancel()

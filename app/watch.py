@@ -139,7 +139,7 @@ class Watch:
         if self._loop is None or not (self._waiters or self._seekers):
             return
         about = [event for event in events if event.job_id in self._waiters]
-        work = bool(self._seekers) and any(event.kind == JobStatus.PENDING.value for event in events)
+        work = bool(self._seekers) and any(event.kind == JobStatus.PENDING for event in events)
         if about or work:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._tell, about, work)

@@ -27,10 +27,13 @@ log = structlog.get_logger()
 
 EXCHANGE = "ai.events"
 
-MOST_PENDING = 10_000
+MOST_PENDING = 50_000
 """Events that are kept for a broker that is away or slow; more are dropped."""
 
 MOST_PER_MESSAGE = 500
+
+NAME_LENGTH = 100
+"""Names have no more; so a routing key keeps within its 255 bytes."""
 
 TOLD_EVERY = 60.0
 """Seconds between two words about dropped events."""
@@ -78,13 +81,11 @@ class RabbitEvents:
 
     def stop(self) -> None:
         """Publish what is pending if the broker is there, then end."""
-        deadline = time.monotonic() + LAST_WAIT
+        self._publisher.request_stop()
         if self._subscriber:
             self._subscriber.link.request_stop()
-        self._publisher.request_stop()
-        for part in (self._publisher, self._subscriber):
-            if part:
-                part.link.join(max(0.0, deadline - time.monotonic()))
+            self._subscriber.link.join(LAST_WAIT)
+        self._publisher.link.join(LAST_WAIT)
 
     def publish(self, events: Sequence[JobEvent]) -> None:
         self._publisher.publish(events)
@@ -104,6 +105,8 @@ class Publisher:
         self._told_at = -TOLD_EVERY
 
     def publish(self, events: Sequence[JobEvent]) -> None:
+        if not events:
+            return
         with self._changed:
             kept = events[: MOST_PENDING - len(self._pending)]
             self._pending.extend(kept)
@@ -128,7 +131,9 @@ class Publisher:
     def _publish_on(self, connection: BlockingConnection) -> None:
         channel = connection.channel()
         declare(channel)
-        while not self.link.stopping.is_set() or self._pending:
+        self.link.ready.set()
+        # Its channel is closed when somebody deleted the exchange.
+        while channel.is_open and (self._pending or not self.link.stopping.is_set()):
             # What the connection breaks over is lost, not sent again and again.
             for key, body in messages(self._take()):
                 channel.basic_publish(EXCHANGE, key, body, TRANSIENT)
@@ -157,6 +162,7 @@ class Subscriber:
         channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_LIMITS)
         bound = self._bind(channel, queue)
         channel.basic_consume(queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True)
+        self.link.ready.set()
         # Without a consumer its queue was deleted.
         while not self.link.stopping.is_set() and channel.consumer_tags:
             connection.process_data_events(IDLE)
@@ -196,6 +202,10 @@ def messages(events: Sequence[JobEvent]) -> Iterator[tuple[str, bytes]]:
             yield key, msgspec.json.encode(Body(group[start : start + MOST_PER_MESSAGE]))
 
 
-def routing_key(*names: str) -> str:
-    """Each name as one word of a topic; at most 100 characters of it, for a key has at most 255 bytes."""
-    return ".".join(re.sub(r"[^A-Za-z0-9_:@+-]", "_", name)[:100] for name in names)
+def routing_key(owner_service: str, task_type: str, kind: str) -> str:
+    """A topic of three words: what would part or match words becomes `_`."""
+    return f"{_word(owner_service)}.{_word(task_type)}.{kind}"
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_:@+-]", "_", name)[:NAME_LENGTH]

@@ -27,11 +27,11 @@ class Link:
     ) -> None:
         """
         Args:
-            use: works on a connection until `stopping` is set. When it returns before, or raises, it is called again
-                with another connection.
+            use: sets `ready` when it is prepared, and works on its connection until `stopping` is set. When it returns
+                before, or raises, it is called again with another connection.
         """
         self.stopping = threading.Event()
-        self.connected = threading.Event()
+        self.ready = threading.Event()
         self._name = name
         self._parameters = parameters
         self._use = use
@@ -74,13 +74,12 @@ class Link:
     def _once(self) -> None:
         connection = self._connection = BlockingConnection(self._parameters)
         try:
-            self.connected.set()
             self._told = False
             log.info("broker connected", link=self._name)
             self._use(connection)
         finally:
             self._connection = None
-            self.connected.clear()
+            self.ready.clear()
             with suppress(*AWAY):
                 if connection.is_open:
                     connection.close()
