@@ -61,7 +61,11 @@ async def _provider(settings: Settings) -> tuple[str, str, str]:
 def _tokens(settings: Settings) -> tuple[str, str, str]:
     count = Keyring.of(settings.http).count
     if not count:
-        return "API tokens", OFF, "neither AI_SERVICE_TOKEN nor AI_SERVICE_TOKENS is set: whoever reaches the API may use it"
+        return (
+            "API tokens",
+            OFF,
+            "neither AI_SERVICE_TOKEN nor AI_SERVICE_TOKENS is set: whoever reaches the API may use it",
+        )
     return "API tokens", WELL, f"{count} configured; the API asks for one"
 
 

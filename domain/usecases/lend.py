@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.errors import BadInput, Failure, LeaseLost, TooLarge
+from domain.errors import Failure, LeaseLost, TooLarge
 from domain.events import PROGRESS, JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome
 from domain.ports import Events, ExternalClaim, JobStore
@@ -64,7 +64,7 @@ class Lend:
         """
         if len(result) > self.max_result_bytes:
             raise TooLarge(f"The result has {len(result)} bytes; at most {self.max_result_bytes} are accepted (MAX_RESULT_BYTES).")
-        _check(result)
+        check_result(result)
         job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {RunOutcome.COMPLETED})
         if job.result is not None and not _same(job.result, result):
             raise LeaseLost("This run was completed before, with another result; that one stands.")
@@ -107,13 +107,6 @@ class Lend:
         job = await self.jobs.get(lease.job_id)
         caller.must_own(job.owner_service)
         return job
-
-
-def _check(result: bytes) -> None:
-    try:
-        check_result(result)
-    except BadInput as error:
-        raise BadInput([problem.below("/result") for problem in error.problems]) from None
 
 
 def _same(stored: Raw, given: bytes) -> bool:
