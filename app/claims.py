@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -17,7 +18,7 @@ from domain.ports import ExternalClaim
 from domain.usecases.lend import Lend
 
 LOOK_EVERY = 1.0
-"""Seconds, give or take a quarter, between two claims of a worker that waits: of a job that becomes due no event tells."""
+"""Seconds, give or take a quarter, between two claims of a waiting worker: of a job that becomes due no event tells."""
 
 
 class Presence(Protocol):
@@ -60,8 +61,6 @@ class Claims:
     async def _give_back(self, caller: Caller, claimed: list[Job]) -> list[Job]:
         for job in claimed:
             if job.lease is not None:
-                try:
+                with suppress(LeaseLost):  # cancelled meanwhile: just as well
                     await self.lend.release(caller, job.lease)
-                except LeaseLost:
-                    pass  # cancelled meanwhile: just as well
         return []

@@ -75,9 +75,7 @@ class Jobs(Controller):
         opt={"right": Right.SUBMIT},
         operation_class=operation(
             Answer(201, examples.JOB, "The job, stored.", headers=("Location",)),
-            Answer(
-                200, examples.JOB, "The job that its key found.", headers=("Location", "Idempotent-Replayed")
-            ),
+            Answer(200, examples.JOB, "The job that its key found.", headers=("Location", "Idempotent-Replayed")),
             *refusals(400, 413, 422),
             body=examples.NEW_JOB,
             headers=(IDEMPOTENCY_KEY,),

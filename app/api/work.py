@@ -50,8 +50,8 @@ class Working(Controller):
         operation_id="heartbeat_job",
         summary="Keep a job",
         description=(
-            "Renews the lease for as long as was claimed. 409: the job is lost (cancelled, started afresh, or the lease "
-            "ran out), so stop the run."
+            "Renews the lease for as long as was claimed. 409: the job is lost (cancelled, started afresh, or its "
+            "lease ran out), so stop the run."
         ),
         status_code=200,
         operation_class=operation(

@@ -1,7 +1,7 @@
 """What happens to a job as Server-Sent Events.
 
-Each has an id by which a stream is taken up again: `N` for the Nth change of the job's state, `N.K` for the Kth report of
-progress in the run that began with it, `N.done` for the end that it was.
+Each has an id by which a stream is taken up again: `N` for the Nth change of the job's state, `N.K` for the Kth report
+of progress in the run that began with it, `N.done` for the end that it was.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _status(job: Job, change: StatusChange) -> Event:
         job_id=job.id,
         status=change.status,
         at=change.at,
-        error_code=change.failure and change.failure.code,
-        error_message=change.failure and change.failure.message,
+        error_code=change.failure.code if change.failure else None,
+        error_message=change.failure.message if change.failure else None,
         run_at=job.run_at if change.number == job.number and job.status is JobStatus.PENDING else UNSET,
     )
     return _event("status", Mark(change.number), data)

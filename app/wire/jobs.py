@@ -52,11 +52,11 @@ class JobRow(Struct, kw_only=True, frozen=True):
         int | None,
         Meta(description="About how long until it starts; null where nothing like it ran lately. Null in lists."),
     ] = None
-    waiting_for: Annotated[
-        WaitingFor | None, Meta(description="Why a pending job does not start. Null in lists.")
-    ] = None
+    waiting_for: Annotated[WaitingFor | None, Meta(description="Why a pending job does not start. Null in lists.")] = (
+        None
+    )
     input: JsonObject | UnsetType = UNSET
-    result: JsonObject | None | UnsetType = UNSET
+    result: JsonObject | UnsetType | None = UNSET
 
     @classmethod
     def of(cls, job: Job, *, with_input: bool = False, with_result: bool = False) -> JobRow:

@@ -110,8 +110,13 @@ class JobPage(Struct, frozen=True):
     @classmethod
     def of(cls, page: Page, listing: Listing) -> JobPage:
         shown: dict[str, Any] = {"with_input": listing.with_input, "with_result": listing.with_result}
-        following = page.following and encode_cursor(page.following, listing.where, newest_first=listing.newest_first)
-        return cls([JobRow.of(job, **shown) for job in page.jobs], following)
+        return cls([JobRow.of(job, **shown) for job in page.jobs], _cursor(page, listing))
+
+
+def _cursor(page: Page, listing: Listing) -> str | None:
+    if page.following is None:
+        return None
+    return encode_cursor(page.following, listing.where, newest_first=listing.newest_first)
 
 
 def _read_labels(given: Parameters) -> tuple[tuple[str, tuple[str, ...]], ...]:

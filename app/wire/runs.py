@@ -29,8 +29,8 @@ class RunView(Struct, kw_only=True, frozen=True):
             ended_at=run.ended_at,
             worker_id=run.worker_id,
             outcome=run.outcome,
-            error_code=run.failure and run.failure.code,
-            error_message=run.failure and run.failure.message,
+            error_code=run.failure.code if run.failure else None,
+            error_message=run.failure.message if run.failure else None,
         )
 
 

@@ -115,8 +115,8 @@ class StatsView(Struct, kw_only=True, frozen=True):
             by_error_code=_most_first(stats.by_error_code),
             oldest_due_seconds=stats.oldest_due_seconds,
             throughput=Throughput.of(stats.finished),
-            wait_seconds=waited and QuantilesView.of(waited),
-            run_seconds=ran and QuantilesView.of(ran),
+            wait_seconds=QuantilesView.of(waited) if waited else None,
+            run_seconds=QuantilesView.of(ran) if ran else None,
         )
 
 

@@ -55,6 +55,7 @@ class JobsWhere(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Raises:
             BadInput: nothing is filtered by, and nobody said that all are meant.
         """
+        priorities: tuple[PriorityName, ...] = _several(self.priority)
         where = JobFilter(
             ids=() if self.ids is UNSET else tuple(JobId(job_id) for job_id in self.ids),
             owner_service=_several(self.owner_service),
@@ -64,7 +65,7 @@ class JobsWhere(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             queue=_several(self.queue),
             status=_several(self.status),
             error_code=_several(self.error_code),
-            priority=tuple(PRIORITIES[name] for name in _several(self.priority)),
+            priority=tuple(PRIORITIES[name] for name in priorities),
             batch_id=_several(self.batch_id),
             labels=() if self.labels is UNSET else tuple((name, _several(self.labels[name])) for name in self.labels),
             created_from=None if self.created_after is UNSET else in_utc(self.created_after, "/created_after"),
@@ -89,9 +90,9 @@ class SteeredView(Struct, frozen=True):
 class Erasure(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Whose jobs to erase, and of what."""
 
-    owner_service: (
-        Annotated[Name, Meta(description="May be left out where the token has an owner.")] | UnsetType
-    ) = UNSET
+    owner_service: Annotated[Name, Meta(description="May be left out where the token has an owner.")] | UnsetType = (
+        UNSET
+    )
     owner_ref: Annotated[str, Meta(min_length=1, max_length=500, description="What the jobs are about.")]
 
     @classmethod
