@@ -39,7 +39,7 @@ TOLD_EVERY = 60.0
 """Seconds between two words about dropped events."""
 
 PAUSE = 0.02
-"""Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less often."""
+"""Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less."""
 
 IDLE = 0.5
 """Seconds after which an idle connection answers RabbitMQ's heartbeats: in time for heartbeats of two seconds."""
