@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 from urllib.parse import parse_qs
 
 import msgspec
@@ -52,4 +52,8 @@ def must_be_comparable(given: Parameters) -> None:
 @lru_cache
 def _several(kind: type[msgspec.Struct]) -> frozenset[str]:
     fields = msgspec.structs.fields(kind)
-    return frozenset(field.encode_name for field in fields if get_origin(field.type) is tuple)
+    return frozenset(field.encode_name for field in fields if get_origin(_bare(field.type)) is tuple)
+
+
+def _bare(annotation: Any) -> Any:
+    return annotation.__origin__ if get_origin(annotation) is Annotated else annotation
