@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 import msgspec
-from litestar import Litestar, MediaType, Response, Router
+from litestar import Controller, Litestar, MediaType, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
@@ -16,13 +16,18 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
-from app.api.auth import bearer_guard
+from app.api.auth import caller_of, guard_of
 from app.api.documents import describe
 from app.api.health import Health
-from app.api.jobs import Jobs
+from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
-from app.api.problems import problem_of
+from app.api.problems import LIMITED_BY, problem_of
+from app.api.stats import Figures
+from app.api.steer import Steering
+from app.api.work import Completing, Working
+from app.keyring import Keyring
 from app.services import Services
+from app.settings import Limits, from_env
 from app.wire.body import ENVELOPE_BYTES
 
 DOCS = "/schema"
@@ -32,19 +37,29 @@ DOCS_POLICY = (
 )
 
 
-def create_app(services: Services, *, token: str | None, max_input_bytes: int) -> Litestar:
-    """The application. Without a token its API is open to everybody who can reach it."""
+def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Litestar:
+    """The application. Where the keyring holds no token, its API is open to everybody who can reach it."""
     api = Router(
         "/api/v1",
-        route_handlers=[Jobs],
-        guards=[bearer_guard(token)] if token else [],
-        security=[{"bearer": []}] if token else None,
+        route_handlers=[
+            Jobs,
+            Steering,
+            Working,
+            Figures,
+            _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
+            _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),
+        ],
+        guards=[guard_of(keyring)],
+        security=None if keyring.open else [{"bearer": []}],
     )
     app = Litestar(
         route_handlers=[api, Health, _docs_files()],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        dependencies={
+            "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
+            "caller": Provide(caller_of, sync_to_thread=False),
+        },
         exception_handlers={Exception: problem_of},
-        request_max_body_size=max_input_bytes + ENVELOPE_BYTES,
+        request_max_body_size=limits.max_input_bytes + ENVELOPE_BYTES,
         openapi_config=_openapi(),
         logging_config=None,
         debug=False,
@@ -58,8 +73,13 @@ def create_app(services: Services, *, token: str | None, max_input_bytes: int) -
 def openapi_document() -> bytes:
     """The API's description as JSON, as a service with a token serves it. Needs no configuration and no database."""
     nobody = cast("Services", None)  # a description calls no use case
-    app = create_app(nobody, token="any", max_input_bytes=0)  # noqa: S106  # only so that it says it needs one
+    app = create_app(nobody, keyring=Keyring("any"), limits=from_env({}).limits)
     return msgspec.json.format(msgspec.json.encode(app.openapi_schema.to_schema()))
+
+
+def _limited(controller: type[Controller], variable: str, max_bytes: int) -> Router:
+    """Routes whose bodies have a limit of their own."""
+    return Router("/", route_handlers=[controller], request_max_body_size=max_bytes, opt={LIMITED_BY: variable})
 
 
 def _openapi() -> OpenAPIConfig:

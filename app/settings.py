@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
+from app import keyfile
 from domain.errors import StartupError
+from domain.identity import NAME
 from domain.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ Provider = Literal["practice"]
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 LONGEST_DURATION = timedelta(days=3650)
+SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
 
 
 class Secret:
@@ -48,6 +51,9 @@ class Http(Struct, frozen=True):
     host: str
     port: int
     token: Secret | None
+    """Has all rights for all owners."""
+    tokens: Path | None
+    """The file of further tokens; it was in order when the settings were read."""
 
 
 class Storage(Struct, frozen=True):
@@ -76,12 +82,15 @@ class Worker(Struct, frozen=True):
     http_port: int
     poll_interval: timedelta
     claim_limit: int
+    lease_timeout: timedelta
+    """Of an external worker's claim that names none."""
     shutdown_grace: timedelta
 
 
 class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
+    max_batch_bytes: int
     max_crashes: int
 
 
@@ -127,6 +136,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             host=env.get("HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # the contract's default: it runs in a container
             port=env.get("HTTP_PORT", _port, 8080),
             token=env.get("AI_SERVICE_TOKEN", _secret, None),
+            tokens=env.get(keyfile.VARIABLE, _keyfile, None),
         ),
         storage=Storage(
             database_url=env.get("DATABASE_URL", _database_url, None),
@@ -150,11 +160,13 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             http_port=env.get("WORKER_HTTP_PORT", _port, 8081),
             poll_interval=env.get("WORKER_POLL_INTERVAL", _positive(duration), timedelta(seconds=2)),
             claim_limit=env.get("WORKER_CLAIM_LIMIT", _between(1, 1000), 4),
+            lease_timeout=env.get("WORKER_LEASE_TIMEOUT", _lease, timedelta(minutes=15)),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
+            max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
         ),
         retry=RetryPolicy(
@@ -199,7 +211,6 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
 _SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:,@/?#\s\[\]]*)(?::[0-9]{1,5})?"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}")
 
 
 def duration(given: str) -> timedelta:
@@ -225,6 +236,13 @@ def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
         return value
 
     return parsed
+
+
+def _lease(given: str) -> timedelta:
+    value = duration(given)
+    if not SHORTEST_LEASE <= value <= LONGEST_LEASE:
+        raise ValueError("a duration from 5s to 24h")
+    return value
 
 
 def _size(given: str) -> int:
@@ -273,13 +291,19 @@ def _text(given: str) -> str:
 
 
 def _name(given: str) -> str:
-    if not _NAME.fullmatch(given):
+    if not re.fullmatch(NAME, given):
         raise ValueError("a letter or digit, then up to 99 letters, digits or ._:/@+-")
     return given
 
 
 def _secret(given: str) -> Secret:
     return Secret(given)
+
+
+def _keyfile(given: str) -> Path:
+    path = Path(given)
+    keyfile.read(path)
+    return path
 
 
 def _http_url(given: str) -> str:

@@ -10,9 +10,10 @@ from uuid import uuid4
 from msgspec import Raw
 from msgspec.structs import replace
 
+from domain.events import JobEvent
 from domain.identity import job_id
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, LeaseToken, NewJob, Priority
-from domain.ports import Claim, WorkerBeat
+from domain.ports import Claim, ExternalClaim, WorkerBeat
 from domain.usecases.submit import Submission
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -90,6 +91,18 @@ def new_claim(**changes: Any) -> Claim:
         limit=1,
     )
     return replace(claim, **changes)
+
+
+def external_claim(**changes: Any) -> ExternalClaim:
+    """Of an external worker who takes anything."""
+    return replace(ExternalClaim(worker_id="theirs", lease=LEASE), **changes)
+
+
+def job_event(**changes: Any) -> JobEvent:
+    event = JobEvent(
+        job_id=new_id(), owner_service="beeline", task_type="llm_chat", queue=QUEUE, kind="pending", number=1
+    )
+    return replace(event, **changes)
 
 
 def new_beat(**changes: Any) -> WorkerBeat:
