@@ -130,7 +130,7 @@ def _examples(description: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if body := operation.get("requestBody"):
             yield from _example(f"{name}.request", body)
         for status, response in operation["responses"].items():
-            problem = "application/problem+json" in response["content"]
+            problem = "application/problem+json" in response.get("content", {})
             yield from _example(f"problem.{status}" if problem else f"{name}.{status}", response)
     for result in RESULTS:
         document = msgspec.to_builtins(result)
