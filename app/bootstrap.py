@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,13 +26,15 @@ from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
+from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
-from adapters.rabbitmq.broker import TicketBroker, trouble
+from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
+from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.scheduler import Scheduler
 from app.services import Services
@@ -41,7 +43,7 @@ from app.watch import Watch
 from domain.errors import StartupError
 from domain.identity import job_id
 from domain.job import JobId
-from domain.ports import ChatProvider, Tickets
+from domain.ports import ChatProvider, Events, JobStore, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.reconcile import Reconcile
@@ -51,13 +53,16 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "revision"]
+__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
 
 MIGRATION_PATIENCE = 30.0
 """Seconds that a starting process waits for PostgreSQL."""
+
+NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
+"""Seconds between two looks of those who wait where they hear events: for newcomers, and for all."""
 
 API_CONNECTIONS = 10
 LLM_QUEUE = "gpu.llm"
@@ -89,10 +94,16 @@ class Application:
     runtime: Runtime
     broker: Broker
     tickets: Tickets
+    bus: Callable[[], Events]
+    """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
 
     @asynccontextmanager
-    async def core(self) -> AsyncIterator[Core]:
-        """The use cases and the scheduler, on the running event loop."""
+    async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
+        """The use cases and the scheduler, on the running event loop.
+
+        Args:
+            hears: somebody may wait here for what happens to jobs; a scheduler alone need not hear of it.
+        """
         if isinstance(self.tickets, RabbitTickets):
             self.tickets.start()
         try:
@@ -100,18 +111,22 @@ class Application:
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
                 limits = self.settings.limits
-                yield Core(
-                    services=Services(
-                        submit=Submit(jobs, self.routes, wake, new_job_id, limits.max_input_bytes),
-                        browse=Browse(jobs),
-                        steer=Steer(jobs, wake),
-                        report=Report(jobs, self.tickets),
-                        watch=Watch(jobs),
-                    ),
-                    scheduler=Scheduler(
-                        Reconcile(jobs, self.routes, wake, limits.max_crashes), PostgresLeadership(pool)
-                    ),
-                )
+                events = self.bus()
+                watch = _watch(jobs, events if hears else NoEvents())
+                async with _carried(events):
+                    yield Core(
+                        services=Services(
+                            submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
+                            browse=Browse(jobs),
+                            steer=Steer(jobs, wake, events),
+                            report=Report(jobs, self.tickets),
+                            watch=watch,
+                        ),
+                        scheduler=Scheduler(
+                            Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
+                            PostgresLeadership(pool),
+                        ),
+                    )
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
@@ -134,8 +149,9 @@ def build(
     dsn = dsn or settings.database_url
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
+    bus = _bus(settings, with_worker=with_worker)
     runtime = Runtime(
-        lambda: _worker_parts(settings, dsn, profiles, performers, connections=len(routes.queues) + 2),
+        lambda: _worker_parts(settings, dsn, bus(), profiles, performers, connections=len(routes.queues) + 2),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
@@ -144,7 +160,7 @@ def build(
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
-    return Application(settings, dsn, routes, runtime, broker, tickets)
+    return Application(settings, dsn, routes, runtime, broker, tickets, bus)
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -158,6 +174,35 @@ def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bo
         return rabbit, RabbitTickets(rabbit, ticket)
     broker = InProcessBroker(middleware, InProcessTicketConsumer)
     return broker, InProcessTickets(broker, ticket) if with_worker else NoTickets()
+
+
+def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
+    if settings.broker.amqp_url:
+        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        return lambda: RabbitEvents(parameters)
+    shared = InProcessEvents() if with_worker else NoEvents()
+    return lambda: shared
+
+
+@asynccontextmanager
+async def _carried(events: Events) -> AsyncIterator[None]:
+    """Within this, what is published is carried to whoever listens."""
+    if not isinstance(events, RabbitEvents):
+        yield
+        return
+    events.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(events.stop)
+
+
+def _watch(jobs: JobStore, events: Events) -> Watch:
+    if isinstance(events, NoEvents):
+        return Watch(jobs)
+    watch = Watch(jobs, soonest=NEWCOMERS_AFTER, latest=NET_EVERY, patient_after=0.0)
+    events.listen(watch.heard)
+    return watch
 
 
 def _profiles(settings: Settings) -> dict[str, str]:
@@ -174,6 +219,7 @@ def _profiles(settings: Settings) -> dict[str, str]:
 async def _worker_parts(
     settings: Settings,
     dsn: str,
+    events: Events,
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
@@ -182,10 +228,11 @@ async def _worker_parts(
     async with (
         create_pool(dsn, max_size=connections, application_name="ai-service worker") as pool,
         open_client() as client,
+        _carried(events),
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
-        work = Work(PostgresJobStore(pool), settings.retry, random.random, LEASE)
+        work = Work(PostgresJobStore(pool), events, settings.retry, random.random, LEASE)
         yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles))
 
 
@@ -199,6 +246,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
         api_key=settings.llm.api_key.reveal() if settings.llm.api_key else "",
         timeout=settings.llm.timeout,
     )
+
+
+async def migrate_if_wanted(application: Application) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+
+    An embedded database is always brought up to date: nobody else can.
+
+    Raises:
+        StartupError: PostgreSQL is not there, or does not let us.
+    """
+    storage = application.settings.storage
+    if storage.migrate_on_start or storage.database_url is None:
+        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
 
 
 def new_job_id() -> JobId:

@@ -17,7 +17,7 @@ from rich.console import Console
 from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
-from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate
+from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
 from app.serve import serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
@@ -88,7 +88,7 @@ def serve_command() -> None:
     listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
 
     async def run() -> None:
-        await _migrated(application)
+        await migrate_if_wanted(application)
         await serve(application, listener)
 
     _run(run())
@@ -104,7 +104,7 @@ def worker_command(
     settings = _settings()
     application = build(settings)
     listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
-    _run(_migrated(application))
+    _run(migrate_if_wanted(application))
     names = [name for given in queues or () for name in given.split(",") if name]
     worker.run(application, names, listener)
 
@@ -115,9 +115,9 @@ def scheduler_command() -> None:
     application = build(_settings())
 
     async def run() -> None:
-        await _migrated(application)
+        await migrate_if_wanted(application)
         stop = stop_requested()
-        async with application.core() as core:
+        async with application.core(hears=False) as core:
             scheduling = asyncio.create_task(core.scheduler.run())
             await stop.wait()
             scheduling.cancel()
@@ -158,20 +158,16 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-async def _migrated(application: Application) -> None:
-    if application.settings.storage.migrate_on_start:
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
-
-
 def _greet(application: Application, url: str) -> None:
-    profile, token = application.routes.profiles[0], application.settings.http.token
+    profile, http = application.routes.profiles[0], application.settings.http
     body = {
         "owner_service": "me",
         "task_type": "llm_chat",
         "model_profile": profile,
         "input": {"user": "Hello!"},
     }
-    header = ' -H "Authorization: Bearer $AI_SERVICE_TOKEN"' if token else ""
+    variable = "AI_SERVICE_TOKEN" if http.token else "TOKEN" if http.tokens else None
+    header = f' -H "Authorization: Bearer ${variable}"' if variable else ""
     console.print(
         f"""AI Service runs at {url}
 Docs:  {url}/schema

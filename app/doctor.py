@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.bootstrap import broker_trouble, provider_trouble, revision
+from app.keyring import Keyring
 from app.settings import Settings
 from domain.errors import StorageUnavailable
 
@@ -17,7 +18,7 @@ WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
 
 async def run(settings: Settings, console: Console) -> int:
     """Print the findings. Returns 0 when everything that is configured works, else 1."""
-    findings = [await _storage(settings), await _broker(settings), await _provider(settings)]
+    findings = [await _storage(settings), await _broker(settings), await _provider(settings), _tokens(settings)]
     table = Table("part", "state", "what was found", title="AI Service", title_justify="left")
     for finding in findings:
         part, state, found = finding
@@ -55,6 +56,17 @@ async def _provider(settings: Settings) -> tuple[str, str, str]:
     where = _place(settings.llm.base_url)
     trouble = await provider_trouble(settings)
     return "Model server", ILL if trouble else WELL, f"{where}: {trouble or f'reachable, model {settings.llm.model}'}"
+
+
+def _tokens(settings: Settings) -> tuple[str, str, str]:
+    count = Keyring.of(settings.http).count
+    if not count:
+        return (
+            "API tokens",
+            OFF,
+            "neither AI_SERVICE_TOKEN nor AI_SERVICE_TOKENS is set: whoever reaches the API may use it",
+        )
+    return "API tokens", WELL, f"{count} configured; the API asks for one"
 
 
 def _place(url: str) -> str:

@@ -15,12 +15,13 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
-from app.api.auth import bearer_guard
+from app.api.auth import caller_of, guard_of
 from app.api.documents import describe
 from app.api.health import Health
 from app.api.jobs import Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import problem_of
+from app.keyring import Keyring
 from app.services import Services
 from app.wire.body import ENVELOPE_BYTES
 
@@ -31,17 +32,20 @@ DOCS_POLICY = (
 )
 
 
-def create_app(services: Services, *, token: str | None, max_input_bytes: int) -> Litestar:
-    """The application. Without a token its API is open to everybody who can reach it."""
+def create_app(services: Services, *, keyring: Keyring, max_input_bytes: int) -> Litestar:
+    """The application. Where the keyring holds no token, its API is open to everybody who can reach it."""
     api = Router(
         "/api/v1",
         route_handlers=[Jobs],
-        guards=[bearer_guard(token)] if token else [],
-        security=[{"bearer": []}] if token else None,
+        guards=[guard_of(keyring)],
+        security=None if keyring.open else [{"bearer": []}],
     )
     app = Litestar(
         route_handlers=[api, Health, _docs_files()],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        dependencies={
+            "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
+            "caller": Provide(caller_of, sync_to_thread=False),
+        },
         exception_handlers={Exception: problem_of},
         request_max_body_size=max_input_bytes + ENVELOPE_BYTES,
         openapi_config=_openapi(),

@@ -10,6 +10,7 @@ import structlog
 
 from app.bootstrap import Application
 from app.http import create_app
+from app.keyring import Keyring
 from app.server import Server, url_of
 from app.signals import stop_requested
 
@@ -32,18 +33,19 @@ class Api:
     """HTTP and the standby scheduler, from enter to exit."""
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
+        """
+        Raises:
+            StartupError: the file of tokens cannot be used any more.
+        """
         self._application = application
+        self._keyring = Keyring.of(application.settings.http)
         self._listener = listener
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> None:
         core = await self._stack.enter_async_context(self._application.core())
         settings = self._application.settings
-        app = create_app(
-            core.services,
-            token=settings.http.token.reveal() if settings.http.token else None,
-            max_input_bytes=settings.limits.max_input_bytes,
-        )
+        app = create_app(core.services, keyring=self._keyring, max_input_bytes=settings.limits.max_input_bytes)
         server = Server(app, grace=settings.worker.shutdown_grace)
         scheduler = asyncio.create_task(core.scheduler.run())
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))

@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
+from app import keyfile
 from domain.errors import StartupError
+from domain.identity import NAME
 from domain.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -48,6 +50,9 @@ class Http(Struct, frozen=True):
     host: str
     port: int
     token: Secret | None
+    """Has all rights for all owners."""
+    tokens: Path | None
+    """The file of further tokens; it was in order when the settings were read."""
 
 
 class Storage(Struct, frozen=True):
@@ -127,6 +132,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             host=env.get("HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # the contract's default: it runs in a container
             port=env.get("HTTP_PORT", _port, 8080),
             token=env.get("AI_SERVICE_TOKEN", _secret, None),
+            tokens=env.get(keyfile.VARIABLE, _keyfile, None),
         ),
         storage=Storage(
             database_url=env.get("DATABASE_URL", _database_url, None),
@@ -199,7 +205,6 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
 _SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:,@/?#\s\[\]]*)(?::[0-9]{1,5})?"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}")
 
 
 def duration(given: str) -> timedelta:
@@ -273,13 +278,19 @@ def _text(given: str) -> str:
 
 
 def _name(given: str) -> str:
-    if not _NAME.fullmatch(given):
+    if not re.fullmatch(NAME, given):
         raise ValueError("a letter or digit, then up to 99 letters, digits or ._:/@+-")
     return given
 
 
 def _secret(given: str) -> Secret:
     return Secret(given)
+
+
+def _keyfile(given: str) -> Path:
+    path = Path(given)
+    keyfile.read(path)
+    return path
 
 
 def _http_url(given: str) -> str:

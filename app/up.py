@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from msgspec.structs import replace
 
-from app.bootstrap import MIGRATION_PATIENCE, Application, EmbeddedPostgres, build, migrate
+from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted
 from app.serve import Api
 from app.settings import Settings
 from app.worker import STOP_TIMEOUT_MS, start
@@ -35,7 +35,7 @@ async def everything(
 ) -> AsyncIterator[Application]:
     """The whole service, from migrated and started to stopped."""
     application = build(_with_a_provider(settings), dsn=dsn, with_worker=True)
-    await migrate(dsn, patience=MIGRATION_PATIENCE)
+    await migrate_if_wanted(application)
     async with Api(application, listener):
         worker = await asyncio.to_thread(start, application, (), worker_listener)
         try:

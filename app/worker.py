@@ -12,7 +12,7 @@ import structlog
 from dramatiq import Worker
 
 from app import logs
-from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, require_profiles
+from app.bootstrap import Application, build, migrate_if_wanted, require_profiles
 from app.settings import from_env
 from app.signals import stop_of_thread
 from app.worker_endpoints import WorkerEndpoints
@@ -30,8 +30,7 @@ def setup() -> None:
     logs.set_up(settings.logs)
     application = build(settings)
     require_profiles(application)
-    if settings.storage.migrate_on_start:
-        asyncio.run(migrate(application.dsn, patience=MIGRATION_PATIENCE))
+    asyncio.run(migrate_if_wanted(application))
     application.broker.add_middleware(
         WorkerEndpoints(application.runtime, host=settings.worker.http_host, port=settings.worker.http_port)
     )

@@ -19,9 +19,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from msgspec import Struct, ValidationError
 from msgspec.structs import force_setattr
@@ -127,9 +128,9 @@ class RateLimited(ServiceError):
 class KeyReused(ServiceError):
     """This idempotency key belongs to a job that was submitted otherwise."""
 
-    def __init__(self, places: Sequence[int]) -> None:
-        self.places = tuple(places)
-        """Which of the jobs that were to be stored, from 0."""
+    def __init__(self, job_ids: Collection[UUID]) -> None:
+        self.job_ids = frozenset(job_ids)
+        """Those of the new jobs whose key it is."""
         super().__init__()
 
 

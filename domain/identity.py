@@ -1,10 +1,13 @@
-"""How jobs are named."""
+"""How jobs are named, and the names that callers and operators give to things."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from domain.job import JobId
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}"
+"""A pattern: what owners, task types, model profiles and workers may be called."""
 
 
 def job_id(unix_ms: int, randomness: bytes) -> JobId:

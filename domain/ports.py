@@ -274,7 +274,7 @@ class JobStore(Protocol):
         """How many jobs there are of each kind."""
 
     async def finished(self) -> list[Finished]:
-        """How many jobs became final lately."""
+        """How many jobs became final lately, to within ten seconds of the periods."""
 
     async def durations(self, owner: str | None) -> Durations:
         """How long runs took lately; of one owner's jobs, or of all."""
@@ -283,7 +283,10 @@ class JobStore(Protocol):
         """How long runs of each kind took lately."""
 
     async def oldest_due(self, owner: str | None) -> float | None:
-        """For how many seconds the first in line of each queue and priority has been due: the longest; None: none."""
+        """For how many seconds work has been waiting, or None where none is due.
+
+        The longest that a first in line of any queue and priority has been due; of an owner: its oldest due job.
+        """
 
     async def fold_tallies(self) -> None:
         """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap."""

@@ -5,9 +5,18 @@ A new optional field may be added to a version; a breaking change is a new name.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from domain.errors import BadInput, Problem
+
+Count = Annotated[int, Meta(ge=0)]
+Duration = Annotated[
+    int, Meta(ge=0, description="Milliseconds of the run itself: provider calls and checks, not the wait before.")
+]
+Seconds = Annotated[float, Meta(ge=0, description="Seconds from the beginning of the recording.")]
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -23,15 +32,86 @@ class ChatResult(Struct, frozen=True, kw_only=True):
 
     schema_version: Literal["ai.chat_result.v1"] = "ai.chat_result.v1"
     content: str
-    model: str
-    """The model that answered, as the provider named it."""
+    model: Annotated[str, Meta(description="The model that answered, as the provider named it.")]
     usage: Usage | UnsetType = UNSET
-    duration_ms: int
-    """The run's own time: provider calls and checks, not the wait before."""
+    duration_ms: Duration
 
 
-def check_result(result: bytes) -> None:
-    """
+class Segment(Struct, frozen=True, kw_only=True):
+    """What was said without a pause, or by one speaker. Its end is never before its start."""
+
+    start: Seconds
+    end: Seconds
+    text: str
+    speaker: Annotated[str, Meta(description="Only where speakers were told apart.")] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.end < self.start:
+            raise ValueError(f"The segment ends at {self.end} s, before its start at {self.start} s")
+
+
+class ProviderAttempt(Struct, frozen=True, kw_only=True):
+    """One provider that was asked, and what came of it."""
+
+    provider: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    error_code: Annotated[str, Meta(description="Left out: this one answered.")] | UnsetType = UNSET
+    error_message: str | UnsetType = UNSET
+    duration_ms: Duration | UnsetType = UNSET
+
+
+class TranscriptionResult(Struct, frozen=True, kw_only=True):
+    """The result of every speech task type. No speech at all is a success without segments."""
+
+    schema_version: Literal["ai.transcription_result.v1"] = "ai.transcription_result.v1"
+    provider: str | UnsetType = UNSET
+    model: Annotated[str, Meta(description="The model that transcribed, as the provider named it.")] | UnsetType = UNSET
+    attempts: (
+        Annotated[tuple[ProviderAttempt, ...], Meta(description="Only where more than one provider was asked.")]
+        | UnsetType
+    ) = UNSET
+    language: Annotated[str, Meta(description="The spoken language, as the provider named it.")]
+    segments: Annotated[tuple[Segment, ...], Meta(description="In the order of the recording.")]
+    duration_ms: Duration
+
+
+class EmbeddingResult(Struct, frozen=True, kw_only=True):
+    """The result of embedding: one vector for each input, in their order."""
+
+    schema_version: Literal["ai.embedding_result.v1"] = "ai.embedding_result.v1"
+    embeddings: tuple[tuple[float, ...], ...]
+    model: Annotated[str, Meta(description="The model that answered, as the provider named it.")]
+    usage: Usage | UnsetType = UNSET
+    duration_ms: Duration
+
+
+RESULT_SCHEMAS: dict[str, type[Struct]] = {
+    "ai.chat_result.v1": ChatResult,
+    "ai.transcription_result.v1": TranscriptionResult,
+    "ai.embedding_result.v1": EmbeddingResult,
+}
+"""Every result that this service promises the form of, by its `schema_version`."""
+
+
+def check_result(result: bytes | msgspec.Raw) -> None:
+    """Hold a result to the `schema_version` that it names, if that is one of ours. Any other object passes.
+
     Raises:
-        BadInput: it claims one of our schemas and does not fit it.
+        BadInput: it does not fit, or is no JSON object; with pointers below `/result`.
     """
+    try:
+        version = _versioned.decode(result).schema_version
+        if isinstance(version, str) and version in _decoders:
+            _decoders[version].decode(result)
+    except msgspec.ValidationError as error:
+        raise BadInput([Problem.of(error).below("/result")]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadInput([Problem("/result", "must be JSON in UTF-8, and not nested too deeply")]) from None
+
+
+class _Versioned(Struct):
+    schema_version: Any = None
+
+
+_versioned = msgspec.json.Decoder(_Versioned)
+_decoders = {version: msgspec.json.Decoder(kind) for version, kind in RESULT_SCHEMAS.items()}

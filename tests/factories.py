@@ -10,6 +10,7 @@ from uuid import uuid4
 from msgspec import Raw
 from msgspec.structs import replace
 
+from domain.events import JobEvent
 from domain.identity import job_id
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, LeaseToken, NewJob, Priority
 from domain.ports import Claim, WorkerBeat
@@ -90,6 +91,13 @@ def new_claim(**changes: Any) -> Claim:
         limit=1,
     )
     return replace(claim, **changes)
+
+
+def job_event(**changes: Any) -> JobEvent:
+    event = JobEvent(
+        job_id=new_id(), owner_service="beeline", task_type="llm_chat", queue=QUEUE, kind="pending", number=1
+    )
+    return replace(event, **changes)
 
 
 def new_beat(**changes: Any) -> WorkerBeat:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 from adapters.memory.store import MemoryJobStore
 from domain.errors import StorageUnavailable
+from domain.events import JobEvent
 from domain.job import Job, NewJob, Settlement
 from domain.ports import Claim, Demand, Exchange
 from tests.factories import NOW
@@ -45,6 +46,22 @@ class RecordingTickets:
 
     async def reachable(self) -> bool:
         return self.up
+
+
+class RecordingEvents:
+    """Keeps what was published, and passes it on to whoever listens."""
+
+    def __init__(self) -> None:
+        self.published: list[JobEvent] = []
+        self.listeners: list[Callable[[Sequence[JobEvent]], None]] = []
+
+    def publish(self, events: Sequence[JobEvent]) -> None:
+        self.published.extend(events)
+        for listener in self.listeners:
+            listener(events)
+
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
+        self.listeners.append(listener)
 
 
 class FragileStore(MemoryJobStore):

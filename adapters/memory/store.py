@@ -72,11 +72,12 @@ class MemoryJobStore:
         self._runs: defaultdict[JobId, list[_EndedRun]] = defaultdict(list)
         self._changes: defaultdict[JobId, list[StatusChange]] = defaultdict(list)
         self._progress: dict[JobId, Progress] = {}
+        self._finished: list[tuple[str, JobStatus, datetime]] = []
         self._processes: dict[UUID, _Process] = {}
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        if places := [place for place, new in enumerate(jobs) if self._key_is_anothers(new, jobs[:place])]:
-            raise KeyReused(places)
+        if reused := [new.id for place, new in enumerate(jobs) if self._key_is_anothers(new, jobs[:place])]:
+            raise KeyReused(reused)
         return [self._add(new) for new in jobs]
 
     async def get(self, job_id: JobId) -> Job:
@@ -214,17 +215,14 @@ class MemoryJobStore:
 
     async def finished(self) -> list[Finished]:
         now = self._now()
-        kinds = {(job.owner_service, job.status) for job in self._jobs.values() if job.status.final}
-
-        def within(owner: str, status: JobStatus, minutes: int) -> int:
-            since = now - timedelta(minutes=minutes)
-            return sum(
-                job.owner_service == owner and job.status is status and _finished_since(job, since)
-                for job in self._jobs.values()
-            )
-
-        found = [Finished(*kind, within(*kind, 1), within(*kind, 5), within(*kind, 60)) for kind in kinds]
-        return [each for each in found if each.last_hour]
+        lately: defaultdict[tuple[str, JobStatus], list[timedelta]] = defaultdict(list)
+        for owner, status, at in self._finished:
+            if now - at < timedelta(hours=1):
+                lately[owner, status].append(now - at)
+        return [
+            Finished(*kind, *(sum(age < timedelta(minutes=minutes) for age in ages) for minutes in (1, 5, 60)))
+            for kind, ages in lately.items()
+        ]
 
     async def durations(self, owner: str | None) -> Durations:
         lately = [run for job, run in self._lately() if owner in (None, job.owner_service)]
@@ -241,11 +239,15 @@ class MemoryJobStore:
 
     async def oldest_due(self, owner: str | None) -> float | None:
         now = self._now()
-        heads: dict[tuple[str | None, int], Job] = {}
-        for job in sorted(self._ready(), key=_order):
-            if owner in (None, job.owner_service):
-                heads.setdefault((job.queue, job.priority), job)
-        return max(((now - _due_since(job)).total_seconds() for job in heads.values()), default=None)
+        ready = self._ready()
+        if owner:
+            first = sorted((job for job in ready if job.owner_service == owner), key=_created)[:1]
+        else:
+            heads: dict[tuple[object, ...], Job] = {}
+            for job in sorted(ready, key=_order):
+                heads.setdefault((*_line(job), "" if job.queue else job.owner_service, job.priority), job)
+            first = list(heads.values())
+        return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
 
     async def fold_tallies(self) -> None:
         pass
@@ -340,6 +342,8 @@ class MemoryJobStore:
             self._runs[after.id].append(_EndedRun(before.lease, record, waited))
         if after.number != before.number:
             self._changes[after.id].append(StatusChange(after.number, after.status, after.updated_at, failure))
+            if after.finished_at:
+                self._finished.append((after.owner_service, after.status, after.finished_at))
         return JobEvent(after.id, after.owner_service, after.task_type, after.queue, after.status.value, after.number)
 
     def _move(self, job_ids: Sequence[JobId], move: Callable[[Job], Job], outcome: RunOutcome) -> list[JobEvent]:
@@ -413,10 +417,6 @@ def _line(job: Job) -> tuple[str, ...]:
 
 def _due_since(job: Job) -> datetime:
     return max(job.run_at, job.created_at)
-
-
-def _finished_since(job: Job, since: datetime) -> bool:
-    return job.finished_at is not None and job.finished_at > since
 
 
 def _seconds(record: RunRecord) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +17,11 @@ STATEMENT_TIMEOUT = 30.0
 
 HEARTBEAT_TIMEOUT = 4.0
 """Seconds for what keeps a lease or the lead: after a connection that died silently there is time for another try."""
+
+DEADLOCK_TRIES = 5
+
+Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
+"""Runs a statement with its arguments."""
 
 
 def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
@@ -38,21 +44,55 @@ async def _keep_as_it_is(connection: asyncpg.Connection) -> None:
 async def fetch(
     pool: asyncpg.Pool, statement: str, arguments: Sequence[object], *, within: float = STATEMENT_TIMEOUT
 ) -> list[asyncpg.Record]:
-    """Run a statement.
+    """Run a statement. The victim of a deadlock was rolled back, and is tried again.
 
     Raises:
         StorageUnavailable: PostgreSQL cannot serve it, or has not within so many seconds.
     """
     with translated():
         async with pool.acquire() as connection:
+            for tries_left in reversed(range(DEADLOCK_TRIES)):
+                try:
+                    return await connection.fetch(statement, *arguments, timeout=within)
+                except asyncpg.DeadlockDetectedError:
+                    if not tries_left:
+                        raise
+                except TimeoutError:
+                    await _give_up(pool, connection)
+                    raise
+    raise AssertionError("a statement returns or raises")
+
+
+def runner(pool: asyncpg.Pool) -> Run:
+    """Runs each statement in a transaction of its own."""
+    return partial(fetch, pool)
+
+
+@asynccontextmanager
+async def transaction(pool: asyncpg.Pool) -> AsyncIterator[Run]:
+    """Runs statements in one transaction, which an exception rolls back.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot serve it; nothing was done.
+    """
+    with translated():
+        async with pool.acquire() as connection:
             try:
-                return await connection.fetch(statement, *arguments, timeout=within)
+                async with connection.transaction():
+                    yield lambda statement, arguments: connection.fetch(statement, *arguments)
             except TimeoutError:
-                # Else asyncpg waits half a minute for a word about the statement's end; and the pool's others
-                # have most likely died with this one.
-                connection.terminate()
-                await pool.expire_connections()
+                await _give_up(pool, connection)
                 raise
+
+
+async def _give_up(pool: asyncpg.Pool, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    """Drop a connection that does not answer.
+
+    Else asyncpg waits half a minute for a word about the statement's end; and the pool's others have most likely died
+    with this one.
+    """
+    connection.terminate()
+    await pool.expire_connections()
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -12,33 +12,60 @@ import msgspec
 import structlog
 from msgspec import Raw
 
+from adapters.postgres.adding import add
 from adapters.postgres.errors import REFUSED
-from adapters.postgres.listing import listing
+from adapters.postgres.listing import counting, listing
 from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, query
-from domain.errors import ErrorCode, Failure, JobNotFound
+from adapters.postgres.rows import event_of, failure_of, job_of, leased_of
+from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost
+from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
-    CANCELLED_BY_CALLER,
     CRASHED,
     CRASHED_TOO_OFTEN,
+    EXPIRED,
     Job,
     JobId,
     JobStatus,
     Lease,
-    LeasedJob,
     NewJob,
     Priority,
+    RunOutcome,
+    RunRecord,
     Settlement,
 )
-from domain.ports import DEMAND_LIMIT, Claim, Demand, Exchange, JobFilter, WorkerBeat
+from domain.ports import (
+    DEMAND_LIMIT,
+    Added,
+    Claim,
+    Demand,
+    Durations,
+    Exchange,
+    ExternalClaim,
+    Finished,
+    JobFilter,
+    Listing,
+    LiveWorker,
+    Pace,
+    Quantiles,
+    Tally,
+    WorkerBeat,
+)
 
 log = structlog.get_logger()
 
 SWEEP_LIMIT = 1_000
 """Jobs that one statement of promoting or rescuing moves at most: keeps its transaction short."""
 
+FOLD_LIMIT = 50_000
+"""Notes of changed counts that one statement sums up at most."""
+
+COUNTED_AHEAD = 1_000
+"""Up to so many jobs a position is counted; farther off it is estimated."""
+
 NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
 EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+CLAIM = "SELECT job_id FROM claim_for_external($1, $2, $3, $4, $5, $6, $7)"
 
 
 class PostgresJobStore:
@@ -47,38 +74,63 @@ class PostgresJobStore:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
-        given: dict[JobId, NewJob] = {}
-        for new in jobs:
-            given.setdefault(new.id, new)
-        rows = await self._fetch(
-            "add_jobs",
-            [new.id for new in given.values()],
-            [new.owner_service for new in given.values()],
-            [new.owner_ref for new in given.values()],
-            [new.task_type for new in given.values()],
-            [new.model_profile for new in given.values()],
-            [new.queue for new in given.values()],
-            [new.priority for new in given.values()],
-            [new.max_attempts for new in given.values()],
-            [new.run_at for new in given.values()],
-            [bytes(new.input) for new in given.values()],
-        )
-        stored = {row["id"]: _added(given[row["id"]], row) for row in rows}
-        return [stored[new.id] if new.id in stored else await self.get(new.id) for new in jobs]
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        return await add(self._pool, jobs)
 
     async def get(self, job_id: JobId) -> Job:
-        rows = await self._fetch("get_job", job_id)
+        rows = await self._fetch("get_jobs", [job_id])
         if not rows:
             raise JobNotFound
-        return _job(rows[0], body=Raw(rows[0]["input"]), result=rows[0]["result"])
+        return job_of(rows[0])
 
-    async def statuses(self, job_ids: Sequence[JobId]) -> dict[JobId, JobStatus]:
-        return {row["id"]: JobStatus(row["status"]) for row in await self._fetch("job_statuses", job_ids)}
+    async def pulses(self, job_ids: Sequence[JobId]) -> dict[JobId, Pulse]:
+        return {
+            row["id"]: Pulse(JobStatus(row["status"]), row["number"], (row["run"], row["report"]))
+            for row in await self._fetch("pulses", job_ids)
+        }
 
-    async def find(self, where: JobFilter, *, limit: int, before: int | None = None) -> list[Job]:
-        statement, arguments = listing(where, limit=limit, before=before)
-        return [_job(row) for row in await self._run(statement, arguments)]
+    async def runs(self, job_id: JobId) -> list[RunRecord]:
+        return [
+            RunRecord(
+                started_at=row["started_at"],
+                worker_id=row["worker_id"],
+                ended_at=row["ended_at"],
+                outcome=RunOutcome(row["outcome"]) if row["outcome"] else None,
+                failure=failure_of(row),
+            )
+            for row in await self._fetch("runs", job_id)
+        ]
+
+    async def changes(self, job_id: JobId, after: int) -> list[StatusChange]:
+        return [
+            StatusChange(row["number"], JobStatus(row["status"]), row["at"], failure_of(row))
+            for row in await self._fetch("changes", job_id, after)
+        ]
+
+    async def progress(self, job_id: JobId) -> Progress | None:
+        rows = await self._fetch("progress", job_id)
+        return next(
+            (Progress(row["number"], row["report"], row["at"], Raw(row["progress"])) for row in rows),
+            None,
+        )
+
+    async def find(self, listing_: Listing) -> list[Job]:
+        return [job_of(row) for row in await self._run(*listing(listing_))]
+
+    async def count(self, where: JobFilter) -> int:
+        return int((await self._run(*counting(where)))[0]["jobs"])
+
+    async def ahead(self, job: Job) -> int:
+        order = (job.priority, job.seq)
+        kind = (job.task_type, job.model_profile)
+        if job.queue is None:
+            counted = await self._fetch("ahead_unserved", *kind, *order, COUNTED_AHEAD + 1)
+        else:
+            counted = await self._fetch("ahead", job.queue, *order, COUNTED_AHEAD + 1)
+        if counted[0]["jobs"] <= COUNTED_AHEAD:
+            return int(counted[0]["jobs"])
+        estimated = await self._fetch("ahead_estimate", job.queue, *kind, *order)
+        return max(COUNTED_AHEAD + 1, int(estimated[0]["jobs"]))
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         try:
@@ -86,7 +138,7 @@ class PostgresJobStore:
         except REFUSED as error:
             return await self._isolate(settlements, claim, error)
         return Exchange(
-            claimed=tuple(_leased(row) for row in rows if row["job_id"] is not None),
+            claimed=tuple(leased_of(row) for row in rows if row["job_id"] is not None),
             lost=await self._not_stored_before(
                 [settlements[row["lost"] - 1] for row in rows if row["lost"] is not None]
             ),
@@ -101,19 +153,43 @@ class PostgresJobStore:
         rows = await self._fetch("release_orphans", worker_id, queue, [lease.token for lease in held])
         return int(rows[0]["count"])
 
-    async def cancel(self, job_id: JobId) -> Job:
-        cancelled = CANCELLED_BY_CALLER
-        while not await self._fetch("cancel_job", job_id, cancelled.code, cancelled.message):
-            job = await self.get(job_id)
-            if job.cancel(job.updated_at) is job:
-                break
-        return await self.get(job_id)
+    async def claim(self, claim: ExternalClaim) -> list[Job]:
+        claimed = await self._run(
+            CLAIM,
+            [
+                claim.worker_id,
+                claim.lease,
+                claim.limit,
+                claim.task_types,
+                claim.model_profiles,
+                claim.owner_services,
+                claim.queues,
+            ],
+        )
+        if not claimed:
+            return []
+        jobs = [job_of(row) for row in await self._fetch("get_jobs", [row["job_id"] for row in claimed])]
+        return sorted((job for job in jobs if job.lease), key=lambda job: (job.priority, job.seq))
 
-    async def retry(self, job_id: JobId) -> Job:
-        while not await self._fetch("retry_job", job_id):
-            job = await self.get(job_id)
-            job.retry(job.updated_at)
-        return await self.get(job_id)
+    async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
+        told = None if progress is None else bytes(progress)
+        rows = await self._run(query("report"), [lease.job_id, lease.token, told], within=HEARTBEAT_TIMEOUT)
+        if not rows:
+            raise LeaseLost
+        return rows[0]["lease_expires_at"], rows[0]["number"]
+
+    async def outcome(self, lease: Lease) -> RunOutcome | None:
+        rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
+        return RunOutcome(rows[0]["outcome"]) if rows else None
+
+    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
+        return [event_of(row) for row in await self._fetch("cancel_jobs", job_ids, failure.code, failure.message)]
+
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
+        return [event_of(row) for row in await self._fetch("retry_jobs", job_ids)]
+
+    async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return [row["id"] for row in await self._fetch("erase_jobs", job_ids)]
 
     async def promote_due(self) -> dict[str, int]:
         promoted: Counter[str] = Counter()
@@ -124,13 +200,81 @@ class PostgresJobStore:
             promoted.update({row["queue"]: row["jobs"] for row in rows if row["queue"]})
         return dict(promoted)
 
-    async def rescue_expired(self, max_crashes: int) -> dict[str, int]:
+    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
         rows = await self._fetch(
-            "rescue_expired", max_crashes, ErrorCode.STALE_WORKER, CRASHED, CRASHED_TOO_OFTEN, SWEEP_LIMIT
+            "rescue_expired",
+            max_crashes,
+            ErrorCode.STALE_WORKER,
+            CRASHED,
+            CRASHED_TOO_OFTEN,
+            EXPIRED.message,
+            retry_delay,
+            SWEEP_LIMIT,
         )
-        for row in rows:
-            log.warning("jobs rescued", queue=row["queue"], jobs=row["jobs"], back=row["back"])
-        return {row["queue"]: row["back"] for row in rows if row["queue"] and row["back"]}
+        events = [event_of(row) for row in rows]
+        for queue, jobs in Counter(event.queue for event in events).items():
+            log.warning("jobs rescued", queue=queue, jobs=jobs)
+        return events
+
+    async def tallies(self) -> list[Tally]:
+        return [
+            Tally(
+                owner_service=row["owner_service"],
+                queue=row["queue"],
+                task_type=row["task_type"],
+                model_profile=row["model_profile"],
+                priority=Priority(row["priority"]),
+                status=JobStatus(row["status"]),
+                due=row["due"],
+                error_code=ErrorCode(row["error_code"]) if row["error_code"] else None,
+                jobs=row["jobs"],
+            )
+            for row in await self._fetch("tallies")
+        ]
+
+    async def finished(self) -> list[Finished]:
+        return [
+            Finished(
+                owner_service=row["owner_service"],
+                status=JobStatus(row["status"]),
+                last_minute=row["last_minute"],
+                last_5_minutes=row["last_5_minutes"],
+                last_hour=row["last_hour"],
+            )
+            for row in await self._fetch("finished")
+        ]
+
+    async def durations(self, owner: str | None) -> Durations:
+        [row] = await self._fetch("durations", owner)
+        return Durations(*(None if row[name] is None else Quantiles(*row[name]) for name in ("waited", "ran")))
+
+    async def paces(self) -> list[Pace]:
+        return [Pace(*row) for row in await self._fetch("paces")]
+
+    async def oldest_due(self, owner: str | None) -> float | None:
+        asked = self._fetch("oldest_due") if owner is None else self._fetch("oldest_due_of_owner", owner)
+        rows = await asked
+        return rows[0]["seconds"] if rows else None
+
+    async def fold_tallies(self) -> None:
+        changes = FOLD_LIMIT
+        while changes == FOLD_LIMIT:
+            [row] = await self._fetch("fold_tallies", FOLD_LIMIT)
+            changes = row["changes"]
+
+    async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
+        return [
+            LiveWorker(
+                worker_id=row["worker_id"],
+                host=row["host"],
+                queues=tuple(row["queues"]),
+                slots_per_queue=row["slots_per_queue"],
+                running=msgspec.json.decode(row["running"], type=dict[str, int]),
+                started_at=row["started_at"],
+                seen_at=row["seen_at"],
+            )
+            for row in await self._fetch("workers", alive_within)
+        ]
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         # It follows a submit: whoever waits for that answer must not wait for a figure.
@@ -166,7 +310,7 @@ class PostgresJobStore:
         if not lost:
             return frozenset()
         rows = await self._fetch(
-            "ended_runs", [each.lease.job_id for each in lost], [each.lease.token for each in lost]
+            "run_outcomes", [each.lease.job_id for each in lost], [each.lease.token for each in lost]
         )
         ended = {Lease(row["job_id"], row["lease_token"]): row["outcome"] for row in rows}
         return frozenset(each.lease for each in lost if ended.get(each.lease) != each.outcome)
@@ -206,52 +350,3 @@ def _claim_arguments(claim: Claim) -> list[object]:
 
 def _merged(first: Exchange, second: Exchange) -> Exchange:
     return Exchange(first.claimed + second.claimed, first.lost | second.lost, {**first.refused, **second.refused})
-
-
-def _leased(row: asyncpg.Record) -> LeasedJob:
-    return LeasedJob(
-        lease=Lease(row["job_id"], row["lease_token"]),
-        task_type=row["task_type"],
-        model_profile=row["model_profile"],
-        owner_service=row["owner_service"],
-        queue=row["queue"],
-        priority=Priority(row["priority"]),
-        attempts=row["attempts"],
-        max_attempts=row["max_attempts"],
-        give_backs=row["give_backs"],
-        input=Raw(row["input"]),
-    )
-
-
-def _added(new: NewJob, row: asyncpg.Record) -> Job:
-    return new.stored(row["seq"], run_at=row["run_at"], due=row["due"], now=row["updated_at"])
-
-
-def _job(row: asyncpg.Record, *, body: Raw | None = None, result: bytes | None = None) -> Job:
-    return Job(
-        id=row["id"],
-        seq=row["seq"],
-        owner_service=row["owner_service"],
-        owner_ref=row["owner_ref"],
-        task_type=row["task_type"],
-        model_profile=row["model_profile"],
-        queue=row["queue"],
-        priority=Priority(row["priority"]),
-        status=JobStatus(row["status"]),
-        input=body,
-        result=None if result is None else Raw(result),
-        failure=Failure(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
-        attempts=row["attempts"],
-        max_attempts=row["max_attempts"],
-        crashes=row["crashes"],
-        give_backs=row["give_backs"],
-        run_at=row["run_at"],
-        due=row["due"],
-        lease=Lease(row["id"], row["lease_token"]) if row["lease_token"] else None,
-        lease_expires_at=row["lease_expires_at"],
-        worker_id=row["worker_id"] if row["lease_token"] else None,  # the row remembers its last one
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        updated_at=row["updated_at"],
-    )

@@ -1,26 +1,52 @@
-"""The bearer token."""
+"""Who calls, and whether they may: the bearer token, its rate, and the right that a route asks for."""
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Guard
 
+from app.keyring import Keyring
+from domain.access import ANYBODY, Caller, Right
 
-def bearer_guard(token: str) -> Guard:
-    """Lets through who sends this token."""
-    expected = token.encode()
+RIGHT = "right"
+"""A route names its right by this option: `@post("/", opt={"right": Right.WORK})`."""
 
-    def must_bear_token(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-        # Headers arrive as latin-1; compared as the bytes that were sent.
-        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip(" \t").encode("latin-1"), expected):
-            raise NotAuthorizedException(
-                "Send `Authorization: Bearer` with the service's token.", headers={"WWW-Authenticate": "Bearer"}
-            )
 
-    return must_bear_token
+def guard_of(keyring: Keyring) -> Guard:
+    """Lets through whom the keyring knows, within their rate and their rights; the route then learns who it is."""
+
+    # Not a plain function, which Litestar would run in a thread.
+    async def must_be_allowed(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        caller = ANYBODY if keyring.open else _authenticated(connection, keyring)
+        caller.must_have(right_of(handler))
+        connection.scope["user"] = caller
+
+    return must_be_allowed
+
+
+def caller_of(request: Request[Caller, Any, Any]) -> Caller:
+    """Who sent this request. Behind the guard only."""
+    return request.user
+
+
+def right_of(handler: BaseRouteHandler) -> Right:
+    """The right that a route asks for. One that names none: to read where it is a GET, else to submit."""
+    if RIGHT in handler.opt:
+        return Right(handler.opt[RIGHT])
+    return Right.READ if isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"GET"} else Right.SUBMIT
+
+
+def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], keyring: Keyring) -> Caller:
+    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+    # Headers arrive as latin-1; looked up as the bytes that were sent.
+    caller = keyring.caller(given.strip(" \t").encode("latin-1")) if scheme.lower() == "bearer" else None
+    if caller is None:
+        raise NotAuthorizedException(
+            "Send `Authorization: Bearer` with a token of this service.", headers={"WWW-Authenticate": "Bearer"}
+        )
+    return caller

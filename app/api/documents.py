@@ -32,6 +32,11 @@ from domain.errors import Problem
 
 REFERENCE = "#/components/schemas/{name}"
 
+ALWAYS = (401, 403, 429, 500, 503)
+"""Any call behind the guard may be refused so."""
+
+REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -52,8 +57,8 @@ class Answer:
 
 
 def refusals(*statuses: int) -> list[Answer]:
-    """Problem documents of these statuses, and of those that any call may meet: 401, 500 and 503."""
-    return [_refusal(HTTPStatus(status)) for status in sorted({*statuses, 401, 500, 503})]
+    """Problem documents of these statuses, and of those that any call may meet."""
+    return [_refusal(HTTPStatus(status)) for status in sorted({*statuses, *ALWAYS})]
 
 
 def operation(
@@ -113,8 +118,7 @@ def _content(example: Struct) -> OpenAPIMediaType:
 
 
 def _refusal(status: HTTPStatus) -> Answer:
-    headers = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}.get(status, ())
-    return Answer(status, _problem(status), status.phrase, headers, MEDIA_TYPE)
+    return Answer(status, _problem(status), status.phrase, REFUSAL_HEADERS.get(status, ()), MEDIA_TYPE)
 
 
 def _problem(status: HTTPStatus) -> ProblemDetails:

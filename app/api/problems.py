@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
@@ -17,11 +18,13 @@ from app.wire.problem import ProblemDetails
 from domain.errors import (
     BadInput,
     ErrorCode,
-    TooLarge,
+    Forbidden,
     InvalidTransition,
     JobNotFound,
     LeaseLost,
+    RateLimited,
     StorageUnavailable,
+    TooLarge,
 )
 
 logger = structlog.get_logger()
@@ -44,11 +47,13 @@ class Kind(Struct, frozen=True):
 
 KINDS: dict[type[Exception], Kind] = {
     UnreadableBody: Kind("unreadable-body", HTTPStatus.BAD_REQUEST, "The body cannot be read"),
+    Forbidden: Kind("forbidden", HTTPStatus.FORBIDDEN, "The token does not allow this"),
     JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
     InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
     LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),
     TooLarge: Kind("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     BadInput: Kind("bad-input", HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
+    RateLimited: Kind("rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
     StorageUnavailable: Kind(
         "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage is away", {"Retry-After": "2"}
     ),
@@ -68,7 +73,7 @@ def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[by
     if kind is None:
         return _unhandled(request, error)
     return _respond(
-        kind.headers,
+        kind.headers | _patience(error),
         type=kind.uri,
         title=kind.title,
         status=kind.status,
@@ -95,6 +100,11 @@ def _allow(error: MethodNotAllowedException) -> dict[str, str]:
     """The methods that the path knows, with the HEAD that comes with every GET."""
     methods = {method.strip() for method in (error.headers or {}).get("allow", "").split(",")}
     return {"Allow": ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))}
+
+
+def _patience(error: Exception) -> dict[str, str]:
+    """When to come back, rounded up: earlier would be too early again."""
+    return {"Retry-After": str(ceil(error.retry_after.total_seconds()))} if isinstance(error, RateLimited) else {}
 
 
 def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -95,7 +95,8 @@ class Submit:
         try:
             return Batch(batch_id, await self._store(accepted))
         except KeyReused as error:
-            raise BadInput([KEY_REUSED.below(f"/jobs/{place}") for place in error.places[:MOST_PROBLEMS]]) from None
+            places = [place for place, new in enumerate(accepted) if new.id in error.job_ids]
+            raise BadInput([KEY_REUSED.below(f"/jobs/{place}") for place in places[:MOST_PROBLEMS]]) from None
 
     async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
         stored = await self.jobs.add(accepted)

@@ -11,6 +11,7 @@ import pytest
 from litestar import Litestar
 
 from app.http import create_app
+from app.keyring import Keyring
 from app.services import Services
 from app.watch import Watch
 from domain.job import LeasedJob
@@ -63,7 +64,7 @@ class Api:
         await self.store.exchange([job.complete(result)], None)
 
 
-def build(token: str | None = None) -> Api:
+def build(keyring: Keyring | None = None) -> Api:
     clock, tickets = FakeClock(), RecordingTickets()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
@@ -76,7 +77,7 @@ def build(token: str | None = None) -> Api:
         report=Report(store, tickets),
         watch=watch,
     )
-    app = create_app(services, token=token, max_input_bytes=MAX_INPUT_BYTES)
+    app = create_app(services, keyring=keyring or Keyring(), max_input_bytes=MAX_INPUT_BYTES)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
     return Api(app, client, store, tickets, watch)
 
@@ -90,7 +91,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def guarded_api() -> AsyncIterator[Api]:
-    built = build(token="s3cret-à")
+    built = build(Keyring("s3cret-à"))
     async with built.client:
         yield built
 

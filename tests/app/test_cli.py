@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -140,16 +141,35 @@ async def test_the_doctor_shows_no_secret(unused_tcp_port: int):
     assert f"http://{nowhere}/v1" in shown
 
 
+async def test_the_doctor_counts_tokens_and_shows_none(tmp_path: Path):
+    (path := tmp_path / "t.json").write_text('{"hunter2-token": "hunter2", "hunter2-other": "*"}')
+    _, shown = await examined({"AI_SERVICE_TOKENS": str(path), "AI_SERVICE_TOKEN": "hunter2"})
+    assert re.search(r"API tokens .* ok .* 3 configured", shown)
+    assert str(path) in shown
+    assert "hunter2" not in shown
+
+
+async def test_the_doctor_says_that_an_api_without_tokens_is_open():
+    _, shown = await examined({})
+    assert re.search(r"API tokens .* not used .* whoever reaches the API may use it", shown)
+
+
 async def test_the_doctor_shows_values_as_they_are():
     status, shown = await examined({"DATA_DIR": "/tmp/[/red]x"})
     assert status == 0
     assert "/tmp/[/red]x" in shown
 
 
-def test_the_call_that_a_new_service_suggests_sends_its_token(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("variable", ["AI_SERVICE_TOKEN", "TOKEN"])
+def test_the_call_that_a_new_service_suggests_sends_its_token(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     shown = io.StringIO()
     monkeypatch.setattr(module, "console", Console(file=shown, width=80))
-    environment = {"AI_PROVIDER": "practice", "AI_SERVICE_TOKEN": "s3cret"}
+    (path := tmp_path / "t.json").write_text('{"s3cret-token": "me"}')
+    environment = {"AI_PROVIDER": "practice", variable: "s3cret"}
+    if variable == "TOKEN":
+        environment["AI_SERVICE_TOKENS"] = str(path)
     module._greet(build(from_env(environment), dsn="postgresql://nowhere"), "http://127.0.0.1:8080")
 
     [suggested] = re.findall(r"curl (.*/jobs .*)", shown.getvalue())

@@ -219,6 +219,42 @@ def test_a_secret_shows_itself_in_no_form():
         msgspec.json.encode(secret)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("t.json", '{"hunter2-token": "telephony"}'), ("t.toml", 'hunter2-token = "x"')]
+)
+def test_a_file_of_tokens_is_named_and_its_tokens_are_not_shown(name: str, text: str, tmp_path: Path):
+    (path := tmp_path / name).write_text(text)
+    settings = from_env({"AI_SERVICE_TOKENS": f" {path} "})
+    assert settings.http.tokens == path
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_a_file_of_tokens_that_is_not_set_is_none():
+    assert from_env({"AI_SERVICE_TOKENS": ""}).http.tokens is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("t.json", '{"hunter2-token": {"owner": "x", "weight": 0}}', "weight of token 1 to be a number"),
+        ("t.toml", "hunter2-token = x", "valid TOML"),
+        ("t.txt", "hunter2-token", "a file whose name ends in .json or .toml"),
+        ("t.json", None, "a file that can be read (No such file or directory)"),
+    ],
+)
+def test_a_file_of_tokens_that_cannot_be_used_stops_the_start_with_one_line(
+    name: str, text: str | None, expected: str, tmp_path: Path
+):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StartupError) as stopped:
+        from_env({"AI_SERVICE_TOKENS": str(path)})
+    line = str(stopped.value)
+    assert re.fullmatch(rf"AI_SERVICE_TOKENS: '{path}' cannot be used; expected {re.escape(expected)}.*\.", line)
+    assert "hunter2" not in line
+
+
 def test_rabbitmq_without_postgresql_is_refused():
     with pytest.raises(StartupError, match="AMQP_URL is set without DATABASE_URL"):
         from_env({"AMQP_URL": "amqp://guest:guest@localhost"})

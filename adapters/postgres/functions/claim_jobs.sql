@@ -20,6 +20,7 @@ RETURNS TABLE (
     attempts smallint,
     max_attempts smallint,
     give_backs smallint,
+    number integer,
     input bytea
 )
 LANGUAGE plpgsql
@@ -32,9 +33,12 @@ BEGIN
     WITH claimed AS (
         UPDATE jobs AS j
         SET status = 'running',
+            number = j.number + 1,
             lease_token = gen_random_uuid(),
             lease_expires_at = now() + p_lease,
+            lease_timeout = NULL,
             worker_id = p_worker_id,
+            waited_ms = waited_ms(j.run_at, j.created_at, now()),
             started_at = now(),
             updated_at = now()
         -- ANY (ARRAY (...)), not a join: a generic plan takes LIMIT for a tenth of the table and would scan all of it.
@@ -63,6 +67,7 @@ BEGIN
         claimed.attempts,
         claimed.max_attempts,
         claimed.give_backs,
+        claimed.number,
         (SELECT job_inputs.input FROM job_inputs WHERE job_inputs.job_id = claimed.id)
     FROM claimed
     ORDER BY claimed.priority, claimed.seq;

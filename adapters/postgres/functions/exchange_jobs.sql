@@ -28,6 +28,7 @@ RETURNS TABLE (
     attempts smallint,
     max_attempts smallint,
     give_backs smallint,
+    number integer,
     input bytea
 )
 LANGUAGE plpgsql
@@ -38,7 +39,7 @@ BEGIN
         RETURN QUERY
         SELECT
             s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
-            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::bytea
+            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer, NULL::bytea
         FROM settle_jobs(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
         ) AS s;

@@ -27,6 +27,7 @@ BEGIN
     ), job AS (
         UPDATE jobs AS j
         SET status = e.status,
+            number = j.number + 1,
             attempts = j.attempts + (e.outcome IN ('completed', 'failed'))::integer,
             give_backs = j.give_backs + (e.outcome = 'given_back')::integer,
             error_code = CASE WHEN e.status = 'completed' THEN NULL ELSE coalesce(e.error_code, j.error_code) END,
@@ -39,6 +40,7 @@ BEGIN
             due = e.delay = interval '0',
             lease_token = NULL,
             lease_expires_at = NULL,
+            lease_timeout = NULL,
             finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
             updated_at = now()
         FROM ended AS e
@@ -46,10 +48,16 @@ BEGIN
           AND j.id = e.job_id
           AND j.lease_token = e.token
         RETURNING
-            e.place, j.id, j.worker_id, j.started_at, e.token, e.outcome, e.result, e.error_code, e.error_message
+            e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
+            e.token, e.outcome, e.result, e.error_code, e.error_message
     ), run AS (
-        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, outcome, error_code, error_message)
-        SELECT job.id, job.token, job.worker_id, job.started_at, now(), job.outcome, job.error_code, job.error_message
+        INSERT INTO runs (
+            job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
+            error_message
+        )
+        SELECT
+            job.id, job.token, job.worker_id, job.started_at, now(), job.waited_ms, job.number, job.status,
+            job.outcome, job.error_code, job.error_message
         FROM job
     ), result AS (
         INSERT INTO job_results (job_id, result)

@@ -1,33 +1,49 @@
--- Submit: store new jobs in the order given, all or none; one that is there already is left alone.
+-- Submit: store new jobs in the order given, all or none; one that is there already, by its id or its idempotency key, is
+-- left alone. A twin that is being stored at this moment is waited for.
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
--- $9 run_ats (NULL: now), $10 inputs
+-- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[],
-        $9::timestamptz[], $10::bytea[]
+        $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[]
     ) AS g (
-        id, owner_service, owner_ref, task_type, model_profile, queue, priority, max_attempts, gate, input
+        id, owner_service, owner_ref, task_type, model_profile, queue, priority, max_attempts, gate, deadline_at,
+        labels, batch_id, idempotency_key, fingerprint, input
     )
-), job AS (
-    INSERT INTO jobs (
-        id, seq, status, priority, queue, owner_service, task_type, model_profile, max_attempts, run_at, due, updated_at
+), detail AS (
+    INSERT INTO job_details (
+        job_id, seq, created_at, owner_service, owner_ref, task_type, model_profile, queue, priority, labels, batch_id,
+        idempotency_key, fingerprint
     )
     SELECT
-        id, seq, 'pending', priority, queue, owner_service, task_type, model_profile, max_attempts, run_at,
-        run_at <= now(), now()
+        id, seq, now(), owner_service, owner_ref, task_type, model_profile, queue, priority, labels, batch_id,
+        idempotency_key, fingerprint
     FROM given
-    ON CONFLICT (id) DO NOTHING
+    ORDER BY owner_service, idempotency_key, seq  -- all in the same order: two batches must not wait for each other
+    ON CONFLICT DO NOTHING
+    RETURNING job_id
+), job AS (
+    INSERT INTO jobs (
+        id, seq, status, priority, queue, owner_service, task_type, model_profile, max_attempts, run_at, deadline_at,
+        due, created_at, updated_at
+    )
+    SELECT
+        g.id, g.seq, 'pending', g.priority, g.queue, g.owner_service, g.task_type, g.model_profile, g.max_attempts,
+        g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
+    FROM given AS g
+    JOIN detail ON detail.job_id = g.id
     RETURNING id, seq, run_at, due, updated_at
-), detail AS (
-    INSERT INTO job_details (job_id, seq, owner_service, owner_ref, task_type, model_profile, created_at)
-    SELECT id, seq, owner_service, owner_ref, task_type, model_profile, now()
-    FROM given
-    WHERE id = ANY (ARRAY (SELECT id FROM job))
 ), body AS (
     INSERT INTO job_inputs (job_id, input)
-    SELECT id, input
-    FROM given
-    WHERE id = ANY (ARRAY (SELECT id FROM job))
+    SELECT g.id, g.input
+    FROM given AS g
+    JOIN detail ON detail.job_id = g.id
+), label AS (
+    INSERT INTO job_labels (name, value, created_at, seq, job_id)
+    SELECT each.key, each.value, now(), g.seq, g.id
+    FROM given AS g
+    JOIN detail ON detail.job_id = g.id
+    CROSS JOIN LATERAL jsonb_each_text(g.labels) AS each
 )
 SELECT id, seq, run_at, due, updated_at FROM job

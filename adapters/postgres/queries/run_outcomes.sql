@@ -1,4 +1,4 @@
--- After a settlement that found its token gone: was it stored before, its answer lost? $1 jobs, $2 tokens
+-- How these runs ended, if they did: after a settlement that found its token gone. $1 jobs, $2 tokens
 SELECT r.job_id, r.lease_token, r.outcome
 FROM runs AS r
 WHERE r.job_id = ANY ($1::uuid[])

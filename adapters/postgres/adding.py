@@ -1,0 +1,127 @@
+"""New jobs: one statement for a few, one transaction of several statements for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import asyncpg
+import msgspec
+from msgspec.structs import replace
+
+from adapters.postgres.listing import listing
+from adapters.postgres.pool import Run, query, runner, transaction
+from adapters.postgres.rows import job_of
+from domain.errors import KeyReused
+from domain.job import Job, JobId, NewJob
+from domain.ports import Added, JobFilter, Listing
+
+CHUNK = 1_000
+"""Jobs per statement: bounds the memory that a large batch takes; more at once is no faster (measured)."""
+
+
+async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob]) -> list[Added]:
+    """Store what is not there yet, all or none; see `JobStore.add`."""
+    first = _first_of_each(jobs)
+    new = list({each.id: each for each in first}.values())
+    if len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new)):
+        stored = await _stored(runner(pool), new)
+    else:
+        async with transaction(pool) as run:
+            stored = await _stored(run, new)
+    return _told(first, stored)
+
+
+def _first_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:
+    """Each job, or the one before it that it repeats by its idempotency key.
+
+    Raises:
+        KeyReused: it has the key of one before it and is another.
+    """
+    keyed: dict[tuple[str, str], NewJob] = {}
+    first, reused = [], []
+    for new in jobs:
+        known = keyed.setdefault((new.owner_service, new.idempotency.key), new) if new.idempotency else new
+        if known.idempotency != new.idempotency:
+            reused.append(new.id)
+        first.append(known)
+    if reused:
+        raise KeyReused(reused)
+    return first
+
+
+async def _stored(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
+    """What each of these jobs has become, by the id that it was given."""
+    stored: dict[JobId, Added] = {}
+    missing = list(new)
+    while missing:  # again only where a job that was there is erased at this moment
+        for chunk in _chunks(missing):
+            rows = await run(query("add_jobs"), _columns(chunk))
+            given = {each.id: each for each in chunk}
+            stored |= {row["id"]: Added(_added(given[row["id"]], row), created=True) for row in rows}
+        known_before = [each for each in missing if each.id not in stored]
+        for chunk in _chunks(known_before):
+            stored |= await _known(run, chunk)
+        missing = [each for each in missing if each.id not in stored]
+    return stored
+
+
+async def _known(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
+    """Those of these jobs that were there before, by their id or by their key.
+
+    Raises:
+        KeyReused: a key belongs to a job that was submitted otherwise.
+    """
+    ids = {each.id: each.id for each in new}
+    keyed = [(each, each.idempotency) for each in new if each.idempotency]
+    reused = []
+    names = [[each.owner_service for each, _ in keyed], [idempotency.key for _, idempotency in keyed]]
+    for row in await run(query("known_keys"), names):
+        each, idempotency = keyed[row["place"] - 1]
+        ids[each.id] = row["job_id"]
+        if idempotency.fingerprint != row["fingerprint"]:
+            reused.append(each.id)
+    if reused:
+        raise KeyReused(reused)
+    rows = await run(*listing(Listing(where=JobFilter(ids=tuple(ids.values())), limit=len(ids))))
+    jobs = {row["id"]: job_of(row) for row in rows}
+    return {given: Added(jobs[known], created=False) for given, known in ids.items() if known in jobs}
+
+
+def _told(first: Sequence[NewJob], stored: dict[JobId, Added]) -> list[Added]:
+    """In the order given; what a job repeats was created once."""
+    seen: set[JobId] = set()
+    told = []
+    for each in first:
+        added = stored[each.id]
+        repeats = each.id in seen
+        told.append(Added(replace(added.job, input=None, result=None), created=False) if repeats else added)
+        seen.add(each.id)
+    return told
+
+
+def _chunks(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    return (jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
+
+
+def _columns(jobs: Sequence[NewJob]) -> list[object]:
+    return [
+        [new.id for new in jobs],
+        [new.owner_service for new in jobs],
+        [new.owner_ref for new in jobs],
+        [new.task_type for new in jobs],
+        [new.model_profile for new in jobs],
+        [new.queue for new in jobs],
+        [new.priority for new in jobs],
+        [new.max_attempts for new in jobs],
+        [new.run_at for new in jobs],
+        [new.deadline_at for new in jobs],
+        [msgspec.json.encode(new.labels).decode() if new.labels else None for new in jobs],
+        [new.batch_id for new in jobs],
+        [new.idempotency and new.idempotency.key for new in jobs],
+        [new.idempotency and new.idempotency.fingerprint for new in jobs],
+        [bytes(new.input) for new in jobs],
+    ]
+
+
+def _added(new: NewJob, row: asyncpg.Record) -> Job:
+    return new.stored(row["seq"], run_at=row["run_at"], due=row["due"], now=row["updated_at"])

@@ -1,0 +1,36 @@
+-- Cancel: pending or running jobs, with their runs if they have one. $1 ids, $2 error_code, $3 error_message
+WITH victim AS MATERIALIZED (
+    SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
+    FROM jobs AS j
+    WHERE j.id = ANY ($1::uuid[])
+      AND j.status IN ('pending', 'running')
+    ORDER BY j.id
+    FOR UPDATE
+), run AS (
+    INSERT INTO runs (
+        job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
+        error_message
+    )
+    SELECT
+        v.id, v.lease_token, v.worker_id, v.started_at, now(), v.waited_ms, v.number, 'cancelled', 'cancelled', $2, $3
+    FROM victim AS v
+    WHERE v.lease_token IS NOT NULL
+), change AS (
+    INSERT INTO job_changes (job_id, number, status, at, error_code, error_message)
+    SELECT v.id, v.number, 'cancelled', now(), $2, $3
+    FROM victim AS v
+    WHERE v.lease_token IS NULL
+)
+UPDATE jobs AS j
+SET status = 'cancelled',
+    number = v.number,
+    error_code = $2,
+    error_message = $3,
+    lease_token = NULL,
+    lease_expires_at = NULL,
+    lease_timeout = NULL,
+    finished_at = now(),
+    updated_at = now()
+FROM victim AS v
+WHERE j.id = v.id
+RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number

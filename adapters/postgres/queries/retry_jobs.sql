@@ -1,0 +1,38 @@
+-- Manual retry: failed, cancelled or running jobs start afresh, in their old place; their runs stay as history. $1 ids
+WITH chosen AS MATERIALIZED (
+    SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
+    FROM jobs AS j
+    WHERE j.id = ANY ($1::uuid[])
+      AND j.status IN ('failed', 'cancelled', 'running')
+    ORDER BY j.id
+    FOR UPDATE
+), run AS (
+    INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome)
+    SELECT c.id, c.lease_token, c.worker_id, c.started_at, now(), c.waited_ms, c.number, 'pending', 'retried'
+    FROM chosen AS c
+    WHERE c.lease_token IS NOT NULL
+), change AS (
+    INSERT INTO job_changes (job_id, number, status, at)
+    SELECT c.id, c.number, 'pending', now()
+    FROM chosen AS c
+    WHERE c.lease_token IS NULL
+)
+UPDATE jobs AS j
+SET status = 'pending',
+    number = c.number,
+    attempts = 0,
+    crashes = 0,
+    give_backs = 0,
+    error_code = NULL,
+    error_message = NULL,
+    run_at = now(),
+    due = true,
+    deadline_at = NULL,
+    lease_token = NULL,
+    lease_expires_at = NULL,
+    lease_timeout = NULL,
+    finished_at = NULL,
+    updated_at = now()
+FROM chosen AS c
+WHERE j.id = c.id
+RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number

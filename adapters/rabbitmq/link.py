@@ -1,0 +1,90 @@
+"""A thread with a RabbitMQ connection of its own, which is made anew whenever it breaks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import structlog
+from pika import BlockingConnection, URLParameters
+from pika.exceptions import AMQPError
+
+log = structlog.get_logger()
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+"""Seconds before a next try: the first after a connection that held for a while, doubling up to the longest."""
+
+AWAY = (AMQPError, OSError)
+
+
+class Link:
+    """`start` it once and `stop` it once; a broker that is away ends neither the thread nor the process."""
+
+    def __init__(
+        self, name: str, parameters: Sequence[URLParameters], use: Callable[[BlockingConnection], None]
+    ) -> None:
+        """
+        Args:
+            use: sets `ready` when it is prepared, and works on its connection until `stopping` is set. When it returns
+                before, or raises, it is called again with another connection.
+        """
+        self.stopping = threading.Event()
+        self.ready = threading.Event()
+        self._name = name
+        self._parameters = parameters
+        self._use = use
+        self._connection: BlockingConnection | None = None
+        self._told = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """Wake whoever waits for something to come over the connection, and have the thread end."""
+        self.stopping.set()
+        if connection := self._connection:
+            with suppress(*AWAY):
+                connection.add_callback_threadsafe(lambda: None)
+
+    def join(self, timeout: float) -> None:
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        wait = FIRST_WAIT
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._once()
+            except AWAY as error:
+                self._tell_once(error)
+            except Exception:  # without this thread nothing would be sent or heard any more
+                log.exception("broker link failed", link=self._name)
+            held = time.monotonic() - began > LONGEST_WAIT
+            wait = FIRST_WAIT if held else min(wait * 2, LONGEST_WAIT)
+            self.stopping.wait(wait)
+
+    def _once(self) -> None:
+        connection = self._connection = BlockingConnection(self._parameters)
+        try:
+            self._told = False
+            log.info("broker connected", link=self._name)
+            self._use(connection)
+        finally:
+            self._connection = None
+            self.ready.clear()
+            with suppress(*AWAY):
+                if connection.is_open:
+                    connection.close()
+
+    def _tell_once(self, error: BaseException) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("broker is away", link=self._name, reason=type(error).__name__)

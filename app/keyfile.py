@@ -1,0 +1,158 @@
+"""The file of tokens: JSON or TOML, from each token to the owner it stands for, or to a table of what it is good for.
+
+What is said of a file that cannot be used holds nothing of it: its tokens may stand anywhere, even where names belong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct, ValidationError
+
+from domain.access import Caller, Right
+from domain.errors import Problem, StartupError
+from domain.identity import NAME
+from domain.job import Priority
+
+VARIABLE = "AI_SERVICE_TOKENS"
+SHORTEST_TOKEN = 8
+ALL_OWNERS = "*"
+
+Digest = NewType("Digest", bytes)
+"""What is kept of a token: enough to know it again, and no more."""
+
+Amount = Annotated[float, Meta(ge=0.001, le=1_000_000)]
+
+
+class Grant(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a token is good for, as the file says it."""
+
+    owner: Annotated[str, Meta(pattern=rf"^(?:\*|{NAME})$(?!\n)")]
+    """The only owner that it may act for, or `*`: all."""
+    rights: Annotated[frozenset[Right], Meta(min_length=1)] = frozenset({Right.SUBMIT, Right.READ})
+    priority: Literal["high", "normal", "low"] = "normal"
+    """Of jobs that name none."""
+    weight: Amount = 1.0
+    rate: Amount | None = None
+    """Requests a second; None: as many as it likes."""
+
+    def caller(self) -> Caller:
+        """Who sends this token."""
+        return Caller(
+            owner=None if self.owner == ALL_OWNERS else self.owner,
+            rights=self.rights,
+            priority=Priority[self.priority.upper()],
+            weight=self.weight,
+        )
+
+
+EXPECTED = {
+    "": "an owner's name, or a table of owner and any of rights, priority, weight and rate",
+    "owner": "a letter or digit, then up to 99 letters, digits or ._:/@+-; or * for all owners",
+    "rights": f"a list of at least one of {', '.join(Right)}",
+    "priority": "high, normal or low",
+    "weight": "a number from 0.001 to 1000000",
+    "rate": "requests a second, a number from 0.001 to 1000000",
+}
+"""Of an entry, and of each field of one."""
+
+
+def digest_of(token: bytes) -> Digest:
+    return Digest(hashlib.sha256(token).digest())
+
+
+def read(path: Path) -> dict[Digest, Grant]:
+    """What the file grants, by the digests of its tokens.
+
+    Raises:
+        StartupError: it cannot be read or used; one line for its operator, which holds nothing of the file.
+    """
+    try:
+        return _grants(_parser_for(path)(_text(path)))
+    except _Unusable as error:
+        raise StartupError(f"{VARIABLE}: {str(path)!r} cannot be used; expected {error}.") from None
+
+
+class _Unusable(Exception):
+    """Says what was expected, and where."""
+
+
+def _parser_for(path: Path) -> Callable[[str], Any]:
+    parse = {".json": _parse_json, ".toml": _parse_toml}.get(path.suffix.lower())
+    if parse is None:
+        raise _Unusable("a file whose name ends in .json or .toml")
+    return parse
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _Unusable(f"a file that can be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise _Unusable("text in UTF-8") from None
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise _Unusable(f"valid JSON (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise _Unusable("valid JSON") from None
+
+
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Otherwise the last one would win in silence.
+    known = dict(members)
+    if len(known) < len(members):
+        raise _Unusable("every token once, and every field of one")
+    return known
+
+
+def _parse_toml(text: str) -> Any:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Its own words may quote the file.
+        place = re.search(r" \(at (line \d+, column \d+|end of document)\)$", str(error))
+        where = f" ({place[1]})" if place else ""
+        raise _Unusable(f"valid TOML with every token once{where}") from None
+
+
+def _grants(document: Any) -> dict[Digest, Grant]:
+    if not isinstance(document, Mapping) or not document:
+        raise _Unusable("a table of tokens, at least one")
+    return {
+        _digest(token, place): _grant(given, place) for place, (token, given) in enumerate(document.items(), start=1)
+    }
+
+
+def _digest(token: str, place: int) -> Digest:
+    # What every client sends as it is: a header's other characters are encoded by some so and by some otherwise.
+    if not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", token):
+        raise _Unusable(
+            f"token {place} to be at least {SHORTEST_TOKEN} characters of ASCII without spaces: "
+            "`openssl rand -hex 32` makes a good one"
+        )
+    return digest_of(token.encode())
+
+
+def _grant(given: Any, place: int) -> Grant:
+    try:
+        return msgspec.convert({"owner": given} if isinstance(given, str) else given, Grant)
+    except ValidationError as error:
+        _refuse(Problem.of(error).pointer, place)
+
+
+def _refuse(pointer: str, place: int) -> NoReturn:
+    field = pointer.split("/")[1] if pointer else ""
+    subject = f"{field} of token {place}" if field else f"token {place}"
+    raise _Unusable(f"{subject} to be {EXPECTED[field]}")
