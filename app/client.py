@@ -759,7 +759,7 @@ def _nothing(_document: Any) -> None:
 
 def _read(kind: type[T], document: Any) -> T:
     """The document as this dataclass. Unknown fields are left in its `raw`."""
-    known = {name: read(document[name]) for name, read in _readers(kind).items() if name in document}
+    known = {name: read(document[name]) for name, read in _readers(cast("Any", kind)).items() if name in document}
     return cast("Callable[..., T]", kind)(**known, raw=document)
 
 
