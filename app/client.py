@@ -1086,6 +1086,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Let go of the connections; `with` does it."""
         self._http.close()
 
     def submit(self, **job: Unpack[NewJob]) -> Job:
