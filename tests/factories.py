@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from domain.events import JobEvent
 from domain.identity import job_id
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, LeaseToken, NewJob, Priority
-from domain.ports import Claim, WorkerBeat
+from domain.ports import Claim, ExternalClaim, WorkerBeat
 from domain.usecases.submit import Submission
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -91,6 +91,11 @@ def new_claim(**changes: Any) -> Claim:
         limit=1,
     )
     return replace(claim, **changes)
+
+
+def external_claim(**changes: Any) -> ExternalClaim:
+    """Of an external worker who takes anything."""
+    return replace(ExternalClaim(worker_id="theirs", lease=LEASE), **changes)
 
 
 def job_event(**changes: Any) -> JobEvent:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from adapters.memory.store import MemoryJobStore
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
-from domain.job import Job, NewJob, Settlement
-from domain.ports import Claim, Demand, Exchange
+from domain.job import NewJob, Settlement
+from domain.ports import Added, Claim, Demand, Exchange
 from tests.factories import NOW
 
 
@@ -70,7 +70,7 @@ class FragileStore(MemoryJobStore):
     away = False
     refuses: Collection[bytes] = ()
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Job]:
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         self._must_be_there()
         return await super().add(jobs)
 

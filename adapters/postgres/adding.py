@@ -22,7 +22,10 @@ CHUNK = 1_000
 async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob]) -> list[Added]:
     """Store what is not there yet, all or none; see `JobStore.add`."""
     first = _first_of_each(jobs)
-    new = list({each.id: each for each in first}.values())
+    by_id: dict[JobId, NewJob] = {}
+    for each in first:
+        by_id.setdefault(each.id, each)
+    new = list(by_id.values())
     if len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new)):
         stored = await _stored(runner(pool), new)
     else:

@@ -7,7 +7,7 @@ columns of the table that its filter is on: `created_at` and `seq` are the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -27,13 +27,14 @@ from sqlalchemy import (
     null,
     select,
     table,
+    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.sql.expression import FromClause, TableClause
+from sqlalchemy.sql.expression import TableClause
 from sqlalchemy.types import TypeEngine
 
-from domain.ports import JobFilter, Listing, Place
+from domain.ports import JobFilter, Listing
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
@@ -83,34 +84,25 @@ Statement = tuple[str, list[object]]
 
 def listing(wanted: Listing) -> Statement:
     """The statement and its arguments: matching jobs in the order of their creation."""
-    source, driver, conditions = _matching(wanted.where)
-    payload: list[ColumnElement[Any]] = [
-        _inputs.c.input if wanted.with_input else null().label("input"),
-        _results.c.result if wanted.with_result else null().label("result"),
-    ]
+    found = _found(wanted).subquery("found")
+    source: Any = found.join(_jobs, _jobs.c.id == found.c.job_id).join(_details, _details.c.job_id == found.c.job_id)
+    payload: list[ColumnElement[Any]] = [null().label("input"), null().label("result")]
     if wanted.with_input:
-        source = source.join(_inputs, _inputs.c.job_id == _jobs.c.id)
+        source = source.join(_inputs, _inputs.c.job_id == found.c.job_id)
+        payload[0] = _inputs.c.input
     if wanted.with_result:
-        source = source.outerjoin(_results, _results.c.job_id == _jobs.c.id)
-    source = source.outerjoin(_progress, _progress.c.job_id == _jobs.c.id)
-    place = (driver.c.created_at, driver.c.seq)
-    statement = (
-        select(
-            literal_column("jobs.*"),
-            _details.c.owner_ref,
-            _details.c.labels,
-            _details.c.batch_id,
-            _progress.c.progress,
-            *payload,
-        )
-        .select_from(source)
-        .where(*conditions)
-        .order_by(*(each.desc() if wanted.newest_first else each.asc() for each in place))
-        .limit(wanted.limit)
-    )
-    if wanted.after is not None:
-        statement = statement.where(_beyond(place, wanted.after, newest_first=wanted.newest_first))
-    return _compiled(statement)
+        source = source.outerjoin(_results, _results.c.job_id == found.c.job_id)
+        payload[1] = _results.c.result
+    source = source.outerjoin(_progress, _progress.c.job_id == found.c.job_id)
+    statement = select(
+        literal_column("jobs.*"),
+        _details.c.owner_ref,
+        _details.c.labels,
+        _details.c.batch_id,
+        _progress.c.progress,
+        *payload,
+    ).select_from(source)
+    return _compiled(statement.order_by(*_order(found, wanted)))
 
 
 def counting(where: JobFilter) -> Statement:
@@ -119,30 +111,96 @@ def counting(where: JobFilter) -> Statement:
     return _compiled(select(func.count().label("jobs")).select_from(source).where(*conditions))
 
 
-def _matching(where: JobFilter) -> tuple[Any, FromClause, list[ColumnElement[bool]]]:
+def _found(wanted: Listing) -> Select[Any]:
+    """The ids and places of the jobs of this page."""
+    spread = _only_filter(wanted.where)
+    if spread is None:
+        return _page(wanted, *_matching(wanted.where))
+    # Each value in its own order, then merged: one index scan over all of them would have to sort everything first.
+    field, values, conditions = spread
+    each = func.unnest(bindparam(None, values, type_=ARRAY(field.type))).table_valued("value")
+    each = each.render_derived(name="each")
+    source = field.table
+    conditions = [*conditions, field == each.c.value, *_created(source, wanted.where)]
+    found = _page(wanted, source, source, conditions).lateral("of_each")
+    return (
+        select(found.c.job_id, found.c.created_at, found.c.seq)
+        .select_from(each.join(found, true()))
+        .order_by(*_order(found, wanted))
+        .limit(wanted.limit)
+    )
+
+
+def _page(wanted: Listing, source: Any, driver: Any, conditions: list[ColumnElement[bool]]) -> Select[Any]:
+    job_id = driver.c.id if driver is _jobs else driver.c.job_id
+    page = (
+        select(job_id.label("job_id"), driver.c.created_at, driver.c.seq)
+        .select_from(source)
+        .where(*conditions)
+        .order_by(*_order(driver, wanted))
+        .limit(wanted.limit)
+    )
+    if wanted.after is None:
+        return page
+    here = tuple_(_moment(wanted.after.created_at), bindparam(None, wanted.after.seq, type_=BigInteger))
+    place = tuple_(driver.c.created_at, driver.c.seq)
+    return page.where(place < here if wanted.newest_first else place > here)
+
+
+def _order(source: Any, wanted: Listing) -> list[Any]:
+    place = (source.c.created_at, source.c.seq)
+    return [each.desc() if wanted.newest_first else each.asc() for each in place]
+
+
+def _only_filter(where: JobFilter) -> tuple[Any, list[object], list[ColumnElement[bool]]] | None:
+    """The one field that is filtered by, where that is all and there are several values; with what else must hold."""
+    asked = [
+        *((field, values, ()) for field, values in (*_on_details(where), *_on_jobs(where)) if values),
+        *((_labels.c.value, values, (_is_label(_labels, name),)) for name, values in where.labels),
+    ]
+    if len(asked) != 1:
+        return None
+    field, values, conditions = asked[0]
+    distinct = list(dict.fromkeys(values))
+    return (field, distinct, list(conditions)) if len(distinct) > 1 else None
+
+
+def _is_label(labels: Any, name: str) -> ColumnElement[bool]:
+    return cast("ColumnElement[bool]", labels.c.name == bindparam(None, name, type_=Text))
+
+
+def _matching(where: JobFilter) -> tuple[Any, Any, list[ColumnElement[bool]]]:
     """Where to read, which table gives the order, and what must hold."""
-    details, states = _on_details(where), _on_jobs(where)
+    details = [_is_any(field, values) for field, values in _on_details(where) if values]
+    states = [_is_any(field, values) for field, values in _on_jobs(where) if values]
     source: Any = _details.join(_jobs, _jobs.c.id == _details.c.job_id)
-    driver: FromClause = _jobs if states and not details else _details
+    driver: Any = _jobs if states and not details else _details
     labels: list[ColumnElement[bool]] = []
     for place, (name, values) in enumerate(where.labels):
         label = _labels.alias(f"label_{place}")
         source = source.join(label, label.c.job_id == _details.c.job_id)
-        labels += [label.c.name == bindparam(None, name, type_=Text), _is_any(label.c.value, values)]
+        labels += [_is_label(label, name), _is_any(label.c.value, values)]
         if place:  # a point of its index, not a list of all that bear it
             labels += [label.c.created_at == _details.c.created_at, label.c.seq == _details.c.seq]
         else:
             driver = label
-    created: list[ColumnElement[bool]] = []
+    return source, driver, [*details, *states, *labels, *_created(driver, where)]
+
+
+def _created(driver: Any, where: JobFilter) -> list[ColumnElement[bool]]:
+    created = []
     if where.created_from is not None:
         created.append(driver.c.created_at >= _moment(where.created_from))
     if where.created_before is not None:
         created.append(driver.c.created_at < _moment(where.created_before))
-    return source, driver, [*details, *states, *labels, *created]
+    return created
 
 
-def _on_details(where: JobFilter) -> list[ColumnElement[bool]]:
-    wanted: list[tuple[ColumnElement[Any], Sequence[object]]] = [
+Field = tuple[ColumnElement[Any], Sequence[object]]
+
+
+def _on_details(where: JobFilter) -> list[Field]:
+    return [
         (_details.c.job_id, where.ids),
         (_details.c.owner_service, where.owner_service),
         (_details.c.owner_ref, where.owner_ref),
@@ -152,15 +210,10 @@ def _on_details(where: JobFilter) -> list[ColumnElement[bool]]:
         (_details.c.priority, where.priority),
         (_details.c.batch_id, where.batch_id),
     ]
-    return [_is_any(field, values) for field, values in wanted if values]
 
 
-def _on_jobs(where: JobFilter) -> list[ColumnElement[bool]]:
-    wanted: list[tuple[ColumnElement[Any], Sequence[object]]] = [
-        (_jobs.c.status, where.status),
-        (_jobs.c.error_code, where.error_code),
-    ]
-    return [_is_any(field, values) for field, values in wanted if values]
+def _on_jobs(where: JobFilter) -> list[Field]:
+    return [(_jobs.c.status, where.status), (_jobs.c.error_code, where.error_code)]
 
 
 def _is_any(field: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
@@ -168,11 +221,6 @@ def _is_any(field: ColumnElement[Any], values: Sequence[object]) -> ColumnElemen
     if len(values) == 1:
         return field == bindparam(None, values[0], type_=field.type)
     return field == any_(bindparam(None, list(values), type_=ARRAY(field.type)))
-
-
-def _beyond(place: tuple[Any, Any], after: Place, *, newest_first: bool) -> ColumnElement[bool]:
-    here = tuple_(_moment(after.created_at), bindparam(None, after.seq, type_=BigInteger))
-    return tuple_(*place) < here if newest_first else tuple_(*place) > here
 
 
 def _moment(at: object) -> ColumnElement[Any]:

@@ -13,14 +13,28 @@ from domain.errors import BadInput, Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+Parameters = dict[str, list[str]]
 
-def decode_query(kind: type[T], query_string: bytes) -> T:
+
+def read_query(query_string: bytes) -> Parameters:
+    """The parameters, each with its values.
+
+    Raises:
+        BadInput: one holds what PostgreSQL cannot compare with.
+    """
+    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    if nul := [name for name, values in given.items() if any("\0" in value for value in (name, *values))]:
+        raise BadInput([Problem(f"/{name}", "The text holds a NUL character.") for name in nul])
+    return given
+
+
+def decode_query(kind: type[T], given: bytes | Parameters) -> T:
     """The parameters as this struct. A field that is a tuple may be given several times, any other one once.
 
     Raises:
         BadInput: naming the parameter.
     """
-    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    given = read_query(given) if isinstance(given, bytes) else given
     several = _several(kind)
     if twice := [name for name, values in given.items() if len(values) > 1 and name not in several]:
         raise BadInput([Problem(f"/{name}", "It may be given only once.") for name in twice])

@@ -111,10 +111,11 @@ class Report:
         """The figures of the caller's jobs."""
         figures = await self.figures()
         tallies = [tally for tally in figures.tallies if caller.owner in (None, tally.owner_service)]
-        oldest_due, durations = await self._of_owner(caller.owner)
+        total = _counts(tallies)
+        oldest_due, durations = await self._of_owner(caller.owner, any_due=total.due > 0)
         return Stats(
             as_of=figures.as_of,
-            total=_counts(tallies),
+            total=total,
             by_queue=_grouped((tally.queue, tally) for tally in tallies),
             by_task_type=_grouped((tally.task_type, tally) for tally in tallies),
             by_owner=_grouped((tally.owner_service, tally) for tally in tallies),
@@ -137,10 +138,11 @@ class Report:
         """Worker processes that live."""
         return await self.jobs.workers(DEAD_AFTER)
 
-    async def _of_owner(self, owner: str | None) -> tuple[float | None, Durations]:
+    async def _of_owner(self, owner: str | None, *, any_due: bool) -> tuple[float | None, Durations]:
         read_at, oldest_due, durations = self._owned.get(owner, (float("-inf"), None, Durations(None, None)))
         if self.monotonic() - read_at >= FIGURES_LAST:
-            oldest_due, durations = await self.jobs.oldest_due(owner), await self.jobs.durations(owner)
+            oldest_due = await self.jobs.oldest_due(owner) if any_due else None
+            durations = await self.jobs.durations(owner)
             self._owned[owner] = (self.monotonic(), oldest_due, durations)
         return oldest_due, durations
 

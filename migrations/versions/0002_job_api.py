@@ -484,9 +484,26 @@ BEGIN
                 ORDER BY j.task_type, j.model_profile, j.owner_service
                 LIMIT 1
             ) AS following
+        ), promising AS (
+            -- A long queue without a match must not be searched to its end.
+            SELECT q.name
+            FROM (SELECT name FROM queue UNION SELECT unnest(p_queues)) AS q
+            WHERE (p_task_types IS NULL AND p_model_profiles IS NULL AND p_owner_services IS NULL)
+               OR 0 < (
+                   SELECT sum(c.jobs)
+                   FROM (
+                       SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                       UNION ALL
+                       SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+                   ) AS c
+                   WHERE c.queue = q.name AND c.due
+                     AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+                     AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+                     AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+               )
         ), candidate AS (
             SELECT c.*
-            FROM (SELECT name FROM queue UNION SELECT unnest(p_queues)) AS q
+            FROM promising AS q
             CROSS JOIN LATERAL (
                 SELECT j.id, j.priority, j.seq FROM jobs AS j
                 WHERE j.queue = q.name AND j.status = 'pending' AND j.due

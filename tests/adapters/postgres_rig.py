@@ -26,9 +26,15 @@ FAKE_CLOCK = """
 EMPTY = """
     DELETE FROM job_results;
     DELETE FROM job_inputs;
+    DELETE FROM job_labels;
     DELETE FROM job_details;
+    DELETE FROM job_progress;
+    DELETE FROM job_changes;
     DELETE FROM runs;
     DELETE FROM jobs;
+    DELETE FROM job_counts;
+    DELETE FROM job_count_changes;
+    DELETE FROM jobs_finished;
     DELETE FROM workers;
     DELETE FROM fake.clock;
 """

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from app import up
+from adapters.rabbitmq.events import Body, messages
+from app import keyfile, up
 from app.server import bind, url_of
 from app.settings import from_env
+from domain.access import Right
 from domain.chat import parse_chat_input
 from domain.errors import ErrorCode
 from domain.retry import RETRIES, Retry
@@ -96,6 +99,13 @@ def test_the_chat_input_that_is_shown_is_accepted():
     assert parse_chat_input(shown.encode()).max_tokens == 256
 
 
+def test_the_event_that_is_shown_is_what_is_published():
+    [shown] = [block for block in blocks("docs/operations.md", "json") if "job_id" in block]
+    events = msgspec.json.decode(shown, type=Body).events
+
+    assert [json.loads(body) for _, body in messages(events)] == [json.loads(shown)]
+
+
 class Recorded(Mapping[str, str]):
     """An environment that remembers what it was asked for."""
 
@@ -111,6 +121,25 @@ class Recorded(Mapping[str, str]):
 
     def __len__(self) -> int:
         return 0
+
+
+def test_the_file_of_tokens_that_is_shown_is_accepted(tmp_path: Path):
+    [toml] = blocks("docs/configuration.md", "toml")
+    (path := tmp_path / "tokens.toml").write_text(toml)
+
+    granted = [(grant.owner, grant.rate, sorted(grant.rights)) for grant in keyfile.read(path).values()]
+    assert granted == [
+        ("telephony", None, [Right.READ, Right.SUBMIT]),
+        ("monitoring-tg", 20.0, [Right.READ, Right.SUBMIT]),
+        ("*", None, [Right.WORK]),
+    ]
+
+
+def test_the_documented_fields_of_a_token_are_those_of_the_code():
+    section = (ROOT / "docs/configuration.md").read_text().partition("## Tokens")[2]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+    assert documented == list(keyfile.Grant.__struct_fields__)
 
 
 def test_every_setting_is_documented_and_no_other():

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import pytest
 from msgspec import Raw
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from domain.errors import ErrorCode, Failure, InvalidTransition, LeaseLost
 from domain.job import (
     CANCELLED_BY_CALLER,
+    EXPIRED,
+    IdempotencyKey,
     Job,
     JobStatus,
     Lease,
@@ -20,12 +22,13 @@ from domain.job import (
     Settlement,
     crash,
 )
-from tests.factories import LEASE, NOW, leased_job, new_lease, running_job, stored_job
+from tests.factories import LEASE, NOW, leased_job, new_job, new_lease, running_job, stored_job
 
 LATER = NOW + timedelta(minutes=1)
 WAIT = timedelta(seconds=30)
 TIMED_OUT = Failure(ErrorCode.TIMEOUT, "No answer within 5 minutes.")
 MAX_CRASHES = 3
+RETRY_DELAY = timedelta(seconds=7)
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = JobStatus
 
@@ -36,6 +39,11 @@ IN_STATE: dict[JobStatus, Callable[[], Job]] = {
     FAILED: lambda: stored_job(status=FAILED, attempts=3, failure=TIMED_OUT, finished_at=NOW),
     CANCELLED: lambda: stored_job(status=CANCELLED, failure=CANCELLED_BY_CALLER, finished_at=NOW),
 }
+
+
+def external_run(**changes: Any) -> Job:
+    """A job that an external worker runs."""
+    return running_job(lease_timeout=LEASE, **changes)
 
 
 def a_lease_of(job: Job) -> Lease:
@@ -80,11 +88,13 @@ def by_its_holder(event: str) -> Callable[[Job], Job]:
 EVENTS: dict[str, Callable[[Job], Job]] = {
     **{event: by_its_holder(event) for event in FENCED},
     "claim": lambda job: job.claim(LeaseToken(uuid4()), "worker-2", LATER + LEASE, LATER),
-    "rescue": lambda job: job.rescue(MAX_CRASHES, LATER),
+    "rescue": lambda job: job.rescue(MAX_CRASHES, RETRY_DELAY, LATER),
     "cancel": lambda job: job.cancel(LATER),
     "retry": lambda job: job.retry(LATER),
     "promote": lambda job: job.promote(LATER),
 }
+
+ENDINGS = [event for event in EVENTS if event not in {"claim", "renew", "promote"}]
 
 Ending = JobStatus | type[Exception]
 
@@ -134,6 +144,18 @@ def test_whatever_happens_the_fields_of_a_job_agree_with_its_state(event: str, s
     assert job.result is None or job.status is COMPLETED
 
 
+@pytest.mark.parametrize(("event", "status"), ALLOWED.values(), ids=ALLOWED)
+def test_every_change_of_state_and_nothing_else_takes_the_next_number(event: str, status: JobStatus):
+    job = replace(IN_STATE[status](), number=7)
+    counted = event not in {"renew", "promote"} and (event, status) != ("cancel", CANCELLED)
+    assert EVENTS[event](job).number == 7 + counted
+
+
+@pytest.mark.parametrize("event", ENDINGS)
+def test_the_end_of_an_external_workers_run_leaves_nothing_of_its_claim(event: str):
+    assert EVENTS[event](external_run()).lease_timeout is None
+
+
 def changed(before: Job, after: Job) -> dict[str, Any]:
     return {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
 
@@ -143,12 +165,22 @@ def test_a_claim_starts_a_run_and_keeps_what_the_last_one_left():
     job = stored_job(failure=TIMED_OUT, attempts=1, crashes=1, give_backs=2)
     assert changed(job, job.claim(token, "worker-2", LATER + LEASE, LATER)) == {
         "status": RUNNING,
+        "number": 2,
         "lease": Lease(job.id, token),
         "lease_expires_at": LATER + LEASE,
         "worker_id": "worker-2",
         "started_at": LATER,
         "updated_at": LATER,
     }
+
+
+def test_an_external_workers_claim_says_how_long_its_renewals_last():
+    job = stored_job()
+    run = job.claim(LeaseToken(uuid4()), "theirs", LATER + LEASE, LATER, LEASE)
+    assert (run.lease_timeout, job.claim(LeaseToken(uuid4()), "ours", LATER + LEASE, LATER).lease_timeout) == (
+        LEASE,
+        None,
+    )
 
 
 def test_a_job_that_is_not_due_cannot_be_claimed():
@@ -161,7 +193,8 @@ def test_a_renewal_moves_the_end_of_the_lease_only():
     assert changed(job, EVENTS["renew"](job)) == {"lease_expires_at": LATER + LEASE}
 
 
-ENDED = {"lease": None, "lease_expires_at": None, "worker_id": None, "updated_at": LATER}
+ENDED = {"number": 3, "lease": None, "lease_expires_at": None, "worker_id": None, "updated_at": LATER}
+"""What the end of a run changes in any case: it is the third change of state, after submission and start."""
 
 
 def test_a_completion_is_an_attempt_and_clears_the_last_failure():
@@ -247,6 +280,42 @@ def test_a_job_whose_worker_dies_too_often_fails_as_stale_worker():
     assert failed.failure.code is ErrorCode.STALE_WORKER
 
 
+def test_an_external_lease_that_ran_out_is_a_failed_attempt_tried_again_later():
+    job = external_run(attempts=1, crashes=1, give_backs=4)
+    assert changed(job, EVENTS["rescue"](job)) == {
+        **ENDED,
+        "lease_timeout": None,
+        "status": PENDING,
+        "attempts": 2,
+        "failure": EXPIRED,
+        "run_at": LATER + RETRY_DELAY,
+        "due": False,
+    }
+
+
+def test_an_external_lease_that_ran_out_on_the_last_attempt_fails_the_job():
+    job = external_run(attempts=2, max_attempts=3)
+    assert changed(job, EVENTS["rescue"](job)) == {
+        **ENDED,
+        "lease_timeout": None,
+        "status": FAILED,
+        "attempts": 3,
+        "failure": EXPIRED,
+        "finished_at": LATER,
+    }
+
+
+def test_an_external_worker_that_vanishes_is_no_crash_however_often():
+    job = external_run(crashes=MAX_CRASHES - 1)
+    assert EVENTS["rescue"](job).crashes == MAX_CRASHES - 1
+
+
+def test_a_built_in_worker_that_dies_burns_no_attempt_even_the_last():
+    job = running_job(attempts=2, max_attempts=3)
+    rescued = EVENTS["rescue"](job)
+    assert (rescued.status, rescued.attempts, rescued.due) == (PENDING, 2, True)
+
+
 def test_a_cancelled_run_is_no_attempt():
     job = running_job(attempts=1, failure=TIMED_OUT)
     assert changed(job, EVENTS["cancel"](job)) == {
@@ -259,7 +328,18 @@ def test_a_cancelled_run_is_no_attempt():
 
 def test_cancelling_twice_changes_nothing():
     job = IN_STATE[CANCELLED]()
-    assert job.cancel(LATER) == job
+    assert job.cancel(LATER) is job
+
+
+@pytest.mark.parametrize("status", [PENDING, RUNNING])
+def test_whoever_cancels_may_say_why(status: JobStatus):
+    too_late = Failure(ErrorCode.CANCELLED, "Its deadline passed.")
+    assert IN_STATE[status]().cancel(LATER, too_late).failure == too_late
+
+
+def test_the_first_reason_of_a_cancellation_stands():
+    job = stored_job().cancel(LATER, Failure(ErrorCode.CANCELLED, "Its deadline passed."))
+    assert job.cancel(LATER, CANCELLED_BY_CALLER) is job
 
 
 @pytest.mark.parametrize("status", [RUNNING, FAILED, CANCELLED])
@@ -267,10 +347,27 @@ def test_a_manual_retry_starts_afresh_in_the_old_place(status: JobStatus):
     counts = {"attempts": 2, "crashes": 2, "give_backs": 10}
     before = {"status": status, "run_at": LATER + LEASE, "due": False, "failure": TIMED_OUT, **counts}
     job = IN_STATE[status]()
-    again = stored_job(**{**asdict(job), **before}).retry(LATER)
+    again = stored_job(**{**asdict(job), **before, "deadline_at": LATER + LEASE}).retry(LATER)
     assert again == stored_job(
-        id=job.id, seq=job.seq, input=job.input, run_at=LATER, started_at=job.started_at, updated_at=LATER
+        id=job.id,
+        seq=job.seq,
+        number=job.number + 1,
+        input=job.input,
+        run_at=LATER,
+        started_at=job.started_at,
+        updated_at=LATER,
     )
+
+
+@pytest.mark.parametrize("event", [*FENCED, "rescue", "cancel"])
+def test_only_a_retry_by_hand_lifts_the_deadline(event: str):
+    assert EVENTS[event](running_job(deadline_at=LATER)).deadline_at == LATER
+
+
+def test_a_retry_by_hand_keeps_what_the_job_is_known_by():
+    marks = {"labels": {"team": "red"}, "batch_id": uuid4(), "owner_ref": "call/7", "progress": Raw(b"{}")}
+    again = stored_job(status=FAILED, finished_at=NOW, **marks).retry(LATER)
+    assert {name: getattr(again, name) for name in marks} == marks
 
 
 def test_a_job_is_promoted_from_the_moment_that_its_time_has_come():
@@ -283,9 +380,6 @@ def test_a_job_is_promoted_from_the_moment_that_its_time_has_come():
 def test_a_final_job_is_never_promoted(status: JobStatus):
     job = stored_job(status=status, run_at=NOW, due=False)
     assert job.promote(LATER) == job
-
-
-ENDINGS = [event for event in EVENTS if event not in {"claim", "renew", "promote"}]
 
 
 @pytest.mark.parametrize("event", FENCED)
@@ -334,3 +428,16 @@ def test_a_worker_ends_its_run_with_its_own_lease():
     held = leased_job()
     assert held.complete(b"{}") == Settlement(held.lease, RunOutcome.COMPLETED, COMPLETED, result=b"{}")
     assert held.release() == Settlement(held.lease, RunOutcome.RELEASED, PENDING)
+
+
+def test_a_submitted_job_is_stored_pending_with_all_that_was_sent():
+    sent = new_job(
+        owner_ref="call/7",
+        deadline_at=LATER,
+        labels={"team": "red"},
+        batch_id=uuid4(),
+        idempotency=IdempotencyKey("k", b"1"),
+    )
+    job = sent.stored(17, run_at=LATER, due=False, now=NOW)
+    kept = {name: value for name, value in asdict(sent).items() if name not in {"run_at", "idempotency"}}
+    assert job == Job(**kept, seq=17, status=PENDING, run_at=LATER, due=False, created_at=NOW, updated_at=NOW, number=1)

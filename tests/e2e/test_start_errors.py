@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_a_bad_secret_is_named_but_not_repeated(install: Install, variable: str,
     assert code == 1
     assert variable in one_line(said)
     assert SECRET not in said
+
+
+def test_a_file_of_tokens_that_cannot_be_used_is_named_with_its_place_but_not_repeated(
+    install: Install, tmp_path: Path
+) -> None:
+    (path := tmp_path / "tokens.json").write_text(f'{{"{SECRET}": {{"owner": "{SECRET}", "rights": ["{SECRET}"]}}}}')
+    installation = install(DATABASE_URL=NOWHERE, AI_SERVICE_TOKENS=str(path))
+    for process in [installation.start(command) for command in ("serve", "up")]:
+        line = refusal(process)
+        assert f"AI_SERVICE_TOKENS: '{path}' cannot be used; expected rights of token 1 to be " in line
+        assert SECRET not in process.said
 
 
 def test_a_port_that_is_taken_is_named_with_its_variable(install: Install) -> None:

@@ -11,7 +11,7 @@ WITH RECURSIVE served (queue, priority, run_at, created_at) AS (
     FROM served AS s
     CROSS JOIN LATERAL (
         SELECT j.queue, j.priority, j.run_at, j.created_at FROM jobs AS j
-        WHERE j.status = 'pending' AND j.due AND (j.queue, j.priority) > (s.queue, s.priority)
+        WHERE j.status = 'pending' AND j.due AND j.queue IS NOT NULL AND (j.queue, j.priority) > (s.queue, s.priority)
         ORDER BY j.queue, j.priority, j.seq
         LIMIT 1
     ) AS following

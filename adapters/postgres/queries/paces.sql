@@ -7,7 +7,7 @@ FROM (
     FROM runs AS r
     WHERE r.ended_at > now() - interval '5 minutes'
     ORDER BY r.ended_at DESC
-    LIMIT 5000
+    LIMIT 2000
 ) AS lately
 JOIN jobs AS j ON j.id = lately.job_id
 GROUP BY j.queue, j.task_type, j.model_profile

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.report import Report
 from domain.usecases.wake import Wake
-from tests.fakes import FakeClock, FragileStore, RecordingTickets
+from domain.usecases.work import Work
+from tests.factories import LEASE
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+
+FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
 
 @pytest.fixture
@@ -23,6 +31,11 @@ def tickets() -> RecordingTickets:
 
 
 @pytest.fixture
+def events() -> RecordingEvents:
+    return RecordingEvents()
+
+
+@pytest.fixture
 def routes() -> Routes:
     return Routes(
         [
@@ -35,3 +48,13 @@ def routes() -> Routes:
 @pytest.fixture
 def wake(store: FragileStore, tickets: RecordingTickets, clock: FakeClock) -> Wake:
     return Wake(store, tickets, clock.monotonic)
+
+
+@pytest.fixture
+def work(store: FragileStore, events: RecordingEvents) -> Work:
+    return Work(store, events, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
+
+
+@pytest.fixture
+def report(store: FragileStore, tickets: RecordingTickets, routes: Routes, clock: FakeClock) -> Report:
+    return Report(store, tickets, routes, clock.now, clock.monotonic)

@@ -2,136 +2,351 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
-from domain.errors import BadInput, ErrorCode, TooLarge, StorageUnavailable
-from domain.job import Job, JobStatus, NewJob, Priority
-from domain.ports import JobFilter
+from domain.access import ANYBODY, Caller
+from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge
+from domain.events import JobEvent
+from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
+from domain.ports import Added
 from domain.routing import Routes
-from domain.usecases.submit import Submission, Submit
+from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
-from tests.factories import NOW, new_id, submission
-from tests.fakes import FragileStore, RecordingTickets
+from tests.factories import NOW, QUEUE, new_id, submission
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.moves import cancel, found
 
 LIMIT = 1_000
+AN_HOUR = timedelta(hours=1)
+BAD = Raw(b'{"messages": []}')
+KEY = IdempotencyKey("call-7", b"fingerprint")
+LION = Caller(owner="lion", priority=Priority.LOW)
 
 
 @pytest.fixture
-def submit(store: FragileStore, routes: Routes, wake: Wake) -> Submit:
-    return Submit(store, routes, wake, new_id, LIMIT)
+def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
+    return Submit(store, routes, wake, events, new_id, LIMIT)
 
 
-async def stored(store: FragileStore) -> list[Job]:
-    return await store.find(JobFilter(), limit=10)
+@pytest.fixture
+def nothing_happened(store: FragileStore, tickets: RecordingTickets, events: RecordingEvents) -> Any:
+    async def check() -> None:
+        assert (await found(store), tickets.published, events.published) == ([], [], [])
+
+    return check
 
 
-async def test_a_job_is_stored_as_it_was_asked_for(submit: Submit, store: FragileStore):
-    at = NOW + timedelta(hours=1)
-    asked = submission(owner_ref="beeline/42", priority=Priority.HIGH, max_attempts=7, run_at=at)
-    job = await store.get((await submit.one(asked)).id)
-    assert (job.status, job.queue) == (JobStatus.PENDING, "gpu.llm")
-    assert {name: getattr(job, name) for name in Submission.__struct_fields__ if name != "input"} == {
-        name: getattr(asked, name) for name in Submission.__struct_fields__ if name != "input"
-    }
-    assert job.input is not None
-    assert bytes(job.input) == bytes(asked.input)
+async def stored(submit: Submit, caller: Caller = ANYBODY, **asked: Any) -> Job:
+    return (await submit.one(caller, submission(**asked))).job
 
 
-async def test_a_worker_is_woken_once_the_job_is_stored(
-    submit: Submit, store: FragileStore, tickets: RecordingTickets, monkeypatch: pytest.MonkeyPatch
-):
-    tickets_at_commit: list[int] = []
-    add = store.add
-
-    async def watched(jobs: Sequence[NewJob]) -> list[Job]:
-        tickets_at_commit.append(len(tickets.published))
-        return await add(jobs)
-
-    monkeypatch.setattr(store, "add", watched)
-    await submit.one(submission())
-    assert tickets_at_commit == [0]
-    assert tickets.published == [("gpu.llm", 1)]
+def pointers(refusal: pytest.ExceptionInfo[BadInput]) -> list[str]:
+    return [problem.pointer for problem in refusal.value.problems]
 
 
-async def test_a_job_that_is_not_due_wakes_nobody(submit: Submit, tickets: RecordingTickets):
-    await submit.one(submission(run_at=NOW + timedelta(seconds=1)))
-    assert tickets.published == []
+def submitted(job: Job) -> JobEvent:
+    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, "pending", 1)
 
 
-@pytest.mark.parametrize("changes", [{"task_type": "their_own"}, {"model_profile": "their-own"}])
-async def test_a_job_that_is_not_served_here_has_no_queue_and_wakes_nobody(
-    submit: Submit, tickets: RecordingTickets, changes: dict[str, str]
-):
-    job = await submit.one(submission(**changes))
-    assert job.queue is None
-    assert tickets.published == []
+class TestOne:
+    async def test_a_job_is_stored_as_it_was_asked_for(self, submit: Submit, store: FragileStore):
+        asked = submission(
+            owner_ref="beeline/42",
+            priority=Priority.HIGH,
+            max_attempts=7,
+            run_at=NOW + AN_HOUR,
+            deadline_at=NOW + 2 * AN_HOUR,
+            labels={"team": "red"},
+        )
+        job = await store.get((await submit.one(ANYBODY, asked)).job.id)
+        assert (job.status, job.queue, job.batch_id) == (JobStatus.PENDING, QUEUE, None)
+        assert {name: getattr(job, name) for name in Submission.__struct_fields__ if name != "idempotency"} == {
+            name: getattr(asked, name) for name in Submission.__struct_fields__ if name != "idempotency"
+        }
+
+    async def test_a_new_job_comes_back_whole(self, submit: Submit, store: FragileStore):
+        added = await submit.one(ANYBODY, submission())
+        assert added == Added(await store.get(added.job.id), created=True)
+
+    async def test_a_worker_is_woken_and_the_event_told_once_the_job_is_stored(
+        self,
+        submit: Submit,
+        store: FragileStore,
+        tickets: RecordingTickets,
+        events: RecordingEvents,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        known_at_commit: list[int] = []
+        add = store.add
+
+        async def watched(jobs: Sequence[NewJob]) -> list[Added]:
+            known_at_commit.append(len(tickets.published) + len(events.published))
+            return await add(jobs)
+
+        monkeypatch.setattr(store, "add", watched)
+        job = await stored(submit)
+        assert known_at_commit == [0]
+        assert (tickets.published, events.published) == ([(QUEUE, 1)], [submitted(job)])
+
+    async def test_a_job_that_is_not_due_wakes_nobody_and_is_told_all_the_same(
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        job = await stored(submit, run_at=NOW + timedelta(seconds=1))
+        assert (tickets.published, events.published) == ([], [submitted(job)])
+
+    @pytest.mark.parametrize("changes", [{"task_type": "their_own"}, {"model_profile": "their-own"}])
+    async def test_a_job_that_is_not_served_here_has_no_queue_and_wakes_nobody(
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents, changes: dict[str, Any]
+    ):
+        job = await stored(submit, **changes)
+        assert job.queue is None
+        assert (tickets.published, events.published) == ([], [submitted(job)])
+
+    async def test_the_input_of_a_job_that_is_not_served_here_is_its_workers_business(self, submit: Submit):
+        job = await stored(submit, task_type="their_own", input=Raw(b'{"messages": 5}'))
+        assert job.status is JobStatus.PENDING
+
+    async def test_the_input_of_a_speech_job_is_not_read_as_chat(self, submit: Submit):
+        job = await stored(
+            submit, task_type="transcription", model_profile="whisper-large-v3", input=Raw(b'{"user": 1}')
+        )
+        assert job.queue == "gpu.speech"
+
+    async def test_without_storage_nobody_is_woken_or_told(
+        self, submit: Submit, store: FragileStore, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        store.away = True
+        with pytest.raises(StorageUnavailable):
+            await submit.one(ANYBODY, submission())
+        assert (tickets.published, events.published) == ([], [])
 
 
-async def test_the_input_of_a_job_that_is_not_served_here_is_its_workers_business(submit: Submit):
-    job = await submit.one(submission(task_type="their_own", input=Raw(b'{"messages": 5}')))
-    assert job.status is JobStatus.PENDING
-
-
-async def test_the_input_of_a_speech_job_is_not_read_as_chat(submit: Submit):
-    job = await submit.one(
-        submission(task_type="transcription", model_profile="whisper-large-v3", input=Raw(b'{"user": 1}'))
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("given", "pointer"),
+        [
+            (b'{"messages": []}', "/input/messages"),
+            (b'{"messages": [{"role": "robot", "content": ""}]}', "/input/messages/0/role"),
+            (b"{}", "/input"),
+        ],
     )
-    assert job.queue == "gpu.speech"
+    async def test_a_bad_chat_input_is_refused_with_its_place_in_the_request(
+        self, submit: Submit, nothing_happened: Any, given: bytes, pointer: str
+    ):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(input=Raw(given)))
+        assert pointers(refusal) == [pointer]
+        await nothing_happened()
 
+    @pytest.mark.parametrize("task_type", ["llm_chat", "their_own"])
+    @pytest.mark.parametrize("given", [b"[]", b"null", b'"Hello"', b"7", b'{"user": "\xff"}', b'{"user": ', b""])
+    async def test_an_input_that_is_no_object_is_refused_whoever_would_run_it(
+        self, submit: Submit, nothing_happened: Any, given: bytes, task_type: str
+    ):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(task_type=task_type, input=Raw(given)))
+        assert pointers(refusal) == ["/input"]
+        await nothing_happened()
 
-@pytest.mark.parametrize(
-    ("given", "pointer"),
-    [
-        (b'{"messages": []}', "/input/messages"),
-        (b'{"messages": [{"role": "robot", "content": ""}]}', "/input/messages/0/role"),
-        (b"{}", "/input"),
-    ],
-)
-async def test_a_bad_chat_input_is_refused_with_its_place_in_the_request(
-    submit: Submit, store: FragileStore, tickets: RecordingTickets, given: bytes, pointer: str
-):
-    with pytest.raises(BadInput) as refusal:
-        await submit.one(submission(input=Raw(given)))
-    assert [problem.pointer for problem in refusal.value.problems] == [pointer]
-    assert (await stored(store), tickets.published) == ([], [])
+    async def test_a_task_on_a_model_of_another_kind_is_refused(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(model_profile="whisper-large-v3"))
+        assert refusal.value.code is ErrorCode.UNSUPPORTED_TASK
+        await nothing_happened()
 
+    async def test_an_input_may_be_as_large_as_the_limit(self, submit: Submit):
+        assert (await stored(submit, input=input_of(LIMIT))).status is JobStatus.PENDING
 
-@pytest.mark.parametrize("task_type", ["llm_chat", "their_own"])
-@pytest.mark.parametrize("given", [b"[]", b"null", b'"Hello"', b"7", b'{"user": "\xff"}', b'{"user": ', b""])
-async def test_an_input_that_is_no_object_is_refused_whoever_would_run_it(
-    submit: Submit, store: FragileStore, given: bytes, task_type: str
-):
-    with pytest.raises(BadInput) as refusal:
-        await submit.one(submission(task_type=task_type, input=Raw(given)))
-    assert [problem.pointer for problem in refusal.value.problems] == ["/input"]
-    assert await stored(store) == []
+    async def test_an_input_over_the_limit_is_refused(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(TooLarge):
+            await submit.one(ANYBODY, submission(input=input_of(LIMIT + 1)))
+        await nothing_happened()
 
+    @pytest.mark.parametrize("before", [timedelta(0), timedelta(seconds=1)])
+    async def test_a_deadline_must_be_later_than_the_start(
+        self, submit: Submit, nothing_happened: Any, before: timedelta
+    ):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(run_at=NOW + AN_HOUR, deadline_at=NOW + AN_HOUR - before))
+        assert pointers(refusal) == ["/deadline_at"]
+        await nothing_happened()
 
-async def test_a_task_on_a_model_of_another_kind_is_refused(submit: Submit, store: FragileStore):
-    with pytest.raises(BadInput) as refusal:
-        await submit.one(submission(model_profile="whisper-large-v3"))
-    assert refusal.value.code is ErrorCode.UNSUPPORTED_TASK
-    assert await stored(store) == []
+    async def test_a_deadline_that_has_passed_is_none_of_the_doors_business(self, submit: Submit):
+        assert (await stored(submit, deadline_at=NOW - AN_HOUR)).deadline_at == NOW - AN_HOUR
 
 
 def input_of(size: int) -> Raw:
     return Raw(b'{"user": "' + b"x" * (size - len(b'{"user": ""}')) + b'"}')
 
 
-async def test_an_input_may_be_as_large_as_the_limit(submit: Submit):
-    assert (await submit.one(submission(input=input_of(LIMIT)))).status is JobStatus.PENDING
+class TestCaller:
+    async def test_an_owner_and_a_priority_that_are_left_out_are_the_callers(self, submit: Submit):
+        job = await stored(submit, LION, owner_service=None)
+        assert (job.owner_service, job.priority) == ("lion", Priority.LOW)
+
+    async def test_a_priority_that_is_named_is_the_jobs(self, submit: Submit):
+        assert (await stored(submit, LION, owner_service="lion", priority=Priority.HIGH)).priority is Priority.HIGH
+
+    async def test_a_job_of_another_owner_is_forbidden(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(Forbidden):
+            await submit.one(LION, submission(owner_service="bear"))
+        await nothing_happened()
+
+    async def test_without_any_owner_there_is_no_job(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(owner_service=None))
+        assert pointers(refusal) == ["/owner_service"]
+        await nothing_happened()
+
+    async def test_what_is_left_out_in_a_batch_is_the_callers_too(self, submit: Submit):
+        batch = await submit.batch(LION, [submission(owner_service=None)])
+        assert [(added.job.owner_service, added.job.priority) for added in batch.jobs] == [("lion", Priority.LOW)]
+
+    async def test_a_batch_with_a_job_of_another_owner_is_forbidden(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(Forbidden):
+            await submit.batch(LION, [submission(owner_service="lion"), submission(owner_service="bear")])
+        await nothing_happened()
 
 
-async def test_an_input_over_the_limit_is_refused(submit: Submit, store: FragileStore, tickets: RecordingTickets):
-    with pytest.raises(TooLarge):
-        await submit.one(submission(input=input_of(LIMIT + 1)))
-    assert (await stored(store), tickets.published) == ([], [])
+class TestIdempotency:
+    async def test_the_same_submission_again_finds_the_same_job_whole(self, submit: Submit, store: FragileStore):
+        first = await submit.one(ANYBODY, submission(idempotency=KEY))
+        again = await submit.one(ANYBODY, submission(idempotency=KEY))
+        assert again == Added(await store.get(first.job.id), created=False)
+        assert await found(store) == [first.job.id]
+
+    async def test_it_finds_it_whatever_has_become_of_it(self, submit: Submit, store: FragileStore, clock: FakeClock):
+        job = await stored(submit, idempotency=KEY, deadline_at=NOW + AN_HOUR)
+        await cancel(store, job.id)
+        clock.advance(2 * AN_HOUR)
+        assert (await stored(submit, idempotency=KEY, deadline_at=NOW + AN_HOUR)).status is JobStatus.CANCELLED
+
+    async def test_what_is_found_wakes_nobody_and_is_no_news(
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        job = await stored(submit, idempotency=KEY)
+        await submit.one(ANYBODY, submission(idempotency=KEY))
+        assert (tickets.published, events.published) == ([(QUEUE, 1)], [submitted(job)])
+
+    async def test_a_key_that_comes_with_another_request_is_refused_at_its_place(
+        self, submit: Submit, store: FragileStore, events: RecordingEvents
+    ):
+        first = await stored(submit, idempotency=KEY)
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(idempotency=replace(KEY, fingerprint=b"another")))
+        assert pointers(refusal) == ["/idempotency_key"]
+        assert (await found(store), len(events.published)) == ([first.id], 1)
+
+    async def test_another_owner_may_use_the_same_key(self, submit: Submit, store: FragileStore):
+        jobs = [await stored(submit, owner_service=owner, idempotency=KEY) for owner in ("lion", "bear")]
+        assert await found(store) == [jobs[1].id, jobs[0].id]
 
 
-async def test_without_storage_nobody_is_woken(submit: Submit, store: FragileStore, tickets: RecordingTickets):
-    store.away = True
-    with pytest.raises(StorageUnavailable):
-        await submit.one(submission())
-    assert tickets.published == []
+class TestBatch:
+    async def test_the_jobs_of_a_batch_share_its_id_and_keep_their_order(self, submit: Submit, store: FragileStore):
+        batch = await submit.batch(ANYBODY, [submission(owner_ref=str(place)) for place in range(3)])
+        assert [added.job.owner_ref for added in batch.jobs] == ["0", "1", "2"]
+        assert await found(store, newest_first=False) == [added.job.id for added in batch.jobs]
+        assert {added.job.batch_id for added in batch.jobs} == {batch.id}
+
+    async def test_each_batch_has_its_own_id(self, submit: Submit):
+        assert (await submit.batch(ANYBODY, [submission()])).id != (await submit.batch(ANYBODY, [submission()])).id
+
+    async def test_it_wakes_workers_by_queue_and_tells_of_every_job(
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        speech = {"task_type": "transcription", "model_profile": "whisper-large-v3"}
+        batch = await submit.batch(
+            ANYBODY,
+            [
+                submission(),
+                submission(**speech),
+                submission(),
+                submission(run_at=NOW + AN_HOUR),
+                submission(task_type="their_own"),
+            ],
+        )
+        assert sorted(tickets.published) == [(QUEUE, 2), ("gpu.speech", 1)]
+        assert events.published == [submitted(added.job) for added in batch.jobs]
+
+    async def test_what_was_there_before_is_counted_apart_and_keeps_its_own_batch(
+        self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        asked = submission(task_type="their_own", idempotency=KEY)
+        known = (await submit.one(ANYBODY, asked)).job
+        events.published.clear()
+        batch = await submit.batch(ANYBODY, [submission(), asked, submission()])
+        assert ([added.created for added in batch.jobs], batch.created) == ([True, False, True], 2)
+        assert (batch.jobs[1].job.id, batch.jobs[1].job.batch_id) == (known.id, None)
+        assert tickets.published == [(QUEUE, 2)]
+        assert [event.job_id for event in events.published] == [batch.jobs[0].job.id, batch.jobs[2].job.id]
+
+    async def test_the_same_key_twice_in_a_batch_is_one_job(self, submit: Submit, store: FragileStore):
+        batch = await submit.batch(ANYBODY, [submission(idempotency=KEY), submission(idempotency=KEY)])
+        assert [added.created for added in batch.jobs] == [True, False]
+        assert await found(store) == [batch.jobs[0].job.id]
+
+    async def test_one_bad_job_keeps_all_from_being_stored_and_is_named(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.batch(ANYBODY, [*[submission()] * 17, submission(input=BAD)])
+        assert pointers(refusal) == ["/jobs/17/input/messages"]
+        await nothing_happened()
+
+    async def test_every_bad_job_is_named_whatever_is_wrong_with_it(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.batch(
+                ANYBODY,
+                [
+                    submission(owner_service=None),
+                    submission(),
+                    submission(input=BAD),
+                    submission(run_at=NOW, deadline_at=NOW),
+                    submission(model_profile="whisper-large-v3"),
+                ],
+            )
+        assert pointers(refusal) == [
+            "/jobs/0/owner_service",
+            "/jobs/2/input/messages",
+            "/jobs/3/deadline_at",
+            "/jobs/4/model_profile",
+        ]
+        await nothing_happened()
+
+    async def test_of_very_many_problems_the_first_are_told(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.batch(ANYBODY, [submission(input=BAD)] * (MOST_PROBLEMS + 5))
+        assert pointers(refusal) == [f"/jobs/{place}/input/messages" for place in range(MOST_PROBLEMS)]
+        await nothing_happened()
+
+    async def test_an_input_over_the_limit_is_named_too(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(TooLarge, match="/jobs/1"):
+            await submit.batch(ANYBODY, [submission(), submission(input=input_of(LIMIT + 1))])
+        await nothing_happened()
+
+    async def test_reused_keys_are_named_and_nothing_is_stored(
+        self, submit: Submit, store: FragileStore, tickets: RecordingTickets, events: RecordingEvents
+    ):
+        known = await stored(submit, idempotency=KEY)
+        other = IdempotencyKey("call-8", b"fingerprint")
+        with pytest.raises(BadInput) as refusal:
+            await submit.batch(
+                ANYBODY,
+                [
+                    submission(idempotency=other),
+                    submission(idempotency=replace(KEY, fingerprint=b"another")),
+                    submission(idempotency=KEY),
+                    submission(idempotency=replace(other, fingerprint=b"another")),
+                ],
+            )
+        assert pointers(refusal) == ["/jobs/1/idempotency_key", "/jobs/3/idempotency_key"]
+        assert (await found(store), len(tickets.published), len(events.published)) == ([known.id], 1, 1)
+
+    async def test_a_batch_given_again_finds_its_jobs(self, submit: Submit):
+        asked = [submission(idempotency=IdempotencyKey(f"call-{place}", b"f")) for place in range(3)]
+        first, again = await submit.batch(ANYBODY, asked), await submit.batch(ANYBODY, asked)
+        assert [added.job.id for added in again.jobs] == [added.job.id for added in first.jobs]
+        assert (first.created, again.created) == (3, 0)

@@ -6,23 +6,20 @@ from uuid import uuid4
 import pytest
 
 from domain.errors import ErrorCode, Failure
+from domain.events import JobEvent
 from domain.job import JobStatus, LeasedJob, RunOutcome
 from domain.ports import Claim
-from domain.retry import RetryPolicy
 from domain.usecases.work import Work
-from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_beat, new_claim, new_job
-from tests.fakes import FakeClock, FragileStore
+from tests.domain.usecases.conftest import FAST, SLOW
+from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_beat, new_claim
+from tests.fakes import FakeClock, FragileStore, RecordingEvents
+from tests.moves import cancel, one, several
 
-FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
-
-
-@pytest.fixture
-def work(store: FragileStore) -> Work:
-    return Work(store, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
+UNSTORABLE = b'"unstorable"'
 
 
 async def take(work: Work, jobs: int) -> tuple[LeasedJob, ...]:
-    await work.jobs.add([new_job() for _ in range(jobs)])
+    await several(work.jobs, jobs)
     return (await work.exchange([], new_claim(limit=jobs))).claimed
 
 
@@ -49,45 +46,100 @@ def test_a_released_run_asks_to_count_nothing(work: Work):
 
 async def test_runs_are_ended_and_new_ones_taken_in_one_go(work: Work):
     [first] = await take(work, 1)
-    [second] = await work.jobs.add([new_job()])
+    second = await one(work.jobs)
     outcome = await work.exchange([work.completed(first, b"{}")], new_claim())
     assert [job.id for job in outcome.claimed] == [second.id]
     assert (await work.jobs.get(first.id)).status is JobStatus.COMPLETED
 
 
-async def test_a_result_that_is_refused_fails_its_own_run_and_no_other(work: Work, store: FragileStore):
-    store.refuses = [b'"unstorable"']
-    poisoned, neighbour = await take(work, 2)
-    outcome = await work.exchange([work.completed(poisoned, b'"unstorable"'), work.completed(neighbour, b"{}")], None)
-    job = await store.get(poisoned.id)
-    assert job.failure == Failure(ErrorCode.INTERNAL_ERROR, "The result cannot be stored: not storable")
-    assert (job.status, job.attempts, job.run_at - job.updated_at) == (JobStatus.PENDING, 1, SLOW)
-    assert (await store.get(neighbour.id)).status is JobStatus.COMPLETED
-    assert (outcome.refused, outcome.lost) == ({}, frozenset())
+class TestRefusedResult:
+    async def test_it_fails_its_own_run_and_no_other(self, work: Work, store: FragileStore):
+        store.refuses = [UNSTORABLE]
+        poisoned, neighbour = await take(work, 2)
+        outcome = await work.exchange([work.completed(poisoned, UNSTORABLE), work.completed(neighbour, b"{}")], None)
+        job = await store.get(poisoned.id)
+        assert job.failure == Failure(ErrorCode.INTERNAL_ERROR, "The result cannot be stored: not storable")
+        assert (job.status, job.attempts, job.run_at - job.updated_at) == (JobStatus.PENDING, 1, SLOW)
+        assert (await store.get(neighbour.id)).status is JobStatus.COMPLETED
+        assert (outcome.refused, outcome.lost) == ({}, frozenset())
+
+    async def test_it_costs_no_claim_of_the_same_exchange(self, work: Work, store: FragileStore):
+        store.refuses = [UNSTORABLE]
+        [poisoned] = await take(work, 1)
+        waiting = await one(store)
+        outcome = await work.exchange([work.completed(poisoned, UNSTORABLE)], new_claim(limit=5))
+        assert [job.id for job in outcome.claimed] == [waiting.id]
+
+    async def test_every_run_that_no_longer_held_its_job_is_reported(self, work: Work, store: FragileStore):
+        store.refuses = [UNSTORABLE]
+        cancelled, poisoned = await take(work, 2)
+        await cancel(store, cancelled.id, poisoned.id)
+        ended = [work.completed(cancelled, b"{}"), work.completed(poisoned, UNSTORABLE)]
+        assert (await work.exchange(ended, None)).lost == {cancelled.lease, poisoned.lease}
 
 
-async def test_a_refused_result_costs_no_claim_of_the_same_exchange(work: Work, store: FragileStore):
-    store.refuses = [b'"unstorable"']
-    [poisoned] = await take(work, 1)
-    [waiting] = await store.add([new_job()])
-    outcome = await work.exchange([work.completed(poisoned, b'"unstorable"')], new_claim(limit=5))
-    assert [job.id for job in outcome.claimed] == [waiting.id]
+class TestEvents:
+    async def test_the_start_of_every_run_is_told(self, work: Work, store: FragileStore, events: RecordingEvents):
+        first, second = await take(work, 2)
+        assert events.published == [
+            JobEvent(job.id, "beeline", "llm_chat", QUEUE, "running", 2) for job in (first, second)
+        ]
 
+    async def test_every_end_is_told_as_what_its_job_came_to_and_before_the_next_start(
+        self, work: Work, events: RecordingEvents
+    ):
+        completed, failed, again, released = await take(work, 4)
+        events.published.clear()
+        outcome = await work.exchange(
+            [
+                work.completed(completed, b"{}"),
+                work.failed(failed, Failure(ErrorCode.BAD_INPUT)),
+                work.failed(again, Failure(ErrorCode.TIMEOUT)),
+                work.released(released),
+            ],
+            new_claim(),
+        )
+        assert [job.id for job in outcome.claimed] == [released.id]
+        assert [(event.job_id, event.kind, event.number) for event in events.published] == [
+            (completed.id, "completed", 3),
+            (failed.id, "failed", 3),
+            (again.id, "pending", 3),
+            (released.id, "pending", 3),
+            (released.id, "running", 4),
+        ]
 
-async def test_every_run_that_no_longer_held_its_job_is_reported(work: Work, store: FragileStore):
-    store.refuses = [b'"unstorable"']
-    cancelled, poisoned = await take(work, 2)
-    await store.cancel(cancelled.id)
-    await store.cancel(poisoned.id)
-    ended = [work.completed(cancelled, b"{}"), work.completed(poisoned, b'"unstorable"')]
-    assert (await work.exchange(ended, None)).lost == {cancelled.lease, poisoned.lease}
+    async def test_the_numbers_are_those_of_the_jobs_history(
+        self, work: Work, store: FragileStore, events: RecordingEvents
+    ):
+        [held] = await take(work, 1)
+        [again] = (await work.exchange([work.released(held)], new_claim())).claimed
+        await work.exchange([work.completed(again, b"{}")], None)
+        told = [(event.number, event.kind) for event in events.published]
+        assert told == [(change.number, change.status) for change in await store.changes(held.id, 1)]
+
+    async def test_what_was_lost_is_no_news(self, work: Work, store: FragileStore, events: RecordingEvents):
+        [held] = await take(work, 1)
+        await cancel(store, held.id)
+        events.published.clear()
+        await work.exchange([work.completed(held, b"{}")], None)
+        assert events.published == []
+
+    async def test_a_refused_result_is_told_as_the_failure_that_it_became(
+        self, work: Work, store: FragileStore, events: RecordingEvents
+    ):
+        store.refuses = [UNSTORABLE]
+        poisoned, gone = await take(work, 2)
+        await cancel(store, gone.id)
+        events.published.clear()
+        await work.exchange([work.completed(poisoned, UNSTORABLE), work.completed(gone, UNSTORABLE)], None)
+        assert [(event.job_id, event.kind, event.number) for event in events.published] == [(poisoned.id, "pending", 3)]
 
 
 async def test_jobs_are_kept_for_as_long_as_a_lease_of_this_worker_lasts(
     work: Work, store: FragileStore, clock: FakeClock
 ):
     kept, cancelled = await take(work, 2)
-    await store.cancel(cancelled.id)
+    await cancel(store, cancelled.id)
     clock.advance(LEASE / 2)
     assert await work.renew([kept.lease, cancelled.lease]) == {cancelled.lease}
     assert (await store.get(kept.id)).lease_expires_at == clock.now() + LEASE
@@ -114,8 +166,13 @@ async def test_a_worker_that_leaves_no_longer_counts(work: Work, store: FragileS
 
 
 async def test_a_claim_goes_to_the_store_as_it_is(work: Work):
-    await take(work, 0)
     claim = Claim("gpu.llm", ("llm_chat",), (PROFILE,), f"worker-{uuid4()}", LEASE, 1)
-    [job] = await work.jobs.add([new_job()])
+    job = await one(work.jobs)
     [held] = (await work.exchange([], claim)).claimed
     assert (held.id, (await work.jobs.get(job.id)).worker_id) == (job.id, claim.worker_id)
+
+
+@pytest.mark.parametrize("claim", [None, new_claim()])
+async def test_nothing_to_do_is_no_news(work: Work, events: RecordingEvents, claim: Claim | None):
+    await work.exchange([], claim)
+    assert events.published == []
