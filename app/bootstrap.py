@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from socket import gethostname
 from uuid import uuid4
 
@@ -36,6 +36,8 @@ from adapters.providers.practice import PracticeProvider
 from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
+from app.claims import Claims
+from app.follow import Follow
 from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
@@ -46,6 +48,8 @@ from domain.job import JobId
 from domain.ports import ChatProvider, Events, JobStore, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.lend import Lend
+from domain.usecases.outlook import Foresee
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
@@ -115,13 +119,7 @@ class Application:
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
                     yield Core(
-                        services=Services(
-                            submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
-                            browse=Browse(jobs),
-                            steer=Steer(jobs, wake, events),
-                            report=Report(jobs, self.tickets),
-                            watch=watch,
-                        ),
+                        services=self._services(jobs, wake, events, watch),
                         scheduler=Scheduler(
                             Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
                             PostgresLeadership(pool),
@@ -130,6 +128,23 @@ class Application:
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
+
+    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch) -> Services:
+        limits, browse = self.settings.limits, Browse(jobs)
+        report = Report(jobs, self.tickets, self.routes, lambda: datetime.now(UTC), time.monotonic)
+        work = Work(jobs, events, self.settings.retry, random.random, LEASE)
+        lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        return Services(
+            submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
+            browse=browse,
+            foresee=Foresee(jobs, report),
+            steer=Steer(jobs, wake, events),
+            lend=lend,
+            claims=Claims(lend, watch, self.settings.worker.lease_timeout),
+            report=report,
+            follow=Follow(browse, watch),
+            watch=watch,
+        )
 
 
 def build(

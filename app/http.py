@@ -5,9 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
-from litestar import Litestar, MediaType, Response, Router
+import msgspec
+from litestar import Controller, Litestar, MediaType, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
@@ -18,11 +19,15 @@ from litestar.static_files import create_static_files_router
 from app.api.auth import caller_of, guard_of
 from app.api.documents import describe
 from app.api.health import Health
-from app.api.jobs import Jobs
+from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
-from app.api.problems import problem_of
+from app.api.problems import LIMITED_BY, problem_of
+from app.api.stats import Figures
+from app.api.steer import Steering
+from app.api.work import Completing, Working
 from app.keyring import Keyring
 from app.services import Services
+from app.settings import Limits, from_env
 from app.wire.body import ENVELOPE_BYTES
 
 DOCS = "/schema"
@@ -32,11 +37,18 @@ DOCS_POLICY = (
 )
 
 
-def create_app(services: Services, *, keyring: Keyring, max_input_bytes: int) -> Litestar:
+def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Litestar:
     """The application. Where the keyring holds no token, its API is open to everybody who can reach it."""
     api = Router(
         "/api/v1",
-        route_handlers=[Jobs],
+        route_handlers=[
+            Jobs,
+            Steering,
+            Working,
+            Figures,
+            _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
+            _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),
+        ],
         guards=[guard_of(keyring)],
         security=None if keyring.open else [{"bearer": []}],
     )
@@ -47,7 +59,7 @@ def create_app(services: Services, *, keyring: Keyring, max_input_bytes: int) ->
             "caller": Provide(caller_of, sync_to_thread=False),
         },
         exception_handlers={Exception: problem_of},
-        request_max_body_size=max_input_bytes + ENVELOPE_BYTES,
+        request_max_body_size=limits.max_input_bytes + ENVELOPE_BYTES,
         openapi_config=_openapi(),
         logging_config=None,
         debug=False,
@@ -56,6 +68,18 @@ def create_app(services: Services, *, keyring: Keyring, max_input_bytes: int) ->
     describe(app)
     app.asgi_handler = HeadAndOptions(app.asgi_handler)
     return app
+
+
+def openapi_document() -> bytes:
+    """The API's description as JSON, as a service with a token serves it. Needs no configuration and no database."""
+    nobody = cast("Services", None)  # a description calls no use case
+    app = create_app(nobody, keyring=Keyring("any"), limits=from_env({}).limits)
+    return msgspec.json.format(msgspec.json.encode(app.openapi_schema.to_schema()))
+
+
+def _limited(controller: type[Controller], variable: str, max_bytes: int) -> Router:
+    """Routes whose bodies have a limit of their own."""
+    return Router("/", route_handlers=[controller], request_max_body_size=max_bytes, opt={LIMITED_BY: variable})
 
 
 def _openapi() -> OpenAPIConfig:

@@ -45,7 +45,7 @@ class Api:
     async def __aenter__(self) -> None:
         core = await self._stack.enter_async_context(self._application.core())
         settings = self._application.settings
-        app = create_app(core.services, keyring=self._keyring, max_input_bytes=settings.limits.max_input_bytes)
+        app = create_app(core.services, keyring=self._keyring, limits=settings.limits)
         server = Server(app, grace=settings.worker.shutdown_grace)
         scheduler = asyncio.create_task(core.scheduler.run())
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.claims import Claims
+from app.follow import Follow
 from app.watch import Watch
 from domain.usecases.browse import Browse
+from domain.usecases.lend import Lend
+from domain.usecases.outlook import Foresee
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
@@ -15,6 +19,10 @@ from domain.usecases.submit import Submit
 class Services:
     submit: Submit
     browse: Browse
+    foresee: Foresee
     steer: Steer
+    lend: Lend
+    claims: Claims
     report: Report
+    follow: Follow
     watch: Watch

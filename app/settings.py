@@ -29,6 +29,7 @@ Provider = Literal["practice"]
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 LONGEST_DURATION = timedelta(days=3650)
+SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
 
 
 class Secret:
@@ -81,12 +82,15 @@ class Worker(Struct, frozen=True):
     http_port: int
     poll_interval: timedelta
     claim_limit: int
+    lease_timeout: timedelta
+    """Of an external worker's claim that names none."""
     shutdown_grace: timedelta
 
 
 class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
+    max_batch_bytes: int
     max_crashes: int
 
 
@@ -156,11 +160,13 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             http_port=env.get("WORKER_HTTP_PORT", _port, 8081),
             poll_interval=env.get("WORKER_POLL_INTERVAL", _positive(duration), timedelta(seconds=2)),
             claim_limit=env.get("WORKER_CLAIM_LIMIT", _between(1, 1000), 4),
+            lease_timeout=env.get("WORKER_LEASE_TIMEOUT", _lease, timedelta(minutes=15)),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
+            max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
         ),
         retry=RetryPolicy(
@@ -230,6 +236,13 @@ def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
         return value
 
     return parsed
+
+
+def _lease(given: str) -> timedelta:
+    value = duration(given)
+    if not SHORTEST_LEASE <= value <= LONGEST_LEASE:
+        raise ValueError("a duration from 5s to 24h")
+    return value
 
 
 def _size(given: str) -> int:

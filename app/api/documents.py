@@ -43,7 +43,8 @@ class Answer:
     """One status that an operation may answer with, and an example of its document."""
 
     status: int
-    example: Struct
+    example: Struct | str | None
+    """Its document: text where it is no JSON, None where there is none."""
     description: str
     headers: Sequence[str] = ()
     media_type: str = "application/json"
@@ -52,7 +53,7 @@ class Answer:
         return OpenAPIResponse(
             description=self.description,
             headers={name: OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING)) for name in self.headers},
-            content={self.media_type: _content(self.example)},
+            content=None if self.example is None else {self.media_type: _content(self.example)},
         )
 
 
@@ -79,7 +80,8 @@ def operation(
 
         def schemas(self) -> dict[str, Any]:
             """The schemas that it refers to."""
-            documents = [type(answer.example) for answer in answers] + ([type(body)] if body is not None else [])
+            examples = [answer.example for answer in answers] + [body]
+            documents = [type(example) for example in examples if isinstance(example, Struct)]
             return _schemas(documents) | _referred_schemas(query)
 
     return Documented
@@ -96,7 +98,20 @@ def describe(app: Litestar) -> None:
 
 def _schemas(documents: Iterable[type[Struct]]) -> dict[str, Any]:
     """As plain dictionaries, which are rendered as they are."""
-    return msgspec.json.schema_components(documents, ref_template=REFERENCE)[1]
+    return {
+        name: portable(schema)
+        for name, schema in msgspec.json.schema_components(documents, ref_template=REFERENCE)[1].items()
+    }
+
+
+def portable(schema: Any) -> Any:
+    """The schema without `(?!\\n)`: only Python's `$` needs it, and not every language can read it."""
+    if isinstance(schema, dict):
+        return {
+            word: value.removesuffix(r"(?!\n)") if word == "pattern" and isinstance(value, str) else portable(value)
+            for word, value in schema.items()
+        }
+    return [portable(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _referred_schemas(query: type[Struct] | None) -> dict[str, Any]:
@@ -112,9 +127,10 @@ def _parameter(name: str, *, description: str | None = None, **schema: Any) -> P
     return Parameter(name, "query", cast("Schema", schema), description=description, required=False)
 
 
-def _content(example: Struct) -> OpenAPIMediaType:
-    reference = Reference(REFERENCE.format(name=type(example).__name__))
-    return OpenAPIMediaType(schema=reference, examples={"example": Example(value=example)})
+def _content(example: Struct | str) -> OpenAPIMediaType:
+    text = isinstance(example, str)
+    schema = Schema(type=OpenAPIType.STRING) if text else Reference(REFERENCE.format(name=type(example).__name__))
+    return OpenAPIMediaType(schema=schema, examples={"example": Example(value=example)})
 
 
 def _refusal(status: HTTPStatus) -> Answer:

@@ -34,7 +34,10 @@ def _with_method(scope: HTTPScope, method: str) -> HTTPScope:
 
 def _without_body(send: Send) -> Send:
     async def send_head(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+        # The end at once: of an event stream nobody would wait for the end of the body.
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return send_head
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Request
@@ -11,13 +12,41 @@ from litestar import Request
 
 async def while_connected(request: Request[Any, Any, Any], waiting: Coroutine[Any, Any, None]) -> None:
     """Wait, but stop when the caller has gone: nothing is left behind."""
-    tasks = {asyncio.create_task(waiting), asyncio.create_task(_disconnect(request))}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
+    async with presence_of(request) as caller:
+        await caller.wait(waiting)
+
+
+class Connected:
+    """The caller at the other end of a connection."""
+
+    def __init__(self, disconnect: asyncio.Task[None]) -> None:
+        self._disconnect = disconnect
+
+    @property
+    def gone(self) -> bool:
+        return self._disconnect.done()
+
+    async def wait(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for this, but stop when the caller has gone."""
+        task = asyncio.create_task(waiting)
+        try:
+            await asyncio.wait({task, self._disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def presence_of(request: Request[Any, Any, Any]) -> AsyncIterator[Connected]:
+    """Notice when the caller goes away. The request's body must have been read."""
+    disconnect = asyncio.create_task(_disconnect(request))
+    # Somebody who has gone already is noticed at once.
+    await asyncio.sleep(0)
+    try:
+        yield Connected(disconnect)
+    finally:
+        disconnect.cancel()
+        await asyncio.gather(disconnect, return_exceptions=True)
 
 
 async def _disconnect(request: Request[Any, Any, Any]) -> None:

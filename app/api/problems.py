@@ -31,6 +31,9 @@ logger = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+LIMITED_BY = "limited_by"
+"""Where a route's bodies are limited by another variable than MAX_INPUT_BYTES, this option names it."""
+
 
 class Kind(Struct, frozen=True):
     """A kind of problem. Its name is the last part of its `type`, which callers may branch on."""
@@ -67,6 +70,8 @@ DETAILS: dict[type[HTTPException], str] = {
 
 def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The answer to a request that met this exception."""
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        error = _too_large(request)
     if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return _of_http(request, error)
     kind = next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), None)
@@ -94,6 +99,13 @@ def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         detail=DETAILS.get(type(error), error.detail),
         instance=_path(request),
     )
+
+
+def _too_large(request: Request[Any, Any, Any]) -> TooLarge:
+    handler = request.route_handler
+    variable = handler.opt.get(LIMITED_BY, "MAX_INPUT_BYTES")
+    limit = handler.resolve_request_max_body_size()
+    return TooLarge(f"The body has more than {limit} bytes, which is what {variable} and some room around it allow.")
 
 
 def _allow(error: MethodNotAllowedException) -> dict[str, str]:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 ENVELOPE_BYTES = 64 * 1024
 """What a request body may hold beside its input."""
 
+TOO_DEEP = "The body is nested too deeply."
+
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _NUL_OR_SURROGATE = re.compile("[\0\ud800-\udfff]")
 _NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*)`$", re.DOTALL)
@@ -32,21 +34,29 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         UnreadableBody: it is empty, not UTF-8, not JSON or nested too deeply.
         BadInput: a field is unknown, missing or wrong, or a string holds what PostgreSQL cannot store.
     """
-    if not body:
-        raise UnreadableBody("The body is empty: send a JSON object.")
+    _must_not_be_empty(body)
     try:
         _must_be_utf8(body)
         _must_be_storable(body)
-        return decoder.decode(body)
     except UnicodeDecodeError as error:
         raise UnreadableBody(f"The body is not UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise UnreadableBody(TOO_DEEP) from None
+    return decode_outline(decoder, body)
+
+
+def decode_outline(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The same for a large body, of which what passes through (`Raw`) is to be checked in pieces by `decode`."""
+    _must_not_be_empty(body)
+    try:
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         _must_be_json(body)
         raise BadInput([problem_of(error)]) from None
     except msgspec.DecodeError as error:
         raise UnreadableBody(f"{error}.") from None
     except RecursionError:
-        raise UnreadableBody("The body is nested too deeply.") from None
+        raise UnreadableBody(TOO_DEEP) from None
 
 
 def problem_of(error: msgspec.ValidationError) -> Problem:
@@ -54,6 +64,11 @@ def problem_of(error: msgspec.ValidationError) -> Problem:
     problem = Problem.of(error)
     named = _NAMED_FIELD.search(problem.detail)
     return Problem(f"{problem.pointer}/{_escape(named[1])}", problem.detail) if named else problem
+
+
+def _must_not_be_empty(body: bytes) -> None:
+    if not body:
+        raise UnreadableBody("The body is empty: send a JSON object.")
 
 
 def _must_be_utf8(body: bytes) -> None:
@@ -83,7 +98,7 @@ def _must_be_json(body: bytes) -> None:
     except msgspec.DecodeError as error:
         raise UnreadableBody(f"{error}.") from None
     except RecursionError:
-        raise UnreadableBody("The body is nested too deeply.") from None
+        raise UnreadableBody(TOO_DEEP) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

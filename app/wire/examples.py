@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from msgspec import Raw
 
 from app.wire.health import Components, Liveness, ReadinessView
-from app.wire.jobs import JobPage, JobRow, JobView, NewJob
-from domain.job import JobStatus
+from app.wire.jobs import JobRow, JobView
+from app.wire.lists import JobPage
+from app.wire.runs import RunList, RunView
+from app.wire.stats import (
+    ErrorCount,
+    FinishedCounts,
+    OwnerCounts,
+    QuantilesView,
+    QueueCounts,
+    QueueList,
+    QueueView,
+    StateCounts,
+    StatsView,
+    TaskTypeCounts,
+    Throughput,
+    WorkerList,
+    WorkerView,
+)
+from app.wire.steer import ErasedView, Erasure, JobsWhere, SteeredView
+from app.wire.submit import BatchedJob, BatchJob, BatchView, JobDefaults, NewBatch, NewJob
+from app.wire.work import (
+    ClaimedJob,
+    ClaimedJobs,
+    ClaimRequest,
+    Completion,
+    FailedRun,
+    Heartbeat,
+    Release,
+    Renewed,
+)
+from domain.errors import ErrorCode
+from domain.job import JobStatus, RunOutcome
+from domain.usecases.outlook import WaitingFor
 
 JOB_ID = UUID("01981a52-1c00-7c4e-9d2f-3b1a5e6f7081")
 
@@ -20,41 +52,177 @@ _RESULT = Raw(
     b' "model": "qwen2.5-14b", "duration_ms": 2840}'
 )
 
+_PROGRESS = Raw(b'{"done": 12, "of": 40}')
+_BATCH_ID = UUID("01981a52-1c00-7f00-8a2b-5d4c3b2a1908")
+_OTHER_ID = UUID("01981a52-1c01-7a11-b3c4-d5e6f7081920")
+_TOKEN = UUID("0b9f3c52-6f0e-4d1b-9f53-2c1d7a6e4b80")
+_STARTED = _SUBMITTED + timedelta(seconds=1)
+_ENDED = _SUBMITTED + timedelta(seconds=4)
+_LEASED_UNTIL = _STARTED + timedelta(minutes=15)
+
 NEW_JOB = NewJob(
     owner_service="beeline",
     owner_ref="beeline/call-4711",
     task_type="call_analysis",
     model_profile="qwen2.5-14b",
     priority="high",
+    deadline_at=_SUBMITTED + timedelta(hours=1),
+    labels={"department": "refunds"},
+    idempotency_key="call-4711-analysis",
     input=_INPUT,
 )
 
-ROW = JobRow(
-    id=JOB_ID,
-    owner_service=NEW_JOB.owner_service,
-    owner_ref=NEW_JOB.owner_ref,
-    task_type=NEW_JOB.task_type,
-    model_profile=NEW_JOB.model_profile,
-    priority=NEW_JOB.priority,
-    status=JobStatus.COMPLETED,
-    queue="gpu.llm",
-    error_code=None,
-    error_message=None,
-    attempts=1,
-    max_attempts=NEW_JOB.max_attempts,
-    crashes=0,
-    run_at=_SUBMITTED,
-    worker_id=None,
-    lease_expires_at=None,
-    created_at=_SUBMITTED,
-    started_at=_SUBMITTED + timedelta(seconds=1),
-    finished_at=_SUBMITTED + timedelta(seconds=4),
-    updated_at=_SUBMITTED + timedelta(seconds=4),
+_ROW: dict[str, Any] = {
+    "id": JOB_ID,
+    "owner_service": "beeline",
+    "owner_ref": NEW_JOB.owner_ref,
+    "task_type": NEW_JOB.task_type,
+    "model_profile": NEW_JOB.model_profile,
+    "priority": "high",
+    "status": JobStatus.COMPLETED,
+    "queue": "gpu.llm",
+    "error_code": None,
+    "error_message": None,
+    "attempts": 1,
+    "max_attempts": NEW_JOB.max_attempts,
+    "crashes": 0,
+    "progress": None,
+    "run_at": _SUBMITTED,
+    "deadline_at": NEW_JOB.deadline_at,
+    "worker_id": None,
+    "lease_expires_at": None,
+    "batch_id": None,
+    "labels": NEW_JOB.labels,
+    "created_at": _SUBMITTED,
+    "started_at": _STARTED,
+    "finished_at": _ENDED,
+    "updated_at": _ENDED,
+}
+
+ROW = JobRow(**_ROW)
+JOB = JobView(**_ROW, input=_INPUT, result=_RESULT)
+PENDING = JobView(
+    **_ROW
+    | {
+        "status": JobStatus.PENDING,
+        "attempts": 0,
+        "started_at": None,
+        "finished_at": None,
+        "updated_at": _SUBMITTED,
+        "position": 3,
+        "eta_seconds": 8,
+        "waiting_for": WaitingFor.SLOT,
+    },
+    input=_INPUT,
+    result=None,
+)
+PAGE = JobPage([ROW], "AAZMLchPZEAAAAAAAAAAKsaVh9XiASmC")
+RUNS = RunList(
+    [
+        RunView(
+            started_at=_STARTED,
+            ended_at=_ENDED,
+            worker_id="gpu-1/3f9a01bc",
+            outcome=RunOutcome.COMPLETED,
+            error_code=None,
+            error_message=None,
+        )
+    ]
+)
+EVENTS = f"""retry: 1000
+
+event: status
+id: 1
+data: {{"job_id":"{JOB_ID}","status":"pending","at":"2026-03-01T09:30:00Z","error_code":null,"error_message":null}}
+
+event: status
+id: 2
+data: {{"job_id":"{JOB_ID}","status":"running","at":"2026-03-01T09:30:01Z","error_code":null,"error_message":null}}
+
+event: progress
+id: 2.1
+data: {{"job_id":"{JOB_ID}","progress":{{"done":12,"of":40}},"at":"2026-03-01T09:30:03Z"}}
+
+: keep-alive
+
+"""
+
+NEW_BATCH = NewBatch(
+    defaults=JobDefaults(owner_service="beeline", task_type="call_analysis", model_profile="qwen2.5-14b"),
+    jobs=[
+        BatchJob(owner_ref="beeline/call-4711", idempotency_key="call-4711-analysis", input=_INPUT),
+        BatchJob(owner_ref="beeline/call-4712", priority="low", input=_INPUT),
+    ],
+)
+BATCH = BatchView(
+    _BATCH_ID, 1, 1, [BatchedJob(0, JOB_ID, JobStatus.COMPLETED), BatchedJob(1, _OTHER_ID, JobStatus.PENDING)]
 )
 
-JOB = JobView(**{name: getattr(ROW, name) for name in ROW.__struct_fields__}, input=_INPUT, result=_RESULT)
+WHERE = JobsWhere(owner_service="beeline", error_code=[ErrorCode.TIMEOUT, ErrorCode.BAD_RESPONSE], dry_run=True)
+STEERED = SteeredView(12, 0)
+ERASURE = Erasure(owner_service="beeline", owner_ref="beeline/call-4711")
+ERASED = ErasedView(2, 0)
 
-PAGE = JobPage([ROW], "AAAAAAAAACrGVYfV4gEpJg")
+CLAIM = ClaimRequest(worker_id="render-7", task_types=["video_summary"], limit=2, lease_timeout=600, wait=20)
+CLAIMED = ClaimedJobs(
+    [
+        ClaimedJob(
+            **_ROW
+            | {
+                "status": JobStatus.RUNNING,
+                "attempts": 0,
+                "queue": None,
+                "task_type": "video_summary",
+                "worker_id": "render-7",
+                "lease_expires_at": _LEASED_UNTIL,
+                "finished_at": None,
+                "updated_at": _STARTED,
+            },
+            input=_INPUT,
+            result=None,
+            lease_token=_TOKEN,
+        )
+    ]
+)
+HEARTBEAT = Heartbeat(lease_token=_TOKEN, progress=_PROGRESS)
+RENEWED = Renewed(JOB_ID, _LEASED_UNTIL)
+COMPLETION = Completion(lease_token=_TOKEN, result=_RESULT)
+FAILED_RUN = FailedRun(
+    lease_token=_TOKEN, error_code=ErrorCode.PROVIDER_UNAVAILABLE, error_message="Connection refused.", retry_after=5
+)
+RELEASE = Release(lease_token=_TOKEN)
+
+_COUNTS = {"pending": 12, "running": 4, "completed": 310, "failed": 2, "cancelled": 1}
+STATS = StatsView(
+    as_of=_ENDED,
+    jobs=StateCounts(**_COUNTS),
+    by_queue=[QueueCounts(queue="gpu.llm", due=10, **_COUNTS)],
+    by_task_type=[TaskTypeCounts(task_type="call_analysis", **_COUNTS)],
+    by_owner=[OwnerCounts(owner_service="beeline", **_COUNTS)],
+    by_error_code=[ErrorCount(ErrorCode.TIMEOUT, 2), ErrorCount(ErrorCode.CANCELLED, 1)],
+    oldest_due_seconds=3.2,
+    throughput=Throughput(
+        last_minute=FinishedCounts(completed=21),
+        last_5_minutes=FinishedCounts(completed=98, failed=1),
+        last_hour=FinishedCounts(completed=310, failed=2, cancelled=1),
+    ),
+    wait_seconds=QuantilesView(1.4, 3.9, 5.2),
+    run_seconds=QuantilesView(2.8, 6.1, 9.7),
+)
+QUEUES = QueueList([QueueView(name="gpu.llm", pending=12, due=10, running=4, workers=1, slots=4, idle=0)])
+WORKERS = WorkerList(
+    [
+        WorkerView(
+            worker_id="gpu-1/3f9a01bc",
+            host="gpu-1",
+            queues=["gpu.llm"],
+            slots_per_queue=4,
+            running={"gpu.llm": 4},
+            started_at=_SUBMITTED,
+            seen_at=_ENDED,
+        )
+    ]
+)
 
 ALIVE = Liveness()
 READY = ReadinessView("degraded", Components(postgres="ok", broker="down"))

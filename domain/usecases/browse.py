@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.events import Progress, StatusChange
+from domain.events import Progress, Pulse, StatusChange
 from domain.job import Job, JobId, RunRecord
 from domain.ports import JobStore, Listing, Place
 
@@ -28,6 +28,12 @@ class News(Struct, frozen=True):
     changes: list[StatusChange]
     progress: Progress | None
     """The last report, where it is newer."""
+    pulse: Pulse
+    """How far the job was when this was read."""
+
+    def without_events(self) -> News:
+        """The same look, once its events have been told."""
+        return replace(self, changes=[], progress=None)
 
 
 @dataclass(frozen=True)
@@ -78,5 +84,11 @@ class Browse:
         job = replace(await self.one(caller, job_id), input=None, result=None)
         changes = await self.jobs.changes(job_id, number)
         progress = await self.jobs.progress(job_id)
-        fresh = progress if progress and (progress.number, progress.report) > report else None
-        return News(job, [change for change in changes if change.number <= job.number], fresh)
+        told = (progress.number, progress.report) if progress else (0, 0)
+        return News(
+            job,
+            # What has happened since the job was read comes with the next look, all of it in its order.
+            [change for change in changes if change.number <= job.number],
+            progress if told > report and told[0] <= job.number else None,
+            Pulse(job.status, job.number, told),
+        )

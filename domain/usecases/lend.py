@@ -63,7 +63,9 @@ class Lend:
             JobNotFound, LeaseLost.
         """
         if len(result) > self.max_result_bytes:
-            raise TooLarge(f"The result has {len(result)} bytes; at most {self.max_result_bytes} are accepted.")
+            raise TooLarge(
+                f"The result has {len(result)} bytes; at most {self.max_result_bytes} are accepted (MAX_RESULT_BYTES)."
+            )
         check_result(result)
         job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {RunOutcome.COMPLETED})
         if job.result is not None and not _same(job.result, result):

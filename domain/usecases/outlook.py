@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from domain.errors import StorageUnavailable
 from domain.job import Job, JobStatus
 from domain.ports import Demand, JobStore, Pace
 from domain.usecases.report import Report
@@ -46,9 +47,16 @@ class Foresee:
     report: Report
 
     async def outlook(self, job: Job) -> Outlook:
-        """How it stands with a job, by what is known now."""
-        if job.status is not JobStatus.PENDING:
+        """How it stands with a job, by what is known now; nothing, while the storage is away.
+
+        What has become of the job is told all the same: an outlook is no reason to call a stored job not stored.
+        """
+        try:
+            return await self._outlook(job) if job.status is JobStatus.PENDING else Outlook()
+        except StorageUnavailable:
             return Outlook()
+
+    async def _outlook(self, job: Job) -> Outlook:
         if not job.due:
             return Outlook(waiting_for=WaitingFor.RUN_AT)
         ahead = await self.jobs.ahead(job)

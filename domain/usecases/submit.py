@@ -127,7 +127,9 @@ class Submit:
     def _accept(self, caller: Caller, submission: Submission, batch_id: UUID | None = None) -> NewJob:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
-            raise TooLarge(f"The input has {size} bytes; at most {self.max_input_bytes} are accepted.")
+            raise TooLarge(
+                f"The input has {size} bytes; at most {self.max_input_bytes} are accepted (MAX_INPUT_BYTES)."
+            )
         _must_be_startable(submission)
         queue = self.routes.queue_of(submission.task_type, submission.model_profile)
         _check_input(submission, served=queue is not None)

@@ -2,29 +2,46 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import httpx
 import pytest
 from litestar import Litestar
 
+from app.claims import Claims
+from app.follow import Follow
 from app.http import create_app
 from app.keyring import Keyring
 from app.services import Services
+from app.settings import Limits
 from app.watch import Watch
 from domain.job import LeasedJob
+from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.lend import Lend
+from domain.usecases.outlook import Foresee
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
-from tests.factories import QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FragileStore, RecordingTickets
+from domain.usecases.work import Work
+from tests.factories import LEASE, QUEUE, new_claim, new_id
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
 
 MAX_INPUT_BYTES = 1024
+MAX_RESULT_BYTES = 4096
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+LIMITS = Limits(
+    max_input_bytes=MAX_INPUT_BYTES,
+    max_result_bytes=MAX_RESULT_BYTES,
+    max_batch_bytes=MAX_BATCH_BYTES,
+    max_crashes=3,
+)
+LEASE_TIMEOUT = timedelta(minutes=15)
 NEVER = 3600.0
 
 WANTED: dict[str, Any] = {
@@ -37,13 +54,16 @@ WANTED: dict[str, Any] = {
 
 @dataclass
 class Api:
-    """The API over a store in memory; its watch looks only when a test calls its tick."""
+    """The API over a store in memory; its watch looks only when a test calls its tick, or tells it of an event."""
 
     app: Litestar
     client: httpx.AsyncClient
     store: FragileStore
     tickets: RecordingTickets
+    events: RecordingEvents
     watch: Watch
+    clock: FakeClock
+    services: Services
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -53,6 +73,21 @@ class Api:
         response = await self.submit(**changes)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])
+
+    async def lent(self, **wanted: Any) -> dict[str, Any]:
+        """A job that an external worker has just claimed, with its lease token."""
+        response = await self.client.post("/api/v1/jobs/claim", json={"worker_id": "outside-1"} | wanted)
+        assert response.status_code == 200, response.text
+        [job] = response.json()["jobs"]
+        return dict(job)
+
+    async def report(self, job: Mapping[str, Any], how: str, **more: Any) -> httpx.Response:
+        """What its worker says of a claimed job."""
+        body = {"lease_token": job["lease_token"]} | more
+        return await self.client.post(f"/api/v1/jobs/{job['id']}/{how}", content=json.dumps(body))
+
+    async def status(self, job_id: str) -> str:
+        return str((await self.client.get(f"/api/v1/jobs/{job_id}")).json()["status"])
 
     async def claim(self) -> LeasedJob:
         [job] = (await self.store.exchange([], new_claim())).claimed
@@ -65,21 +100,29 @@ class Api:
 
 
 def build(keyring: Keyring | None = None) -> Api:
-    clock, tickets = FakeClock(), RecordingTickets()
+    clock, tickets, events = FakeClock(), RecordingTickets(), RecordingEvents()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
     routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
     watch = Watch(store, soonest=NEVER)
+    events.listen(watch.heard)
+    browse, report = Browse(store), Report(store, tickets, routes, clock.now, clock.monotonic)
+    work = Work(store, events, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
+    lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
-        submit=Submit(store, routes, wake, new_id, MAX_INPUT_BYTES),
-        browse=Browse(store),
-        steer=Steer(store, wake),
-        report=Report(store, tickets),
+        submit=Submit(store, routes, wake, events, new_id, MAX_INPUT_BYTES),
+        browse=browse,
+        foresee=Foresee(store, report),
+        steer=Steer(store, wake, events),
+        lend=lend,
+        claims=Claims(lend, watch, LEASE_TIMEOUT, look_every=NEVER),
+        report=report,
+        follow=Follow(browse, watch, keep_alive=NEVER),
         watch=watch,
     )
-    app = create_app(services, keyring=keyring or Keyring(), max_input_bytes=MAX_INPUT_BYTES)
+    app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, watch)
+    return Api(app, client, store, tickets, events, watch, clock, services)
 
 
 @pytest.fixture

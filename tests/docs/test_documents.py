@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from adapters.rabbitmq.events import Body, messages
 from app import keyfile, up
 from app.server import bind, url_of
 from app.settings import from_env
@@ -97,6 +99,13 @@ def test_the_chat_input_that_is_shown_is_accepted():
     assert parse_chat_input(shown.encode()).max_tokens == 256
 
 
+def test_the_event_that_is_shown_is_what_is_published():
+    [shown] = [block for block in blocks("docs/operations.md", "json") if "job_id" in block]
+    events = msgspec.json.decode(shown, type=Body).events
+
+    assert [json.loads(body) for _, body in messages(events)] == [json.loads(shown)]
+
+
 class Recorded(Mapping[str, str]):
     """An environment that remembers what it was asked for."""
 
@@ -159,6 +168,6 @@ def _section(title: str) -> str:
 
 
 def test_every_page_that_is_linked_exists():
-    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
