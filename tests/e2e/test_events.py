@@ -29,12 +29,13 @@ async def api(
     """A whole service whose waiters never look by themselves."""
     monkeypatch.setattr(bootstrap, "NEWCOMERS_AFTER", NEVER)
     monkeypatch.setattr(bootstrap, "NET_EVERY", NEVER)
-    environment = {"HTTP_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error"}
+    environment = {"DATABASE_URL": database, "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error"}
     if request.param == "of RabbitMQ":
         environment["AMQP_URL"] = request.getfixturevalue("vhost")
+    settings = from_env(environment)
     listener, worker_listener = bind("127.0.0.1", 0, "HTTP_PORT"), bind("127.0.0.1", 0, "WORKER_HTTP_PORT")
     async with (
-        up.everything(from_env(environment), database, listener, worker_listener),
+        up.everything(settings, database, listener, worker_listener),
         httpx.AsyncClient(base_url=url_of(listener), trust_env=False, timeout=70) as client,
     ):
         yield client
