@@ -18,6 +18,9 @@ from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
 from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
+from app.commands.jobs import jobs
+from app.commands.queues import queues_command
+from app.http import openapi_document
 from app.serve import serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
@@ -134,6 +137,12 @@ def migrate_command() -> None:
     console.print(f"The database is at revision {revision}.")
 
 
+@cli.command("openapi")
+def openapi_command() -> None:
+    """Print the API's description (OpenAPI 3.1). Needs no configuration and no database."""
+    sys.stdout.buffer.write(openapi_document() + b"\n")
+
+
 @cli.command("demo")
 def demo_command() -> None:
     """Start an embedded service, send real jobs through it with the practice provider, and show what happened."""
@@ -145,6 +154,10 @@ def demo_command() -> None:
 def doctor_command() -> None:
     """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
     sys.exit(_run(examination.run(_settings(), console)))
+
+
+cli.add_typer(jobs)
+cli.command("queues", epilog="Example: ai-service queues --watch")(queues_command)
 
 
 def _settings() -> Settings:
