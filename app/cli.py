@@ -18,6 +18,8 @@ from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
 from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
+from app.commands.jobs import jobs
+from app.commands.queues import queues_command
 from app.http import openapi_document
 from app.serve import serve
 from app.server import bind, url_of
@@ -152,6 +154,10 @@ def demo_command() -> None:
 def doctor_command() -> None:
     """Show what is configured, what can be reached and what is migrated. Secrets stay hidden."""
     sys.exit(_run(examination.run(_settings(), console)))
+
+
+cli.add_typer(jobs)
+cli.command("queues", epilog="Example: ai-service queues --watch")(queues_command)
 
 
 def _settings() -> Settings:

@@ -225,9 +225,11 @@ class ModelServer:
 
     Args:
         default: what it does to a call that the script does not reach.
+        scripts_get: serve `GET` like `POST`.
     """
 
     default: Behaviour = field(default_factory=lambda: says("The answer."))
+    scripts_get: bool = False
     healthy: bool = True
     requests: list[Request] = field(default_factory=list)
     """The calls so far, in the order in which they came."""
@@ -267,6 +269,10 @@ class ModelServer:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def calls(self) -> int:
@@ -343,7 +349,7 @@ class ModelServer:
             while not writer.is_closing():
                 request = await _read_request(reader, early)
                 reply = Reply(writer)
-                if request.method == "GET":
+                if request.method == "GET" and not self.scripts_get:
                     early = b""
                     await reply.whole(200 if self.healthy else 503, b'{"object": "list", "data": []}', JSON)
                 else:

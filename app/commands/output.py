@@ -1,0 +1,106 @@
+"""What the commands for callers show: data on stdout, remarks on stderr, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.client import Job, Queue
+
+COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "pending": "dim"}
+NARROWEST = 140
+"""Columns of a table that no terminal shows: ids stay whole."""
+
+
+def out() -> Console:
+    """Where data goes."""
+    return Console() if sys.stdout.isatty() else Console(width=NARROWEST)
+
+
+def remarks() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Something for the person before the terminal."""
+    remarks().print(text, markup=False)
+
+
+def as_json(document: Mapping[str, Any]) -> None:
+    """One line of JSON."""
+    typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def coloured(status: str) -> str:
+    return f"[{COLOURS.get(status, 'default')}]{escape(status)}[/]"
+
+
+def jobs_table(jobs: Iterable[Job]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("id", no_wrap=True)
+    for name in ("owner", "reference", "task type", "profile", "priority", "status", "attempts", "age", "last error"):
+        table.add_column(name, overflow="fold")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            escape(job.owner_service),
+            escape(job.owner_ref),
+            escape(job.task_type),
+            escape(job.model_profile),
+            job.priority,
+            coloured(job.status),
+            f"{job.attempts}/{job.max_attempts}",
+            age(job.created_at),
+            escape(job.error_code or ""),
+        )
+    return table
+
+
+def job_sheet(job: Job) -> Table:
+    """A job with everything that is set, input and result last."""
+    sheet = Table(box=None, show_header=False, pad_edge=False)
+    sheet.add_column(style="bold")
+    sheet.add_column(overflow="fold")
+    payloads = ("progress", "input", "result")
+    for name, value in job.raw.items():
+        if name not in payloads and value not in (None, "", {}):
+            sheet.add_row(name, coloured(job.status) if name == "status" else escape(_plain(value)))
+    for name in payloads:
+        if (value := job.raw.get(name)) is not None:
+            sheet.add_row(name, escape(json.dumps(value, ensure_ascii=False, indent=2)))
+    return sheet
+
+
+def queues_table(queues: Iterable[Queue]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("queue")
+    columns = ("pending", "due", "running", "workers", "slots", "idle")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for queue in queues:
+        table.add_row(escape(queue.name), *(str(getattr(queue, name)) for name in columns))
+    return table
+
+
+def age(moment: datetime | None) -> str:
+    """How long ago, in its largest unit."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
