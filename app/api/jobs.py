@@ -38,7 +38,7 @@ PREFER = Documented(
 IDEMPOTENCY_KEY = Documented(
     HEADER,
     "header",
-    Schema(type=OpenAPIType.STRING, examples=['"call-4711-summary"']),
+    Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, examples=['"call-4711-summary"']),
     description="The same as the field `idempotency_key`; quoted (RFC 8941) or bare.",
     required=False,
 )
