@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qs
 
 import msgspec
@@ -48,4 +48,8 @@ def decode_query(kind: type[T], given: bytes | Parameters) -> T:
 @lru_cache
 def _several(kind: type[msgspec.Struct]) -> frozenset[str]:
     fields = msgspec.structs.fields(kind)
-    return frozenset(field.encode_name for field in fields if get_origin(field.type) is tuple)
+    return frozenset(field.encode_name for field in fields if get_origin(_bare(field.type)) is tuple)
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
