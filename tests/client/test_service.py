@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -26,8 +27,15 @@ from app.client import (
     NotFound,
     Unauthorized,
 )
+from tests.e2e.service import practising
 from tests.servers.postgres import Databases
-from tests.servers.served import Served
+
+
+@pytest.fixture(scope="module")
+def service(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real service, shared by a file's tests: each has owners of its own."""
+    with practising(databases, tmp_path_factory.mktemp("service")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -37,14 +45,14 @@ def owner() -> str:
 
 
 @pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.url, trust_env=False) as client:
+def client(service: str) -> Iterator[Client]:
+    with Client(service, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
-async def async_client(served: Served) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(served.url, trust_env=False) as client:
+async def async_client(service: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(service, trust_env=False) as client:
         yield client
 
 
@@ -177,11 +185,11 @@ def test_a_worker_may_take_every_step_by_itself(client: Client, owner: str):
         client.heartbeat(given_back.id, given_back.lease_token)
 
 
-def test_a_wrong_token_is_told(databases: Databases, database: str):
-    with Served(database, AI_SERVICE_TOKEN="s3cret-à") as served:
-        with Client(served.url, token="s3cret-à", trust_env=False) as client:
+def test_a_wrong_token_is_told(databases: Databases, tmp_path: Path):
+    with practising(databases, tmp_path, AI_SERVICE_TOKEN="s3cret-à") as service:
+        with Client(service, token="s3cret-à", trust_env=False) as client:
             assert client.page().jobs == ()
-        with Client(served.url, token="wrong", trust_env=False) as client, pytest.raises(Unauthorized):
+        with Client(service, token="wrong", trust_env=False) as client, pytest.raises(Unauthorized):
             client.page()
 
 

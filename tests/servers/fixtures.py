@@ -22,7 +22,6 @@ from tests.servers.rabbitmq import (
     find_rabbitmq,
     has_binaries,
 )
-from tests.servers.served import Served
 
 FIXTURES = {"rabbitmq", "vhost", "own_rabbitmq"}
 
@@ -88,15 +87,6 @@ def empty_database(databases: Databases) -> Iterator[str]:
     """The DSN of a database without any table."""
     dsn = databases.create(migrated=False)
     yield dsn
-    databases.drop(dsn)
-
-
-@pytest.fixture(scope="module")
-def served(databases: Databases) -> Iterator[Served]:
-    """The whole service with the practice provider, shared by a file's tests: each has owners of its own."""
-    dsn = databases.create()
-    with Served(dsn) as served:
-        yield served
     databases.drop(dsn)
 
 
