@@ -1,6 +1,6 @@
 # Everything here works on a bare machine with Python 3.11 or newer and make; uv is used where it is installed.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fmt clean lock bench
+.PHONY: help demo run test check fmt fuzz contracts clean lock bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,12 @@ check: $(READY)  ## formatting, lint, types, import contracts
 fmt: $(READY)  ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+fuzz: $(READY)  ## try the API with requests that nobody wrote: more than in the tests, and other ones each time
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} $(BIN)/pytest tests/contracts/test_fuzz.py
+
+contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
+	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
 bench: $(READY)  ## measure against bare Dramatiq on the same machine
 	@$(BIN)/python -m benchmarks.worker

@@ -20,6 +20,7 @@ from app import logs, up, worker
 from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
 from app.commands.jobs import jobs
 from app.commands.queues import queues_command
+from app.http import openapi_document
 from app.serve import serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
@@ -134,6 +135,12 @@ def migrate_command() -> None:
     dsn = _settings().database_url
     revision = _run(migrate(dsn, patience=MIGRATION_PATIENCE))
     console.print(f"The database is at revision {revision}.")
+
+
+@cli.command("openapi")
+def openapi_command() -> None:
+    """Print the API's description (OpenAPI 3.1). Needs no configuration and no database."""
+    sys.stdout.buffer.write(openapi_document() + b"\n")
 
 
 @cli.command("demo")

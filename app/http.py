@@ -5,8 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from litestar import Controller, Litestar, MediaType, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
@@ -26,7 +27,7 @@ from app.api.steer import Steering
 from app.api.work import Completing, Working
 from app.keyring import Keyring
 from app.services import Services
-from app.settings import Limits
+from app.settings import Limits, from_env
 from app.wire.body import ENVELOPE_BYTES
 
 DOCS = "/schema"
@@ -67,6 +68,13 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
     describe(app)
     app.asgi_handler = HeadAndOptions(app.asgi_handler)
     return app
+
+
+def openapi_document() -> bytes:
+    """The API's description as JSON, as a service with a token serves it. Needs no configuration and no database."""
+    nobody = cast("Services", None)  # a description calls no use case
+    app = create_app(nobody, keyring=Keyring("any"), limits=from_env({}).limits)
+    return msgspec.json.format(msgspec.json.encode(app.openapi_schema.to_schema()))
 
 
 def _limited(controller: type[Controller], variable: str, max_bytes: int) -> Router:

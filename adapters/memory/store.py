@@ -76,7 +76,7 @@ class MemoryJobStore:
         self._processes: dict[UUID, _Process] = {}
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        if reused := [new.id for place, new in enumerate(jobs) if self._key_is_anothers(new, jobs[:place])]:
+        if reused := self._with_anothers_key(jobs):
             raise KeyReused(reused)
         return [self._add(new) for new in jobs]
 
@@ -170,7 +170,8 @@ class MemoryJobStore:
         return self._move(job_ids, lambda job: job.retry(self._now()), RunOutcome.RETRIED)
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
-        erased = [job_id for job_id in job_ids if job_id in self._jobs and self._jobs[job_id].status.final]
+        known = [self._jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
+        erased = [job.id for job in known if job.status.final]
         for job_id in erased:
             for table in (self._jobs, self._runs, self._changes, self._progress):
                 table.pop(job_id, None)
@@ -302,18 +303,17 @@ class MemoryJobStore:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
         return Added(job, created=True)
 
-    def _key_is_anothers(self, new: NewJob, before: Sequence[NewJob]) -> bool:
-        if new.idempotency is None:
-            return False
-        same_key = (
-            each.idempotency.fingerprint
-            for each in before
-            if each.idempotency
-            and (each.owner_service, each.idempotency.key) == (new.owner_service, new.idempotency.key)
-        )
-        stored, _ = self._keys.get((new.owner_service, new.idempotency.key), (None, None))
-        first = stored or next(same_key, None)
-        return first not in (None, new.idempotency.fingerprint)
+    def _with_anothers_key(self, jobs: Sequence[NewJob]) -> list[JobId]:
+        """Those whose key names another submission: one that is stored, or one before it among these."""
+        marks: dict[tuple[str, str], bytes] = {}
+        reused = []
+        for new in jobs:
+            if new.idempotency:
+                key, mark = (new.owner_service, new.idempotency.key), new.idempotency.fingerprint
+                stored, _ = self._keys.get(key, (mark, None))
+                if marks.setdefault(key, stored) != mark:
+                    reused.append(new.id)
+        return reused
 
     def _pulse(self, job_id: JobId) -> Pulse:
         job, progress = self._jobs[job_id], self._progress.get(job_id)

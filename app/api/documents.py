@@ -98,7 +98,20 @@ def describe(app: Litestar) -> None:
 
 def _schemas(documents: Iterable[type[Struct]]) -> dict[str, Any]:
     """As plain dictionaries, which are rendered as they are."""
-    return msgspec.json.schema_components(documents, ref_template=REFERENCE)[1]
+    return {
+        name: portable(schema)
+        for name, schema in msgspec.json.schema_components(documents, ref_template=REFERENCE)[1].items()
+    }
+
+
+def portable(schema: Any) -> Any:
+    """The schema without `(?!\\n)`: only Python's `$` needs it, and not every language can read it."""
+    if isinstance(schema, dict):
+        return {
+            word: value.removesuffix(r"(?!\n)") if word == "pattern" and isinstance(value, str) else portable(value)
+            for word, value in schema.items()
+        }
+    return [portable(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _referred_schemas(query: type[Struct] | None) -> dict[str, Any]:

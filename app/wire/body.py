@@ -16,6 +16,8 @@ T = TypeVar("T")
 ENVELOPE_BYTES = 64 * 1024
 """What a request body may hold beside its input."""
 
+TOO_DEEP = "The body is nested too deeply."
+
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _NUL_OR_SURROGATE = re.compile("[\0\ud800-\udfff]")
 _NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*)`$", re.DOTALL)
@@ -38,6 +40,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         _must_be_storable(body)
     except UnicodeDecodeError as error:
         raise UnreadableBody(f"The body is not UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise UnreadableBody(TOO_DEEP) from None
     return decode_outline(decoder, body)
 
 
@@ -52,7 +56,7 @@ def decode_outline(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except msgspec.DecodeError as error:
         raise UnreadableBody(f"{error}.") from None
     except RecursionError:
-        raise UnreadableBody("The body is nested too deeply.") from None
+        raise UnreadableBody(TOO_DEEP) from None
 
 
 def problem_of(error: msgspec.ValidationError) -> Problem:
@@ -94,7 +98,7 @@ def _must_be_json(body: bytes) -> None:
     except msgspec.DecodeError as error:
         raise UnreadableBody(f"{error}.") from None
     except RecursionError:
-        raise UnreadableBody("The body is nested too deeply.") from None
+        raise UnreadableBody(TOO_DEEP) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

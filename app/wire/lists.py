@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from app.wire.cursor import decode_cursor, encode_cursor
 from app.wire.fields import MOST_LABELS, PRIORITIES, LabelName, LabelValue, Moment, Name, OwnerRef, PriorityName, in_utc
 from app.wire.jobs import JobRow
-from app.wire.query import Parameters, decode_query, read_query
+from app.wire.query import Parameters, decode_query, must_be_comparable, read_query
 from domain.errors import BadInput, ErrorCode, Problem
 from domain.job import JobStatus
 from domain.ports import JobFilter, Listing
@@ -130,6 +130,7 @@ def _read_labels(given: Parameters) -> tuple[tuple[str, tuple[str, ...]], ...]:
         problems.append(Problem("", f"No job has more than {MOST_LABELS} labels."))
     if problems:
         raise BadInput(problems)
+    must_be_comparable(given)
     return tuple((name.removeprefix(LABEL), tuple(values)) for name, values in given.items())
 
 

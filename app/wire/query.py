@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 from urllib.parse import parse_qs
 
 import msgspec
@@ -17,15 +17,8 @@ Parameters = dict[str, list[str]]
 
 
 def read_query(query_string: bytes) -> Parameters:
-    """The parameters, each with its values.
-
-    Raises:
-        BadInput: one holds what PostgreSQL cannot compare with.
-    """
-    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
-    if nul := [name for name, values in given.items() if any("\0" in value for value in (name, *values))]:
-        raise BadInput([Problem(f"/{name}", "The text holds a NUL character.") for name in nul])
-    return given
+    """The parameters, each with its values."""
+    return parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
 
 
 def decode_query(kind: type[T], given: bytes | Parameters) -> T:
@@ -40,9 +33,20 @@ def decode_query(kind: type[T], given: bytes | Parameters) -> T:
         raise BadInput([Problem(f"/{name}", "It may be given only once.") for name in twice])
     values = {name: values if name in several else values[0] for name, values in given.items()}
     try:
-        return msgspec.convert(values, kind, strict=False)
+        query = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadInput([problem_of(error)]) from None
+    must_be_comparable(given)
+    return query
+
+
+def must_be_comparable(given: Parameters) -> None:
+    """
+    Raises:
+        BadInput: naming a parameter with which PostgreSQL cannot compare anything.
+    """
+    if nul := [name for name, values in given.items() if any("\0" in value for value in values)]:
+        raise BadInput([Problem(f"/{name}", "The text holds a NUL character.") for name in nul])
 
 
 @lru_cache
@@ -51,5 +55,5 @@ def _several(kind: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.encode_name for field in fields if get_origin(_bare(field.type)) is tuple)
 
 
-def _bare(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+def _bare(annotation: Any) -> Any:
+    return annotation.__origin__ if get_origin(annotation) is Annotated else annotation

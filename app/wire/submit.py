@@ -151,12 +151,14 @@ class _Outline(Struct, kw_only=True, forbid_unknown_fields=True):
     """A batch whose jobs have not been read."""
 
     defaults: Raw | UnsetType = UNSET
-    jobs: _Jobs  # type: ignore[valid-type]  # made above
+    jobs: Raw
 
 
 _new_job = msgspec.json.Decoder(NewJob)
 _defaults = msgspec.json.Decoder(JobDefaults)
 _outline = msgspec.json.Decoder(_Outline)
+_jobs = msgspec.json.Decoder(_Jobs)
+_encoder = msgspec.json.Encoder()
 _members = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -179,12 +181,9 @@ def read_batch(body: bytes) -> list[Submission]:
     """
     outline = decode_outline(_outline, body)
     defaults = _read_defaults(outline.defaults)
-    jobs = [job for job in msgspec.structs.astuple(outline.jobs) if job is not UNSET]
-    if not jobs:
-        raise BadInput([Problem("/jobs", "Expected `array` of length >= 1")])
     submissions: list[Submission] = []
     problems: list[Problem] = []
-    for index, job in enumerate(jobs):
+    for index, job in enumerate(_split(outline.jobs)):
         try:
             submissions.append(read_job(_merged(job, defaults)))
         except BadInput as error:
@@ -196,6 +195,16 @@ def read_batch(body: bytes) -> list[Submission]:
     if problems:
         raise BadInput(problems)
     return submissions
+
+
+def _split(data: Raw) -> list[Raw]:
+    try:
+        jobs = [job for job in msgspec.structs.astuple(_jobs.decode(data)) if job is not UNSET]
+    except msgspec.ValidationError as error:
+        raise BadInput([Problem.of(error).below("/jobs")]) from None
+    if not jobs:
+        raise BadInput([Problem("/jobs", "Expected `array` of length >= 1")])
+    return jobs
 
 
 def _read_defaults(data: Raw | UnsetType) -> Mapping[str, Raw]:
@@ -211,7 +220,12 @@ def _read_defaults(data: Raw | UnsetType) -> Mapping[str, Raw]:
 
 
 def _merged(job: Raw, defaults: Mapping[str, Raw]) -> bytes:
+    if not defaults:
+        return bytes(job)
     try:
-        return msgspec.json.encode({**defaults, **_members.decode(job)}) if defaults else bytes(job)
-    except msgspec.DecodeError:
+        members = {**defaults, **_members.decode(job)}
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return bytes(job)  # no object, or not even UTF-8: whoever reads it next says so
+    merged = bytearray()
+    _encoder.encode_into(members, merged)
+    return bytes(merged)  # a copy of just its size: what the encoder gives has room to grow

@@ -9,21 +9,37 @@ import pytest
 
 from tests.app.conftest import Api
 
-TYPES: dict[str, type] = {
+TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
     "string": str,
     "integer": int,
-    "number": float,
+    "number": (int, float),
+    "boolean": bool,
     "null": NoneType,
 }
 ALWAYS = {"401", "403", "429", "500", "503"}
 PATHS = {
     ("get", "/api/v1/jobs"): ALWAYS | {"200", "422"},
-    ("post", "/api/v1/jobs"): ALWAYS | {"201", "400", "413", "422"},
+    ("post", "/api/v1/jobs"): ALWAYS | {"200", "201", "400", "413", "422"},
+    ("post", "/api/v1/jobs/batch"): ALWAYS | {"201", "400", "413", "422"},
     ("get", "/api/v1/jobs/{job_id}"): ALWAYS | {"200", "404", "422"},
+    ("delete", "/api/v1/jobs/{job_id}"): ALWAYS | {"204", "404", "409"},
+    ("get", "/api/v1/jobs/{job_id}/runs"): ALWAYS | {"200", "404"},
+    ("get", "/api/v1/jobs/{job_id}/events"): ALWAYS | {"200", "204", "404", "422"},
     ("post", "/api/v1/jobs/{job_id}/cancel"): ALWAYS | {"200", "404", "409"},
     ("post", "/api/v1/jobs/{job_id}/retry"): ALWAYS | {"200", "404", "409"},
+    ("post", "/api/v1/jobs/cancel"): ALWAYS | {"200", "400", "413", "422"},
+    ("post", "/api/v1/jobs/retry"): ALWAYS | {"200", "400", "413", "422"},
+    ("post", "/api/v1/jobs/erase"): ALWAYS | {"200", "400", "413", "422"},
+    ("post", "/api/v1/jobs/claim"): ALWAYS | {"200", "400", "413", "422"},
+    ("post", "/api/v1/jobs/{job_id}/heartbeat"): ALWAYS | {"200", "400", "404", "409", "413", "422"},
+    ("post", "/api/v1/jobs/{job_id}/complete"): ALWAYS | {"200", "400", "404", "409", "413", "422"},
+    ("post", "/api/v1/jobs/{job_id}/fail"): ALWAYS | {"200", "400", "404", "409", "413", "422"},
+    ("post", "/api/v1/jobs/{job_id}/release"): ALWAYS | {"200", "400", "404", "409", "413", "422"},
+    ("get", "/api/v1/stats"): ALWAYS | {"200"},
+    ("get", "/api/v1/queues"): ALWAYS | {"200"},
+    ("get", "/api/v1/workers"): ALWAYS | {"200"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
@@ -104,7 +120,8 @@ def test_every_path_parameter_is_described(document: dict[str, Any]) -> None:
 
 def test_every_example_is_valid_for_its_schema(document: dict[str, Any]) -> None:
     for _, operation in operations(document):
-        for described in [*operation["responses"].values(), *filter(None, [operation.get("requestBody")])]:
+        documents = [*operation["responses"].values(), *filter(None, [operation.get("requestBody")])]
+        for described in [each for each in documents if "content" in each]:
             [content] = described["content"].values()
             assert fits(content["examples"]["example"]["value"], content["schema"], document)
 

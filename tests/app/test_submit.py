@@ -17,7 +17,12 @@ def body(raw_input: bytes, more: bytes = b"") -> bytes:
 
 async def test_a_submitted_job_is_stored_and_told_in_full(api: Api) -> None:
     response = await api.submit(
-        owner_ref="beeline/7", priority="high", max_attempts=5, run_at="2026-03-01T15:00:00+03:00"
+        owner_ref="beeline/7",
+        priority="high",
+        max_attempts=5,
+        run_at="2026-03-01T15:00:00+03:00",
+        deadline_at="2026-03-01T13:00:00Z",
+        labels={"team": "refunds"},
     )
     job = response.json()
     assert response.status_code == 201
@@ -35,7 +40,14 @@ async def test_a_submitted_job_is_stored_and_told_in_full(api: Api) -> None:
         "attempts": 0,
         "max_attempts": 5,
         "crashes": 0,
+        "progress": None,
         "run_at": "2026-03-01T12:00:00Z",
+        "deadline_at": "2026-03-01T13:00:00Z",
+        "batch_id": None,
+        "labels": {"team": "refunds"},
+        "position": 0,
+        "eta_seconds": None,
+        "waiting_for": "worker",
         "worker_id": None,
         "lease_expires_at": None,
         "created_at": "2026-03-01T12:00:00Z",
@@ -108,9 +120,21 @@ async def test_a_body_that_cannot_be_read_is_400(api: Api, content: bytes, said:
     [
         ({"colour": "red"}, "/colour"),
         ({"a/b~c": 1}, "/a~1b~0c"),
-        ({"deadline_at": "2026-03-01T12:00:00Z"}, "/deadline_at"),
-        ({"labels": {}}, "/labels"),
-        ({"idempotency_key": "k"}, "/idempotency_key"),
+        ({"batch_id": str(QUEUE)}, "/batch_id"),
+        ({"callback_url": "https://example.org"}, "/callback_url"),
+        ({"deadline_at": "2026-03-01T12:00:00"}, "/deadline_at"),
+        ({"deadline_at": "0001-01-01T00:00:00+01:00"}, "/deadline_at"),
+        ({"deadline_at": "2026-03-01T12:00:00Z", "run_at": "2026-03-01T12:00:00Z"}, "/deadline_at"),
+        ({"labels": []}, "/labels"),
+        ({"labels": {"a": 1}}, "/labels"),
+        ({"labels": {"a": None}}, "/labels"),
+        ({"labels": {"": "x"}}, "/labels"),
+        ({"labels": {"a b": "x"}}, "/labels"),
+        ({"labels": {"a\n": "x"}}, "/labels"),
+        ({"labels": {"a" * 64: "x"}}, "/labels"),
+        ({"labels": {"a": "x" * 201}}, "/labels"),
+        ({"labels": {"a": "\x00"}}, "/labels/a"),
+        ({"labels": {f"n{number}": "x" for number in range(17)}}, "/labels"),
         ({"owner_service": 7}, "/owner_service"),
         ({"owner_service": ""}, "/owner_service"),
         ({"owner_service": "-a"}, "/owner_service"),
@@ -148,6 +172,11 @@ async def test_a_wrong_field_is_422_and_named(api: Api, changes: dict[str, Any],
     assert pointers(await api.submit(**changes)) == [pointer]
 
 
+async def test_sixteen_labels_of_the_longest_kind_are_accepted(api: Api) -> None:
+    labels = {f"{number:063}": "ü" * 200 for number in range(16)}
+    assert (await api.submit(labels=labels)).json()["labels"] == labels
+
+
 @pytest.mark.parametrize("field", ["owner_service", "task_type", "model_profile", "input"])
 async def test_a_missing_field_is_422_and_named(api: Api, field: str) -> None:
     wanted = {name: value for name, value in WANTED.items() if name != field}
@@ -169,11 +198,14 @@ async def test_a_task_type_on_a_profile_of_the_wrong_kind_says_so_with_its_code(
 
 
 async def test_an_input_over_its_limit_is_413(api: Api) -> None:
-    problem(await api.submit(input={"user": "x" * MAX_INPUT_BYTES}), 413)
+    document = problem(await api.submit(input={"user": "x" * MAX_INPUT_BYTES}), 413)
+    assert f"{MAX_INPUT_BYTES} are accepted (MAX_INPUT_BYTES)" in document["detail"]
 
 
 async def test_a_body_over_its_limit_is_413(api: Api) -> None:
-    problem(await api.submit(owner_ref="x" * (MAX_INPUT_BYTES + ENVELOPE_BYTES)), 413)
+    document = problem(await api.submit(owner_ref="x" * (MAX_INPUT_BYTES + ENVELOPE_BYTES)), 413)
+    assert document["type"] == "urn:problem:ai-service:too-large"
+    assert f"more than {MAX_INPUT_BYTES + ENVELOPE_BYTES} bytes, which is what MAX_INPUT_BYTES" in document["detail"]
 
 
 async def test_nothing_is_stored_when_the_job_is_refused(api: Api) -> None:

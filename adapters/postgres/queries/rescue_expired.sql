@@ -40,7 +40,10 @@ SET status = s.became,
     crashes = s.crashes,
     error_code = $2,
     error_message = s.message,
-    run_at = CASE WHEN s.external AND NOT s.hopeless THEN now() + $6::interval ELSE j.run_at END,
+    run_at = CASE
+        WHEN s.external AND NOT s.hopeless AND $6::interval > interval '0' THEN now() + $6::interval
+        ELSE j.run_at
+    END,
     due = s.hopeless OR NOT s.external OR $6::interval = interval '0',
     lease_token = NULL,
     lease_expires_at = NULL,

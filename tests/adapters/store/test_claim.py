@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+
+import pytest
+from msgspec import Raw
+
+from domain.job import JobId, JobStatus, Priority
+from domain.ports import JobStore
+from tests.adapters.rigs import Rig
+from tests.adapters.store.states import A_MINUTE, A_MOMENT, STATES, State, crashed, pending, released, retried
+from tests.factories import LEASE
+from tests.moves import each, ids, one, run_one, settle, several, take, taken_ids, try_again
+
 
 async def test_a_profile_that_the_worker_does_not_serve_is_left_to_others(store: JobStore):
-    [foreign, own] = await store.add([new_job(model_profile="another"), new_job()])
-
-    claimed = (await store.exchange([], new_claim(limit=2))).claimed
-
-    assert [job.id for job in claimed] == [own.id]
+    foreign, own = await each(store, {"model_profile": "another"}, {})
+    assert await taken_ids(store, limit=2) == [own.id]
     assert (await store.get(foreign.id)).status is JobStatus.PENDING
 
 
 async def test_the_most_urgent_come_first_and_equals_in_their_order(store: JobStore):
-    low, first, high, second = await store.add(
-        [new_job(priority=Priority.LOW), new_job(), new_job(priority=Priority.HIGH), new_job()]
-    )
+    low, first, high, second = await each(store, {"priority": Priority.LOW}, {}, {"priority": Priority.HIGH}, {})
     assert await taken_ids(store, limit=9) == [high.id, first.id, second.id, low.id]
 
 
@@ -30,14 +38,12 @@ async def test_a_claim_of_nothing_gets_nothing(store: JobStore):
 
 
 async def test_other_queues_are_left_alone(store: JobStore):
-    await store.add([new_job(queue="gpu.speech"), new_job(queue=None)])
+    await each(store, {"queue": "gpu.speech"}, {"queue": None})
     assert await taken_ids(store, limit=9) == []
 
 
 async def test_only_these_task_types_are_taken(store: JobStore):
-    chat, _, summary = await store.add(
-        [new_job(), new_job(task_type="embedding"), new_job(task_type="transcript_summary")]
-    )
+    chat, _, summary = await each(store, {}, {"task_type": "embedding"}, {"task_type": "transcript_summary"})
     assert await taken_ids(store, task_types=("transcript_summary", "llm_chat"), limit=9) == [chat.id, summary.id]
 
 
@@ -63,12 +69,13 @@ async def test_a_job_that_is_not_due_is_not_taken(rig: Rig):
     assert await take(rig.store) == []
 
 
-async def test_final_jobs_are_not_taken(store: JobStore):
-    first, second = await run_one(store), await run_one(store)
-    cancelled = await one(store)
-    await settle(store, complete(first), fail(second))
-    await cancel(store, cancelled.id)
-    assert await take(store, limit=9) == []
+CLAIMABLE = {pending, released, crashed, retried}
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_only_a_pending_job_that_is_due_is_taken(rig: Rig, state: State):
+    job_id = await state(rig)
+    assert await taken_ids(rig.store, limit=9) == ([job_id] if state in CLAIMABLE else [])
 
 
 async def test_a_taken_job_runs_with_a_lease_from_now_on(rig: Rig):
@@ -107,3 +114,15 @@ async def test_a_worker_that_keeps_asking_gets_every_job(store: JobStore):
     while claimed := await taken_ids(store, limit=4):
         taken += claimed
     assert taken == ids(jobs)
+
+
+@pytest.mark.parametrize("state", [pending, released, crashed, retried])
+async def test_a_run_knows_which_change_of_state_it_is(rig: Rig, state: State):
+    before = await rig.store.get(await state(rig))
+    [held] = await take(rig.store)
+    assert held.number == before.number + 1 == (await rig.store.get(held.id)).number
+
+
+async def test_a_built_in_run_has_no_lease_timeout_of_its_own(store: JobStore):
+    held = await run_one(store)
+    assert (await store.get(held.id)).lease_timeout is None

@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+from domain.job import JobStatus
+from domain.ports import JobStore
+from tests.factories import new_claim
+from tests.moves import cancel, complete, one, run_one, several, take, try_again
+
 
 async def test_nothing_for_nothing(store: JobStore):
     outcome = await store.exchange([], None)

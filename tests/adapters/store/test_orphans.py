@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+from domain.job import JobStatus, RunOutcome
+from domain.ports import JobStore
+from tests.adapters.rigs import Rig
+from tests.factories import LEASE, QUEUE, new_claim
+from tests.moves import complete, lend, one, run_one, settle, several, take, taken_ids
+
 
 async def test_what_its_worker_does_not_know_of_goes_back_unharmed(rig: Rig):
     await several(rig.store, 3)
@@ -44,3 +52,17 @@ async def test_what_has_ended_is_no_orphan(store: JobStore):
     held = await run_one(store)
     await settle(store, complete(held))
     assert await store.release_orphans("worker-1", QUEUE, []) == 0
+
+
+async def test_what_an_external_worker_of_the_same_name_runs_is_no_orphan(store: JobStore):
+    await one(store)
+    [job] = await lend(store, worker_id="worker-1")
+    assert await store.release_orphans("worker-1", QUEUE, []) == 0
+    assert await store.get(job.id) == job
+
+
+async def test_its_release_is_part_of_the_history(rig: Rig):
+    held = await run_one(rig.store)
+    await rig.store.release_orphans("worker-1", QUEUE, [])
+    assert await rig.store.outcome(held.lease) is RunOutcome.RELEASED
+    assert [change.status for change in await rig.store.changes(held.id, 2)] == [JobStatus.PENDING]

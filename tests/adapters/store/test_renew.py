@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from domain.ports import JobStore
+from tests.adapters.rigs import Rig
+from tests.adapters.store.states import A_MINUTE, A_MOMENT, rescue
+from tests.factories import LEASE, new_claim, new_lease
+from tests.moves import cancel, complete, run_one, settle, several, take
+
 
 async def test_a_lease_lasts_from_the_renewal_on(rig: Rig):
     held = await run_one(rig.store)
@@ -14,14 +22,14 @@ async def test_a_renewed_job_is_not_rescued(rig: Rig):
     await rig.advance(LEASE)
     await rig.store.renew([held.lease], LEASE)
     await rig.advance(LEASE)
-    assert await rescue(rig.store) == {}
+    assert await rescue(rig.store) == []
 
 
 async def test_a_late_renewal_counts_while_nobody_has_rescued_the_job(rig: Rig):
     held = await run_one(rig.store)
     await rig.advance(10 * LEASE)
     assert await rig.store.renew([held.lease], LEASE) == frozenset()
-    assert await rescue(rig.store) == {}
+    assert await rescue(rig.store) == []
 
 
 async def test_those_that_are_lost_are_told_and_the_others_renewed(rig: Rig):

@@ -1,5 +1,39 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from domain.errors import ErrorCode, Failure
+from domain.job import JobStatus, RunOutcome, Settlement
+from domain.ports import JobStore
+from tests.adapters.rigs import Rig
+from tests.adapters.store.states import A_MINUTE, A_MOMENT, rescue_late
+from tests.factories import QUEUE, new_lease
+from tests.moves import (
+    ENDINGS,
+    TIMED_OUT,
+    WAIT,
+    End,
+    cancel,
+    complete,
+    fail,
+    give_back,
+    run_one,
+    settle,
+    several,
+    statuses,
+    take,
+    taken_ids,
+    try_again,
+)
+
+every_ending = pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+
+AWKWARD = """'; DROP TABLE jobs; -- "quoted" \\ % $1 {} \t\n ünïcødé 日本語 🦊 """
+LONG = (AWKWARD * 20)[:500]
+
 
 async def test_a_completed_job_has_its_result(rig: Rig):
     held = await run_one(rig.store)
@@ -139,7 +173,8 @@ async def test_a_rescued_job_is_not_ended_by_its_first_worker(rig: Rig, end: End
 @every_ending
 async def test_a_cancelled_job_stays_cancelled(store: JobStore, end: End):
     held = await run_one(store)
-    cancelled = await cancel(store, held.id)
+    await cancel(store, held.id)
+    cancelled = await store.get(held.id)
     assert (await store.exchange([end(held)], None)).lost == {held.lease}
     assert await store.get(held.id) == cancelled
 
@@ -147,7 +182,8 @@ async def test_a_cancelled_job_stays_cancelled(store: JobStore, end: End):
 @every_ending
 async def test_a_job_retried_by_hand_is_not_ended_by_its_old_run(store: JobStore, end: End):
     held = await run_one(store)
-    retried = await store.retry([held.id])
+    await store.retry([held.id])
+    retried = await store.get(held.id)
     assert (await store.exchange([end(held)], None)).lost == {held.lease}
     assert await store.get(held.id) == retried
 
