@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -328,6 +330,22 @@ def test_what_matches_is_cancelled_once_that_is_confirmed(command: Command, clie
     }
 
 
+def test_where_nobody_can_be_asked_nothing_is_done(command: Command, client: Client, owner: str):
+    [job] = waiting(client, owner)
+    ended = command("jobs", "cancel", "--owner", owner)
+    assert ended.code == 1
+    assert "--yes does it without asking" in ended.err
+    assert client.get(job.id).status == "pending"
+
+
+def test_ids_alone_can_be_piped(command: Command, owner: str):
+    words = ("--owner", owner, *EXTERNAL, "--quiet")
+    one = command("jobs", "submit", "--input", "{}", *words).out
+    many = command("jobs", "submit", "--file", "-", *words, stdin=lines({"input": {}}, {"input": {}})).out
+    listed = command("jobs", "list", "--owner", owner, "--oldest-first", "--quiet").out
+    assert listed == one + many
+
+
 def test_nothing_that_matches_is_not_worth_a_question(command: Command, owner: str):
     assert command("jobs", "retry", "--owner", owner).out == "0 of 0 jobs retried.\n"
 
@@ -387,60 +405,77 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(
 
 def test_a_pipe_of_a_thousand_and_some_jobs_is_sent_in_batches(service: str, client: Client, owner: str):
     job = {"owner_service": owner, "task_type": "measure", "model_profile": "ruler"}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    submitting = subprocess.Popen(
-        [sys.executable, "-c", "from app.cli import main; main()", "jobs", "submit", "--file", "-", "--json"],
-        env=kept | {"AI_SERVICE_URL": service},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     sent = lines(*({**job, "input": {"n": number, "text": "ё"}} for number in range(1_001)))
-    out, err = submitting.communicate(sent, timeout=60)
+    done = run(service, "jobs", "submit", "--file", "-", "--json", input=sent, capture_output=True)
 
-    told = [json.loads(line) for line in out.splitlines()]
-    assert (submitting.returncode, err) == (0, "")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
     assert len({each["batch_id"] for each in told}) == 2
     assert [each["line"] for each in told] == list(range(1, 1_002))
     stored = client.list(owner_service=owner, include=["input"], oldest_first=True, page_size=500)
     assert [job.input and job.input["n"] for job in stored] == list(range(1_001))
 
 
-def test_a_terminal_is_shown_a_table_that_lives(service: str, client: Client, owner: str):
-    """In a pseudo-terminal, as people have it."""
-    pty = pytest.importorskip("pty")
-    practice = {"delay_ms": 500}
-    job = client.submit(
-        owner_service=owner, task_type="llm_chat", model_profile="practice", input={"user": "x", "practice": practice}
-    )
-    ours, theirs = pty.openpty()
-    seen: list[bytes] = []
+class Terminal:
+    """A pseudo-terminal, as people have it, and what it shows."""
 
-    def read() -> None:
-        try:
-            while piece := os.read(ours, 65536):
-                seen.append(piece)
-        except OSError:
-            pass
+    def __init__(self) -> None:
+        self._ours, self.end = pty.openpty()
+        self._seen: list[bytes] = []
+        self._reading = threading.Thread(target=self._read)
 
-    reading = threading.Thread(target=read)
-    reading.start()
+    def __enter__(self) -> Terminal:
+        self._reading.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self.end)
+        self._reading.join(10)
+        os.close(self._ours)
+
+    @property
+    def shown(self) -> str:
+        return b"".join(self._seen).decode()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # nobody writes to it any more
+            while piece := os.read(self._ours, 65536):
+                self._seen.append(piece)
+
+
+def run(service: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-c", "from app.cli import main; main()", "jobs", "watch", job.id],
+    return subprocess.run(
+        [sys.executable, "-c", "from app.cli import main; main()", *words],
         env=kept | {"AI_SERVICE_URL": service, "TERM": "xterm", "COLUMNS": "150"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
+        text=True,
         timeout=60,
         check=False,
+        **options,
     )
-    os.close(theirs)
-    reading.join(10)
-    os.close(ours)
 
-    shown = b"".join(seen).decode()
-    assert done.returncode == 0, shown
-    assert "1 of 1 final" in shown
-    assert "completed" in shown
+
+def test_a_terminal_is_shown_a_table_that_lives(service: str, client: Client, owner: str):
+    job = client.submit(
+        owner_service=owner,
+        task_type="llm_chat",
+        model_profile="practice",
+        input={"user": "x", "practice": {"delay_ms": 500}},
+    )
+    with Terminal() as terminal:
+        done = run(service, "jobs", "watch", job.id, stdout=terminal.end, stderr=terminal.end)
+
+    assert done.returncode == 0, terminal.shown
+    assert "1 of 1 final" in terminal.shown
+    assert "completed" in terminal.shown
+
+
+def test_data_goes_into_the_pipe_and_the_bar_to_the_terminal(service: str, owner: str):
+    words = ("jobs", "submit", "--file", "-", "--owner", owner, *CHAT, "--wait", "--quiet")
+    two = lines({"input": json.loads(HELLO)}, {"input": json.loads(HELLO)})
+    with Terminal() as terminal:
+        done = run(service, *words, input=two, stdout=subprocess.PIPE, stderr=terminal.end)
+
+    assert done.returncode == 0, terminal.shown
+    assert [len(told) for told in done.stdout.splitlines()] == [36, 36]
+    assert "jobs finished" in terminal.shown
