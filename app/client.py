@@ -54,6 +54,7 @@ __all__ = [
     "AsyncHeldJob",
     "BadRequest",
     "Batch",
+    "BatchJob",
     "ClaimedJob",
     "Client",
     "Conflict",
