@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -143,13 +142,7 @@ def _waited(client: Client, job_ids: Sequence[str], timeout: float | None) -> It
 def _bar() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = output.remarks()
-    return Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # or the data would go where the bar is
-    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @jobs.command("get", epilog="Example: ai-service jobs get ID --wait --timeout 60 --json")
