@@ -18,9 +18,10 @@ from app.api.paths import JobIdPath, with_outlook
 from app.api.patience import while_connected
 from app.wire import examples
 from app.wire.events import MEDIA_TYPE, Mark
+from app.wire.fields import MOST_LABELS
 from app.wire.idempotency import HEADER, must_have_no_key
 from app.wire.jobs import JobQuery, JobView, read_job_id
-from app.wire.lists import JobPage, JobsQuery, JobsWanted
+from app.wire.lists import LABEL_PATTERN, LONGEST_LABEL, JobPage, JobsQuery, JobsWanted
 from app.wire.runs import RunList
 from app.wire.submit import BatchView, read_batch, read_job
 from domain.access import Right
@@ -37,17 +38,24 @@ PREFER = Documented(
 IDEMPOTENCY_KEY = Documented(
     HEADER,
     "header",
-    Schema(type=OpenAPIType.STRING, examples=['"call-4711-summary"']),
+    Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, examples=['"call-4711-summary"']),
     description="The same as the field `idempotency_key`; quoted (RFC 8941) or bare.",
     required=False,
 )
 LABELS = Documented(
-    "label",
+    "labels",
     "query",
-    Schema(type=OpenAPIType.OBJECT, additional_properties=Schema(type=OpenAPIType.STRING)),
+    Schema(
+        type=OpenAPIType.OBJECT,
+        property_names=Schema(pattern=LABEL_PATTERN),
+        additional_properties=Schema(type=OpenAPIType.STRING, max_length=LONGEST_LABEL),
+        max_properties=MOST_LABELS,
+        examples=[{"label.campaign": "spring"}],
+    ),
     description="`label.NAME=VALUE`: jobs with this label. Each name must match; several values mean any of them.",
     required=False,
-    style="deepObject",
+    style="form",
+    explode=True,
 )
 LAST_EVENT_ID = Documented(
     "Last-Event-ID",

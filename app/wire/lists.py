@@ -20,7 +20,9 @@ from domain.usecases.browse import Page
 LABEL = "label."
 
 _label_name = re.compile(get_args(LabelName)[1].pattern)
-_longest_value = get_args(LabelValue)[1].max_length
+LONGEST_LABEL = get_args(LabelValue)[1].max_length
+LABEL_PATTERN = _label_name.pattern.removesuffix(r"(?!\n)").replace("^", r"^label\.", 1)
+"""Of the parameter that asks for a label."""
 
 
 class JobsQuery(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -122,9 +124,9 @@ def _cursor(page: Page, listing: Listing) -> str | None:
 def _read_labels(given: Parameters) -> tuple[tuple[str, tuple[str, ...]], ...]:
     problems = [Problem(f"/{name}", "No label has such a name.") for name in given if not _named(name)]
     problems += [
-        Problem(f"/{name}", f"Expected `str` of length <= {_longest_value}")
+        Problem(f"/{name}", f"Expected `str` of length <= {LONGEST_LABEL}")
         for name, values in given.items()
-        if any(len(value) > _longest_value for value in values)
+        if any(len(value) > LONGEST_LABEL for value in values)
     ]
     if len(given) > MOST_LABELS:
         problems.append(Problem("", f"No job has more than {MOST_LABELS} labels."))

@@ -21,6 +21,7 @@ from app.wire.fields import (
     OwnerRef,
     PriorityName,
     in_utc,
+    must_be_object,
 )
 from app.wire.idempotency import Key, read_key
 from domain.errors import BadInput, Problem
@@ -211,7 +212,9 @@ def _read_defaults(data: Raw | UnsetType) -> Mapping[str, Raw]:
     if data is UNSET:
         return {}
     try:
-        decode(_defaults, bytes(data))
+        given = decode(_defaults, bytes(data))
+        if given.input is not UNSET:  # which nobody else looks at where every job has its own
+            must_be_object(given.input, "/input")
     except BadInput as error:
         raise BadInput([problem.below("/defaults") for problem in error.problems]) from None
     except UnreadableBody as error:
