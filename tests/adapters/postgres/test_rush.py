@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import asyncpg
 
@@ -15,7 +16,12 @@ from tests.moves import lend
 
 JOBS = 20_000
 OUTSIDE, INSIDE = 16, 2
-KINDS = [{}, {"queue": "gpu.speech"}, {"queue": None}, {"queue": None, "owner_service": "lion", "task_type": "theirs"}]
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"queue": "gpu.speech"},
+    {"queue": None},
+    {"queue": None, "owner_service": "lion", "task_type": "theirs"},
+]
 
 
 async def work_outside(store: PostgresJobStore, worker: str) -> list[JobId]:
