@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app import client as module
 from app.client import AsyncClient, BadRequest, Client, NotFound, ServiceError, Unauthorized, Unavailable
 from tests.client.conftest import JOB, NOTHING, answers, event, impatient, problem
-from tests.servers.model_server import ModelServer, cuts, sends, streams
+from tests.servers.model_server import ModelServer, cuts, sends, stalls, streams
 
 DONE = event("done", "3.done", **JOB | {"status": "completed"})
 PROGRESS = event("progress", "2.1", progress={"done": 1})
@@ -44,12 +44,13 @@ async def test_the_async_client_follows_a_broken_stream_too(server: ModelServer,
 
 
 def test_a_stream_ends_with_the_job_whatever_comes_after(server: ModelServer, client: Client):
-    server.script(cuts(DONE))
-    assert [event.kind for event in client.events(JOB["id"])] == ["done"]
+    for last in (cuts(DONE), stalls(DONE), streams(DONE, PROGRESS)):
+        server.script(last)
+        assert [event.kind for event in client.events(JOB["id"])] == ["done"]
 
     server.script(sends(b"HTTP/1.1 204 No Content\r\n\r\n"))
     assert not list(client.events(JOB["id"], "3.done"))
-    assert server.calls == 2
+    assert server.calls == 4
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (401, Unauthorized), (422, BadRequest)])

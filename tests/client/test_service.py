@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -262,3 +265,36 @@ async def test_the_async_client_reads_all_of_it_too(async_client: AsyncClient, o
     assert await async_client.workers()
     assert (await async_client.stats()).as_of
     assert (await async_client.page(owner_service=owner)).next_cursor is None
+
+
+WORKER = """
+import sys
+import time
+
+from app.client import Client
+
+
+def measure(job):
+    print(job.id, flush=True)
+    job.lost.wait(30)
+    job.report({})
+
+
+with Client(sys.argv[1], trust_env=False) as client:
+    client.work(measure, worker_id="ruler", owner_services=[sys.argv[2]], poll=0.5)
+"""
+
+
+def test_a_worker_that_is_interrupted_gives_its_job_back(client: Client, service: str, owner: str):
+    job = client.submit(**external(owner))
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, service, owner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as working:
+        assert working.stdout
+        assert working.stdout.readline().strip() == job.id
+        working.send_signal(signal.SIGINT)
+        _, complaint = working.communicate(timeout=30)
+
+    given_back = client.get(job.id)
+    assert (given_back.status, given_back.attempts) == ("pending", 0)
+    assert complaint.rstrip().endswith("KeyboardInterrupt")

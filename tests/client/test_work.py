@@ -208,6 +208,18 @@ def test_progress_is_told(server: ModelServer):
     assert worker.lender.said("heartbeat") == [{"progress": {"done": 1}}]
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_progress_is_no_reason_to_fail_unless_it_is_wrong(away: bool, server: ModelServer):
+    worker = rig(server, {})
+    worker.lender.heartbeat = problem(503 if away else 422)
+
+    def handle(held: Any) -> dict[str, Any]:
+        held.report({"done": 1})
+        return {}
+
+    worker.run(handle, "complete" if away else "fail", lease_timeout=0.9)
+
+
 def test_a_task_whose_lease_is_lost_is_cancelled(server: ModelServer):
     worker = rig(server, {})
     worker.lender.heartbeat = problem(409, "lease-lost")
