@@ -54,6 +54,7 @@ __all__ = [
     "AsyncHeldJob",
     "BadRequest",
     "Batch",
+    "BatchJob",
     "ClaimedJob",
     "Client",
     "Conflict",
@@ -935,7 +936,7 @@ class _Following:
 
     def __init__(self, job_id: str, last_event_id: str | None, retry_for: float, url: httpx.URL) -> None:
         self.path = _at(job_id, "events")
-        self.ended = False
+        self._over = False
         self._last_event_id = last_event_id
         self._retry = 1.0
         self._retry_for = retry_for
@@ -943,6 +944,12 @@ class _Following:
         self._reader = _EventReader()
         self._heard_at = time.monotonic()
         self._tries = 0
+        self._failure: ServiceError = Unavailable("No connection was made.")
+        self._cause: httpx.RequestError | None = None
+
+    def over(self) -> bool:
+        """Whether all has been heard."""
+        return self._over
 
     def headers(self) -> dict[str, str]:
         """Of the next connection."""
@@ -950,44 +957,49 @@ class _Following:
         resumed = {"Last-Event-ID": self._last_event_id} if self._last_event_id else {}
         return {"Accept": "text/event-stream", **resumed}
 
-    def accept(self, answer: httpx.Response) -> None:
-        """
+    def begin(self, answer: httpx.Response) -> None:
+        """See what the connection brings. The body of an answer that is no success must have been read.
+
         Raises:
-            ServiceError: the answer is something else than a stream.
+            ServiceError: no stream, and there will be none.
         """
         if answer.status_code == 204:
-            self.ended = True
-        elif answer.is_success and not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            self._over = True
+        elif not answer.is_success:
+            self._failure, self._cause = _error_of(answer), None
+            if not isinstance(self._failure, RateLimited | Unavailable):
+                raise self._failure
+        elif not answer.headers.get("content-type", "").startswith("text/event-stream"):
             raise _no_service(answer)
+        else:
+            # What it is when it ends before the job does: the service stops, and another one takes over.
+            self._failure = Unavailable(f"{_place(self._url)} ended the stream of events early.")
+            self._cause = None
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         self._heard_at, self._tries = time.monotonic(), 0
         for event in self._reader.feed(piece):
             self._last_event_id = event.id or self._last_event_id
-            self.ended = event.kind == "done"
             yield event
+            if event.kind == "done":
+                self._over = True
+                return
 
-    def pause_after_refusal(self, answer: httpx.Response) -> float:
-        """Seconds until the next connection.
+    def broke(self, error: httpx.RequestError) -> None:
+        self._failure, self._cause = _unreachable(error, self._url), error
+
+    def pause(self) -> float:
+        """Seconds until the next connection; none where all has been heard.
 
         Raises:
-            ServiceError: there is to be none.
+            Unavailable, RateLimited: it has lasted too long.
         """
-        failure = _error_of(answer)
-        return self._pause(failure, None, worthwhile=isinstance(failure, RateLimited | Unavailable))
-
-    def pause_after_break(self, failure: httpx.RequestError) -> float:
-        return self._pause(_unreachable(failure, self._url), failure)
-
-    def pause_after_end(self) -> float:
-        """The service ended the stream before the job did: it stops, and another one takes over."""
-        return self._pause(Unavailable(f"{_place(self._url)} ended the stream of events early."), None)
-
-    def _pause(self, failure: ServiceError, cause: Exception | None, *, worthwhile: bool = True) -> float:
+        if self._over:
+            return 0.0
         self._retry = self._reader.retry or self._retry
-        pause = max(failure.retry_after or 0.0, self._retry) + _pause(self._tries)
-        if not worthwhile or time.monotonic() + pause > self._heard_at + self._retry_for:
-            raise failure from cause
+        pause = max(self._failure.retry_after or 0.0, self._retry) + _pause(self._tries)
+        if time.monotonic() + pause > self._heard_at + self._retry_for:
+            raise self._failure from self._cause
         self._tries += 1
         return pause
 
@@ -1151,21 +1163,20 @@ class Client:
         A lost connection is resumed where it broke. Of progress, only the last report is kept by the service.
         """
         following = _Following(job_id, last_event_id, self._retry_for, self._http.base_url)
-        while not following.ended:
+        while not following.over():
             timeout = self._connection.stream_timeout()
             try:
                 with self._http.stream("GET", following.path, headers=following.headers(), timeout=timeout) as answer:
-                    if answer.is_success:
-                        following.accept(answer)
-                        for piece in answer.iter_bytes():
-                            yield from following.feed(piece)
-                        pause = 0.0 if following.ended else following.pause_after_end()
-                    else:
+                    if not answer.is_success:
                         answer.read()
-                        pause = following.pause_after_refusal(answer)
+                    following.begin(answer)
+                    for piece in answer.iter_bytes():
+                        yield from following.feed(piece)
+                        if following.over():
+                            return
             except httpx.RequestError as error:
-                pause = 0.0 if following.ended else following.pause_after_break(error)
-            time.sleep(pause)
+                following.broke(error)
+            time.sleep(following.pause())
 
     def cancel(self, job_id: str) -> Job:
         """Stop a pending or running job for good. Cancelling it again changes nothing.
@@ -1427,24 +1438,23 @@ class AsyncClient:
 
     async def events(self, job_id: str, last_event_id: str | None = None) -> AsyncIterator[Event]:
         following = _Following(job_id, last_event_id, self._retry_for, self._http.base_url)
-        while not following.ended:
+        while not following.over():
             timeout = self._connection.stream_timeout()
             try:
                 async with self._http.stream(
                     "GET", following.path, headers=following.headers(), timeout=timeout
                 ) as answer:
-                    if answer.is_success:
-                        following.accept(answer)
-                        async for piece in answer.aiter_bytes():
-                            for event in following.feed(piece):
-                                yield event
-                        pause = 0.0 if following.ended else following.pause_after_end()
-                    else:
+                    if not answer.is_success:
                         await answer.aread()
-                        pause = following.pause_after_refusal(answer)
+                    following.begin(answer)
+                    async for piece in answer.aiter_bytes():
+                        for event in following.feed(piece):
+                            yield event
+                        if following.over():
+                            return
             except httpx.RequestError as error:
-                pause = 0.0 if following.ended else following.pause_after_break(error)
-            await asyncio.sleep(pause)
+                following.broke(error)
+            await asyncio.sleep(following.pause())
 
     async def cancel(self, job_id: str) -> Job:
         return await self._send(_cancel(job_id))
@@ -1582,10 +1592,11 @@ class HeldJob(ClaimedJob):
     tell: Callable[[Mapping[str, Any]], None] = field(repr=False)
 
     def report(self, progress: Mapping[str, Any]) -> None:
-        """Say how far the run is (at most 64 KiB); also renews the lease. Lost in silence while the service is away.
+        """Say how far the run is; also renews the lease. While the service is away, this does nothing.
 
         Raises:
             LeaseLost: the run no longer counts.
+            BadRequest: the service does not take this, for one because it has more than 64 KiB.
         """
         self.tell(progress)
 
@@ -1598,10 +1609,11 @@ class AsyncHeldJob(ClaimedJob):
     tell: Callable[[Mapping[str, Any]], Awaitable[None]] = field(repr=False)
 
     async def report(self, progress: Mapping[str, Any]) -> None:
-        """Say how far the run is (at most 64 KiB); also renews the lease. Lost in silence while the service is away.
+        """Say how far the run is; also renews the lease. While the service is away, this does nothing.
 
         Raises:
             LeaseLost: the run no longer counts.
+            BadRequest: the service does not take this, for one because it has more than 64 KiB.
         """
         await self.tell(progress)
 
@@ -1803,13 +1815,15 @@ class _Worker:
 
     async def _beat(self, job: ClaimedJob, progress: Mapping[str, Any] | None, lost: asyncio.Event) -> bool:
         """Renew the lease. A service that is away does not end the run: only its word does."""
+        patience = self._terms.lease_timeout / 3
+        call = _heartbeat(job.id, job.lease_token, progress)
         try:
-            await self._client._send(
-                _heartbeat(job.id, job.lease_token, progress), retry_for=self._terms.lease_timeout / 3
-            )
+            await self._client._send(call, retry_for=patience if progress is None else min(patience, _LAST_CALL))
         except _GONE:
             lost.set()
         except ServiceError as error:
+            if progress is not None and isinstance(error, BadRequest):
+                raise
             logger.warning("The lease of job %s could not be renewed: %s", job.id, error)
             return False
         return True

@@ -15,7 +15,7 @@ from msgspec import Raw
 from adapters.postgres.adding import add
 from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import counting, listing
-from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, query
+from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, fetch_planned_for, query
 from adapters.postgres.rows import event_of, failure_of, job_of, leased_of
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost
 from domain.events import JobEvent, Progress, Pulse, StatusChange
@@ -115,10 +115,10 @@ class PostgresJobStore:
         )
 
     async def find(self, listing_: Listing) -> list[Job]:
-        return [job_of(row) for row in await self._run(*listing(listing_))]
+        return [job_of(row) for row in await fetch_planned_for(self._pool, *listing(listing_))]
 
     async def count(self, where: JobFilter) -> int:
-        return int((await self._run(*counting(where)))[0]["jobs"])
+        return int((await fetch_planned_for(self._pool, *counting(where)))[0]["jobs"])
 
     async def ahead(self, job: Job) -> int:
         order = (job.priority, job.seq)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.client import Client, Filters, Job, NewJob
+from app.client import Batch, Client, Filters, Job, NewJob
 from app.commands import output, watching
 from app.commands.connection import SOMETHING_FAILED, async_service, one_line, service
 from app.commands.options import (
@@ -20,11 +20,13 @@ from app.commands.options import (
     JobIds,
     Json,
     PriorityName,
+    Quiet,
     Yes,
     filtered,
     labels_of,
     moment,
 )
+from app.commands.output import Form
 from app.commands.steering import CANCEL, RETRY, Verb, steer_all, steer_each
 from app.commands.submission import Sender, Written, opened, parse_input, read_jobs, with_options
 
@@ -70,6 +72,7 @@ def submit_command(
     wait: Wait = False,
     timeout: Timeout = None,
     machine: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Submit a job, or many from JSON lines. What is said here wins over what a file says."""
     said = {
@@ -86,37 +89,46 @@ def submit_command(
     options = {name: value for name, value in said.items() if value not in (None, {})}
     if (input_ is None) == (file is None):
         raise typer.BadParameter("give either --input, for one job, or --file.")
+    form = Form.of(json=machine, quiet=quiet)
     with opened(file) as text, service() as client:
         written = read_jobs(text) if text else iter([Written(1, {"input": parse_input(input_ or "")})])
         ready = (Written(each.line, with_options(each.job, options)) for each in written)
         first = list(islice(ready, 2))
         if len(first) == 1:
             job = _submit_one(client, first[0].job, key)
-            _show_ended([client.wait(job.id, timeout)], machine=machine) if wait else _show(job, machine=machine)
+            _ended(client.wait(job.id, timeout), form) if wait else output.tell(job, form)
             return
-        job_ids = _submit_many(Sender(client, key), chain(first, ready), quiet=wait, machine=machine)
+        job_ids = _submit_many(Sender(client, key), chain(first, ready), None if wait else form)
         if wait:
-            _show_ended(_waited(client, job_ids, timeout), machine=machine)
+            _all_ended(_waited(client, job_ids, timeout), form)
 
 
 def _submit_one(client: Client, job: dict[str, Any], key: str | None) -> Job:
     return client.submit(**cast("NewJob", job | ({"idempotency_key": key} if key else {})))
 
 
-def _submit_many(sender: Sender, written: Iterable[Written], *, quiet: bool, machine: bool) -> list[str]:
-    """Send them, and say so unless it is not over then. Returns the jobs' ids."""
+def _submit_many(sender: Sender, written: Iterable[Written], form: Form | None) -> list[str]:
+    """Send them, and say so where that is all that is wanted. Returns the jobs' ids."""
     job_ids: list[str] = []
     with _bar() as bar:
         task = bar.add_task("jobs submitted", total=None)
         for batch in sender.batches(written):
             job_ids += [job.id for job in batch.jobs]
             bar.update(task, completed=len(job_ids))
-            if machine and not quiet:
-                for job in batch.jobs:
-                    output.as_json({"line": sender.line_of(job.index), **job.raw, "batch_id": batch.batch_id})
-            elif not quiet:
-                typer.echo(f"batch {batch.batch_id}: {batch.created:,} created, {batch.existing:,} existing")
+            if form:
+                _tell_batch(sender, batch, form)
     return job_ids
+
+
+def _tell_batch(sender: Sender, batch: Batch, form: Form) -> None:
+    if form is Form.PEOPLE:
+        typer.echo(f"batch {batch.batch_id}: {batch.created:,} created, {batch.existing:,} existing")
+        return
+    for job in batch.jobs:
+        if form is Form.IDS:
+            typer.echo(job.id)
+        else:
+            output.as_json({"line": sender.line_of(job.index), **job.raw, "batch_id": batch.batch_id})
 
 
 def _waited(client: Client, job_ids: Sequence[str], timeout: float | None) -> Iterator[Job]:
@@ -143,9 +155,9 @@ def get_command(
     """Show a job in full, with its input and result."""
     with service() as client:
         if wait:
-            _show_ended([client.wait(job_id, timeout)], machine=machine)
+            _ended(client.wait(job_id, timeout), Form.of(json=machine))
         else:
-            _show(client.get(job_id), machine=machine)
+            output.tell(client.get(job_id), Form.of(json=machine))
 
 
 @jobs.command("list", epilog="Example: ai-service jobs list --status failed --created-after 24h --label shop=7")
@@ -158,6 +170,7 @@ def list_command(
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
     payloads: Annotated[bool, typer.Option("--payloads", help="With input and result; for --json.")] = False,
     machine: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """List jobs, newest first. A filter may be repeated: any of its values."""
     with service() as client:
@@ -168,11 +181,7 @@ def list_command(
             page_size=100 if everything else min(100, limit + 1),
         )
         shown = wanted if everything else islice(wanted, limit)
-        if machine:
-            for job in shown:
-                output.as_json(job.raw)
-        else:
-            output.out().print(output.jobs_table(shown))
+        output.tell_all(shown, Form.of(json=machine, quiet=quiet))
         if not everything and next(wanted, None):
             output.remark(f"There are more than these {limit}: --limit or --all shows them.")
 
@@ -268,21 +277,21 @@ def _steer(
             steer_all(client, verb, which, dry_run=dry_run, yes=yes, machine=machine)
 
 
-def _show(job: Job, *, machine: bool) -> None:
-    output.as_json(job.raw) if machine else output.out().print(output.job_sheet(job))
+def _ended(job: Job, form: Form) -> None:
+    output.tell(job, form)
+    _exit_for([job])
 
 
-def _show_ended(ended: Iterable[Job], *, machine: bool) -> None:
-    """Show final jobs, and end with the exit code that they call for."""
-    shown = []
-    for job in ended:
-        shown.append(job)
-        if machine:
-            output.as_json(job.raw)
-    if not machine:
-        one = len(shown) == 1
-        output.out().print(output.job_sheet(shown[0]) if one else output.jobs_table(shown))
-    _exit_for(shown)
+def _all_ended(jobs: Iterable[Job], form: Form) -> None:
+    seen: list[Job] = []
+    output.tell_all(_kept(jobs, seen), form)
+    _exit_for(seen)
+
+
+def _kept(jobs: Iterable[Job], seen: list[Job]) -> Iterator[Job]:
+    for job in jobs:
+        seen.append(job)
+        yield job
 
 
 def _exit_for(ended: Iterable[Job]) -> None:

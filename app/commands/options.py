@@ -23,6 +23,7 @@ class PriorityName(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs: one document a line, nothing else on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many jobs match.")]
 Everything = Annotated[bool, typer.Option("--all", help="Allow to leave out every filter.")]

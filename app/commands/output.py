@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 import typer
@@ -15,6 +16,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.client import Job, Queue
+
+
+class Form(StrEnum):
+    """How data is shown."""
+
+    PEOPLE = "people"
+    JSON = "json"
+    IDS = "ids"
+
+    @classmethod
+    def of(cls, *, json: bool, quiet: bool = False) -> Form:
+        return cls.JSON if json else cls.IDS if quiet else cls.PEOPLE
+
 
 COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "pending": "dim"}
 NARROWEST = 140
@@ -33,6 +47,25 @@ def remarks() -> Console:
 def remark(text: str) -> None:
     """Something for the person before the terminal."""
     remarks().print(text, markup=False)
+
+
+def tell(job: Job, form: Form) -> None:
+    """One line of a job, for programs; for people, all of it."""
+    if form is Form.JSON:
+        as_json(job.raw)
+    elif form is Form.IDS:
+        typer.echo(job.id)
+    else:
+        out().print(job_sheet(job))
+
+
+def tell_all(jobs: Iterable[Job], form: Form) -> None:
+    """A line each, as they come; for people, a table."""
+    if form is Form.PEOPLE:
+        out().print(jobs_table(jobs))
+    else:
+        for job in jobs:
+            tell(job, form)
 
 
 def as_json(document: Mapping[str, Any]) -> None:

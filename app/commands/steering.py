@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from msgspec import Struct
+from rich.prompt import Confirm
 
 from app.client import Client, Conflict, Job, NotFound, Steered
 from app.commands import output
@@ -57,18 +58,31 @@ def steer_all(
     """Do it to all that match, after a look at how many these are."""
     if dry_run or not yes:
         found = verb.all(client, **which, dry_run=True)
+        if dry_run and not machine:
+            typer.echo(f"{_jobs(found.matched)} would be {verb.done}.")
+            return
         if dry_run or not found.matched:
             _tell(verb, found, machine=machine)
             return
-        typer.confirm(f"{verb.name} {_jobs(found.matched)}?", abort=True, err=True)
+        _confirm(f"{verb.name} {_jobs(found.matched)}?")
     _tell(verb, verb.all(client, **which), machine=machine)
+
+
+def _confirm(question: str) -> None:
+    try:
+        # Not typer's own, which lets a space slip onto stdout.
+        agreed = Confirm.ask(question, console=output.remarks(), default=False)
+    except EOFError:
+        raise ServiceError(f"{question} Nobody is there to answer: --yes does it without asking.") from None
+    if not agreed:
+        raise typer.Exit(1)
 
 
 def _tell(verb: Verb, steered: Steered, *, machine: bool) -> None:
     if machine:
         output.as_json(steered.raw)
     else:
-        typer.echo(f"{_jobs(steered.matched)} matched, {steered.changed:,} {verb.done}.")
+        typer.echo(f"{steered.changed:,} of {_jobs(steered.matched)} {verb.done}.")
 
 
 def _jobs(count: int) -> str:

@@ -144,9 +144,9 @@ class Sender:
             try:
                 batch = self.client.submit_many(some)
             except BadRequest as error:
-                raise ServiceError(f"{self._located(error)}{self._advice()}") from error
+                raise ServiceError(f"{self._located(error).rstrip('.')}. {self._advice()}") from error
             except client.ServiceError as error:
-                raise ServiceError(f"{error}{self._advice()}") from error
+                raise ServiceError(f"{error} {self._advice()}") from error
             yield batch
             self.stored += len(some)
 
@@ -170,6 +170,6 @@ class Sender:
 
     def _advice(self) -> str:
         if not self.stored:
-            return " Nothing was stored."
+            return "Nothing was stored."
         again = "send all of it again with the same --key" if self.key else "send only the rest again"
-        return f" Lines up to {self.lines[self.stored - 1]} are stored: {again}."
+        return f"Lines up to {self.lines[self.stored - 1]} are stored: {again}."

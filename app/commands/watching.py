@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -53,8 +53,7 @@ def tell_as_json(_job_id: str, event: Event) -> None:
 def tell_as_lines(job_id: str, event: Event) -> None:
     """One line an event, for logs and pipes."""
     if event.kind != "done":
-        sys.stdout.write(f"{event.data.get('at', '')} {job_id} {_plainly(event)}\n")
-        sys.stdout.flush()
+        typer.echo(f"{event.data.get('at', '')} {job_id} {_plainly(event)}")
 
 
 def _plainly(event: Event) -> str:

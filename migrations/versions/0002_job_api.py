@@ -197,7 +197,6 @@ INDEXES = (
     WHERE idempotency_key IS NOT NULL
     """,
     "CREATE INDEX runs_by_end ON runs (ended_at)",
-    "ANALYZE",
 )
 
 WAITED_MS = """

@@ -19,6 +19,7 @@ from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import ticket
 from adapters.memory.broker import InProcessBroker
+from adapters.memory.events import NoEvents
 from adapters.rabbitmq.broker import QueueType, TicketBroker
 from app.bootstrap import InProcessTicketConsumer, RabbitTicketConsumer
 from domain.errors import StorageUnavailable
@@ -178,7 +179,7 @@ class Shop:
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[WorkerParts]:
         self.opened = True
-        yield WorkerParts(Work(self.store, RetryPolicy(), lambda: 0.0, LEASE), self._performers, (PROFILE,))
+        yield WorkerParts(Work(self.store, NoEvents(), RetryPolicy(), lambda: 0.0, LEASE), self._performers, (PROFILE,))
         self.closed = True
 
     def __enter__(self) -> Shop:

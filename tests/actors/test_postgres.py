@@ -41,7 +41,7 @@ def working(dsn: str, amqp_url: str, stage: Stage) -> Iterator[Application]:
 
 async def add(dsn: str, count: int) -> list[JobId]:
     async with create_pool(dsn, max_size=1, application_name="test") as pool:
-        return [job.id for job in await PostgresJobStore(pool).add([new_job() for _ in range(count)])]
+        return [added.job.id for added in await PostgresJobStore(pool).add([new_job() for _ in range(count)])]
 
 
 async def rows(dsn: str) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 from msgspec import Raw
 
 from domain.errors import ErrorCode
-from domain.job import JobStatus, LeasedJob, Priority
+from domain.job import CANCELLED_BY_CALLER, JobStatus, LeasedJob, Priority
 from tests.actors.rig import RESULT, Shop, Stage, jobs, until
 from tests.factories import QUEUE, new_job
 
@@ -127,7 +127,7 @@ def test_a_run_that_lost_its_lease_is_stopped_at_the_next_beat_and_its_slot_goes
     with Shop({"llm_chat": held}) as shop:
         lost, following = shop.submit(*jobs(2))
         until(lambda: held.started)
-        shop.on_loop(shop.store.cancel(lost))
+        shop.on_loop(shop.store.cancel([lost], CANCELLED_BY_CALLER))
         shop.beat()
         until(lambda: len(held.started) == 2, "the next start")
         held.let_go(following)
@@ -143,7 +143,7 @@ def test_a_job_that_is_run_anew_elsewhere_gets_nothing_from_its_first_run(held: 
     with Shop({"llm_chat": held}) as shop:
         (job,) = shop.submit(new_job())
         until(lambda: held.started)
-        shop.on_loop(shop.store.retry(job))
+        shop.on_loop(shop.store.retry([job]))
         held.let_go(job)
         shop.done(job)  # by its second run, on the freed slot
         shop.idle()
@@ -156,7 +156,7 @@ def test_a_job_cancelled_between_claim_and_start_does_not_start(stage: Stage) ->
     class Cancels(Middleware):
         def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
             if message.args and not stage.ended:
-                shop.on_loop(shop.store.cancel(message.args[0].job.id))
+                shop.on_loop(shop.store.cancel([message.args[0].job.id], CANCELLED_BY_CALLER))
                 shop.beat()
                 stage.ended.append(message.args[0].job.id)
 

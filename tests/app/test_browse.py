@@ -77,6 +77,13 @@ async def test_a_wrong_or_unknown_parameter_is_422_and_named(api: Api, query: st
     assert pointers(await api.client.get(f"/api/v1/jobs?{query}")) == [pointer]
 
 
+@pytest.mark.parametrize("query", ["include=input", "include=input,result", "include=result&include=input"])
+async def test_rows_hold_payloads_where_these_were_asked_for(api: Api, query: str) -> None:
+    await api.submitted()
+    [row] = (await api.client.get(f"/api/v1/jobs?{query}")).json()["jobs"]
+    assert row["input"] == {"user": "Hello"}
+
+
 async def test_one_job_is_told_in_full(api: Api) -> None:
     job_id = await api.submitted()
     await api.complete(job_id, b'{ "answer" : 42 }')

@@ -20,7 +20,7 @@ from app.cli import cli
 from app.server import bind
 from app.settings import from_env
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor", "queues"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
 

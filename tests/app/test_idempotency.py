@@ -51,8 +51,10 @@ async def test_the_header_quoted_or_bare_is_the_same_as_the_field(api: Api, head
     "body",
     [
         b'{"input":{"user":"Hello"},"model_profile":"qwen2.5-14b","task_type":"llm_chat","owner_service":"beeline"}',
-        b'{ "task_type" : "llm_chat", "model_profile":"qwen2.5-14b",\n"owner_service":"be\\u0065line",'
-        b'"input":{"user":"Hello"}}',
+        (
+            b'{ "task_type" : "llm_chat", "owner_service":"be\\u0065line", "input":{"user":"Hello"},\n'
+            b'"model_profile":"qwen2.5-14b"}'
+        ),
     ],
 )
 async def test_what_says_the_same_in_other_bytes_is_the_same(api: Api, body: bytes) -> None:

@@ -17,7 +17,7 @@ async def listed(api: Api, query: str = "") -> list[str]:
 
 async def pages(api: Api, query: str) -> list[str]:
     refs: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         response = (await api.client.get(f"/api/v1/jobs?{query}{cursor and f'&cursor={cursor}'}")).json()
         refs += [job["owner_ref"] for job in response["jobs"]]

@@ -19,7 +19,9 @@ from domain.usecases.reconcile import Reconcile
 from domain.usecases.wake import Wake
 from tests.app.conftest import until
 from tests.factories import LEASE, QUEUE, new_beat, new_claim, new_job
-from tests.fakes import FakeClock, FragileStore, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+
+RETRY_DELAY = timedelta(seconds=30)
 
 
 @dataclass
@@ -55,9 +57,8 @@ class Stage:
     def scheduler(self) -> Scheduler:
         wake = Wake(self.store, self.tickets, self.clock.monotonic)
         routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
-        return Scheduler(
-            Reconcile(self.store, routes, wake, max_crashes=3), self.leadership, monotonic=self.clock.monotonic
-        )
+        reconcile = Reconcile(self.store, routes, wake, RecordingEvents(), max_crashes=3, retry_delay=RETRY_DELAY)
+        return Scheduler(reconcile, self.leadership, monotonic=self.clock.monotonic)
 
     async def a_lease_that_ran_out(self) -> None:
         await self.store.beat(new_beat())

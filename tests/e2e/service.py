@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ import asyncpg
 import httpx
 
 from tests.e2e import tether
+from tests.servers.postgres import Databases
 from tests.servers.rabbitmq import free_ports
 
 T = TypeVar("T")
@@ -174,6 +176,15 @@ class Api:
         assert answer.status_code == status, f"{answer.request.method} {answer.request.url}: {answer.text}"
         found: dict[str, Any] = answer.json()
         return found
+
+
+@contextmanager
+def practising(databases: Databases, folder: Path, **settings: str) -> Iterator[str]:
+    """The whole service in one process, with the practice provider and a database of its own. Yields its address."""
+    dsn = databases.create()
+    with Installation(folder, DATABASE_URL=dsn, LLM_MODEL="", AI_PROVIDER="practice", **settings) as installation:
+        yield installation.up().url
+    databases.drop(dsn)
 
 
 class Installation:

@@ -26,7 +26,7 @@ def test_the_doctor_finds_everything_well(install: Install, database: str, vhost
     )
     code, said = installation.run("doctor")
     assert code == 0
-    assert said.count(" ok ") == 3
+    assert said.count(" ok ") == 4
     assert PASSWORD not in said
     password_of_postgresql = re.search(r":([^:@]+)@", database)
     assert password_of_postgresql

@@ -22,7 +22,9 @@ def queue_path(vhost: str, queue: str = "") -> str:
 
 
 def queues(rabbitmq: Broker, vhost: str) -> dict[str, dict[str, Any]]:
-    return {queue["name"]: queue for queue in rabbitmq.management("GET", queue_path(vhost))}
+    """Those that lie there for good: a process that listens to events has its own as long as it is connected."""
+    found = {queue["name"]: queue for queue in rabbitmq.management("GET", queue_path(vhost))}
+    return {name: queue for name, queue in found.items() if not queue["exclusive"]}
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
@@ -99,8 +101,8 @@ def only_tickets(installation: Installation) -> Any:
 
 
 def consumers(rabbitmq: Broker) -> int:
-    """How many consumers RabbitMQ knows of right now, which its figures tell only seconds later."""
-    return len(rabbitmq.management("GET", "/consumers"))
+    """How many consumers of tickets RabbitMQ knows of right now, which its figures tell only seconds later."""
+    return len([each for each in rabbitmq.management("GET", "/consumers") if each["queue"]["name"] == QUEUE])
 
 
 def test_without_any_broker_a_worker_finds_its_jobs_by_looking(

@@ -105,6 +105,7 @@ def test_trouble_is_named_by_its_kind_and_tells_no_secret(vhost: str) -> None:
     wrong = urlsplit(vhost)._replace(netloc=f"guest:sesame@{urlsplit(vhost).netloc.rpartition('@')[2]}").geturl()
 
     assert trouble(vhost) is None
+    assert trouble(f"amqp://127.0.0.1:{port}/;{vhost}") is None
     for url in (f"amqp://guest:sesame@127.0.0.1:{port}/", wrong):
         found = trouble(url)
         assert found

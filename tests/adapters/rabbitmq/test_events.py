@@ -230,10 +230,12 @@ async def test_a_listener_that_raises_keeps_nobody_from_hearing(vhost: str) -> N
         raise RuntimeError("a fault of ours")
 
     heard = Heard()
-    with opened(vhost, raises, heard) as events:
+    with capture_logs() as logs, opened(vhost, raises, heard) as events:
         await ready(events)
         await one_is_heard(events, heard)
         await one_is_heard(events, heard)
+
+    assert "listener failed" in {line["event"] for line in logs}
 
 
 async def test_without_a_broker_publishing_returns_at_once_and_keeps_a_bounded_number() -> None:

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from domain.access import ANYBODY, Caller
 from domain.errors import Forbidden, JobNotFound
-from domain.events import Progress, StatusChange
-from domain.job import JobStatus
+from domain.events import Progress, Pulse, StatusChange
+from domain.job import JobId, JobStatus
 from domain.ports import JobFilter, Listing, Place
 from domain.usecases.browse import Browse, News, Page
 from tests.factories import NOW, external_claim, new_id
@@ -128,6 +128,7 @@ class TestNews:
                 StatusChange(2, JobStatus.RUNNING, NOW + A_MINUTE),
             ],
             Progress(2, 1, NOW + 2 * A_MINUTE, Raw(b'{"done": 1}')),
+            Pulse(JobStatus.RUNNING, 2, (2, 1)),
         )
 
     async def test_nothing_is_new_to_whoever_knows_it_all(self, browse: Browse, store: FragileStore):
@@ -135,6 +136,7 @@ class TestNews:
         await store.report(lease_of(job), Raw(b"{}"))
         news = await browse.news(ANYBODY, job.id, number=2, report=(2, 1))
         assert (news.changes, news.progress) == ([], None)
+        assert news.pulse == (await store.pulses([job.id]))[job.id]
 
     async def test_only_what_is_new_is_told(self, browse: Browse, store: FragileStore):
         job = await lend_one(store)
@@ -170,3 +172,24 @@ class TestNews:
         monkeypatch.setattr(store, "changes", ends_meanwhile)
         news = await browse.news(ANYBODY, held.id, number=0, report=(0, 0))
         assert (news.job.status, [change.number for change in news.changes]) == (JobStatus.RUNNING, [1, 2])
+
+    async def test_so_does_the_progress_of_a_run_that_began_after_it(
+        self, browse: Browse, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        job = await one(store)
+        progress = store.progress
+
+        async def begins_meanwhile(job_id: JobId) -> Progress | None:
+            [lent] = await store.claim(external_claim())
+            await store.report(lease_of(lent), Raw(b"{}"))
+            return await progress(job_id)
+
+        monkeypatch.setattr(store, "progress", begins_meanwhile)
+        news = await browse.news(ANYBODY, job.id, number=0, report=(0, 0))
+        assert ([change.number for change in news.changes], news.progress) == ([1], None)
+
+    async def test_told_events_leave_the_job_and_its_pulse(self, browse: Browse, store: FragileStore):
+        job = await lend_one(store)
+        await store.report(lease_of(job), Raw(b"{}"))
+        news = await browse.news(ANYBODY, job.id, number=0, report=(0, 0))
+        assert news.without_events() == News(news.job, [], None, news.pulse)

@@ -153,6 +153,12 @@ async def test_the_paces_are_those_of_the_last_reading(foresee: Foresee, store: 
     assert (await foresee.outlook(waiting)).eta_seconds == 1
 
 
+async def test_while_the_storage_is_away_nothing_is_foreseen(foresee: Foresee, store: FragileStore):
+    job = await one(store)
+    store.away = True
+    assert await foresee.outlook(job) == Outlook()
+
+
 async def test_what_happened_meanwhile_does_no_harm(foresee: Foresee, store: FragileStore):
     await serve(store, slots=1, busy=1)
     job = await one(store)

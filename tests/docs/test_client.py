@@ -1,0 +1,89 @@
+"""The examples of the client's and the command line's pages are run, against a real service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import client as module
+from app.client import Client
+from tests.docs.test_documents import blocks
+from tests.e2e.service import SCRIPTS, practising
+from tests.servers.postgres import Databases
+
+EXAMPLES = blocks("docs/client.md", "python")
+*CALLERS, WORKER = EXAMPLES
+
+
+@pytest.fixture(scope="module")
+def service(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with practising(databases, tmp_path_factory.mktemp("service")) as url:
+        yield url
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder into which a consumer has copied the client."""
+    shutil.copy(module.__file__, tmp_path / "ai_client.py")
+    return tmp_path
+
+
+def environment(service: str) -> dict[str, str]:
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "AI_SERVICE_URL": service, "NO_PROXY": "127.0.0.1", "PYTHONWARNINGS": "error"}
+
+
+def test_the_pages_have_examples():
+    assert len(CALLERS) == 3
+    assert "work(" in WORKER
+
+
+@pytest.mark.parametrize("example", CALLERS)
+def test_an_example_of_the_client_runs(example: str, service: str, project: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=project,
+        env=environment(service),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_the_example_of_a_worker_works_until_it_is_stopped(service: str, project: Path):
+    working = subprocess.Popen([sys.executable, "-c", WORKER], cwd=project, env=environment(service))
+    try:
+        with Client(service, trust_env=False) as client:
+            job = client.submit(
+                owner_service="docs", task_type="measure", model_profile="ruler", input={"text": "four"}
+            )
+            assert client.result(job.id, timeout=30) == {"characters": 4}
+        working.send_signal(signal.SIGTERM)
+        assert working.wait(20) == 0
+    finally:
+        working.kill()
+        working.wait()
+
+
+@pytest.mark.parametrize("script", blocks("docs/cli.md", "bash"))
+def test_the_commands_of_the_page_run(script: str, service: str, tmp_path: Path):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment(service),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
