@@ -38,7 +38,7 @@ NAME_LENGTH = 100
 TOLD_EVERY = 60.0
 """Seconds between two words about dropped events."""
 
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less."""
 
 IDLE = 0.5

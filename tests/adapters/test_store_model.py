@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,13 +25,26 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from adapters.memory.store import MemoryJobStore
 from domain.errors import ErrorCode, Failure, ServiceError
-from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, Settlement
-from domain.ports import Claim, JobFilter, JobStore, WorkerBeat
+from domain.events import StatusChange
+from domain.job import (
+    IdempotencyKey,
+    Job,
+    JobId,
+    JobStatus,
+    Lease,
+    LeasedJob,
+    NewJob,
+    Priority,
+    RunOutcome,
+    RunRecord,
+    Settlement,
+)
+from domain.ports import Added, Claim, ExternalClaim, JobFilter, JobStore, Listing, Place, WorkerBeat
 from domain.retry import RETRIES, Retry, RetryPolicy, settle_failure
 from tests.adapters.rigs import OpenRig, Rig
 from tests.factories import new_job
@@ -58,6 +72,9 @@ TASKS = ("llm_chat", "transcribe")
 PROFILES = ("qwen2.5-14b", "whisper-large-v3")
 GIVEN_BACK = [code for code, retry in RETRIES.items() if retry is Retry.GIVE_BACK]
 OWNERS = ("beeline", "lion")
+TEAMS = ("red", "blue")
+KEYS = (IdempotencyKey("call-1", b"1"), IdempotencyKey("call-1", b"2"), IdempotencyKey("call-2", b"1"))
+STOPPED = Failure(ErrorCode.CANCELLED, "Stopped in the middle.")
 WORKERS = ("worker-1", "worker-2")
 PROCESSES = (UUID(int=1), UUID(int=2))
 
@@ -72,6 +89,9 @@ class Wanted(Struct, frozen=True):
     priority: Priority
     max_attempts: int
     starts_in: int | None
+    deadline_in: int | None
+    team: str | None
+    key: IdempotencyKey | None
 
     def new(self, clock: FakeClock) -> NewJob:
         return new_job(
@@ -82,6 +102,9 @@ class Wanted(Struct, frozen=True):
             priority=self.priority,
             max_attempts=self.max_attempts,
             run_at=None if self.starts_in is None else clock.now() + timedelta(seconds=self.starts_in),
+            deadline_at=None if self.deadline_in is None else clock.now() + timedelta(seconds=self.deadline_in),
+            labels={"team": self.team} if self.team else {},
+            idempotency=self.key,
         )
 
 
@@ -109,7 +132,9 @@ class Run:
 
 
 picks = st.integers(0, 5)
+several = st.sets(picks, min_size=1, max_size=3)
 seconds = st.sampled_from([5, 30, 60])
+delays = st.builds(timedelta, seconds=st.sampled_from([0, 5, 30]))
 waits = st.sampled_from([*[None] * 5, -5, 0, 5, 30])
 wanted = st.builds(
     Wanted,
@@ -120,6 +145,9 @@ wanted = st.builds(
     priority=st.sampled_from(Priority),
     max_attempts=st.integers(1, 3),
     starts_in=waits,
+    deadline_in=st.sampled_from([None, 600]),
+    team=st.sampled_from([None, None, *TEAMS]),
+    key=st.sampled_from([None, None, None, *KEYS]),
 )
 endings = st.one_of(
     st.builds(Ending, code=st.sampled_from([*RETRIES]), retry_after=st.sampled_from([None, None, 0, 10])),
@@ -136,11 +164,27 @@ claims = st.builds(
     lease=st.builds(timedelta, seconds=st.sampled_from([5, 30])),
     limit=st.sampled_from([3, 3, 2, 1]),
 )
+external_claims = st.builds(
+    ExternalClaim,
+    worker_id=st.sampled_from(WORKERS),
+    lease=st.builds(timedelta, seconds=st.sampled_from([5, 30])),
+    limit=st.integers(1, 3),
+    task_types=st.sampled_from([None, None, TASKS, TASKS[1:]]),
+    model_profiles=st.sampled_from([None, None, PROFILES[:1]]),
+    owner_services=st.sampled_from([None, None, OWNERS[:1]]),
+    queues=st.sampled_from([None, None, QUEUES, QUEUES[1:]]),
+)
+reports = st.sampled_from([None, Raw(b"{}"), Raw(b'{"done": 7}')])
+any_or_one: dict[str, list[tuple[Any, ...]]] = {
+    "owner_service": [(), *((owner,) for owner in OWNERS), OWNERS],
+    "task_type": [(), *((task,) for task in TASKS)],
+    "error_code": [(), (), (), (ErrorCode.TIMEOUT,), (*GIVEN_BACK, ErrorCode.STALE_WORKER)],
+    "labels": [(), (), (("team", TEAMS[:1]),), (("team", TEAMS),)],
+}
 filters = st.builds(
     JobFilter,
-    owner_service=st.sampled_from([(), *((owner,) for owner in OWNERS), OWNERS]),
-    task_type=st.sampled_from([(), *((task,) for task in TASKS)]),
     status=st.lists(st.sampled_from(JobStatus), unique=True, max_size=2).map(tuple),
+    **{name: st.sampled_from(values) for name, values in any_or_one.items()},
 )
 beats = st.builds(
     WorkerBeat,
@@ -173,10 +217,14 @@ class TwoStores(RuleBasedStateMachine):
         """The model's lease for each one of the other store."""
 
     @initialize(wanted=st.lists(wanted, min_size=3, max_size=6))
+    def begin(self, wanted: list[Wanted]) -> None:
+        self.add([replace(want, key=None) for want in wanted])
+
     def add(self, wanted: list[Wanted]) -> None:
         new = [want.new(self.clock) for want in wanted]
         self.both(lambda store: store.add(new))
-        self.jobs += [job.id for job in new]
+        stored = self.wait(self.model.pulses([job.id for job in new]))
+        self.jobs += [job.id for job in new if job.id in stored and job.id not in self.jobs]
 
     @rule(wanted=st.lists(wanted, max_size=3), claim=claims, endings=st.lists(endings, max_size=3))
     def work(self, wanted: list[Wanted], claim: Claim, endings: list[Ending]) -> None:
@@ -189,6 +237,18 @@ class TwoStores(RuleBasedStateMachine):
     def add_again(self, job: int, wanted: Wanted) -> None:
         again = replace(wanted.new(self.clock), id=self.job(job))
         self.both(lambda store: store.add([again]))
+
+    @rule(claim=external_claims, reports=st.lists(reports, max_size=2))
+    def lend(self, claim: ExternalClaim, reports: list[Raw | None]) -> None:
+        started = self.claim(claim)
+        for run, progress in zip(started, reports, strict=False):
+            self.report_on(run, progress)
+
+    @has_run_something
+    @rule(pick=picks, progress=reports)
+    def report(self, pick: int, progress: Raw | None) -> None:
+        """Often too late, and often of a built-in worker, whom it is not for."""
+        self.report_on(self.run(pick), progress)
 
     @has_run_something
     @rule(ends=st.dictionaries(picks, endings, min_size=1, max_size=3), claim=st.none() | claims)
@@ -203,7 +263,7 @@ class TwoStores(RuleBasedStateMachine):
         self.exchange([(run, run.ending or Ending())], None)
 
     @has_run_something
-    @rule(some=st.sets(picks, max_size=3), lease=seconds)
+    @rule(some=several, lease=seconds)
     def renew(self, some: set[int], lease: int) -> None:
         runs, for_long = [self.run(pick) for pick in some], timedelta(seconds=lease)
         model = self.wait(self.model.renew([run.model.lease for run in runs], for_long))
@@ -211,7 +271,7 @@ class TwoStores(RuleBasedStateMachine):
         assert {self.leases[lost] for lost in other} == model
 
     @has_run_something
-    @rule(some=st.sets(picks, max_size=3), worker=st.sampled_from(WORKERS), queue=st.sampled_from(QUEUES))
+    @rule(some=several, worker=st.sampled_from(WORKERS), queue=st.sampled_from(QUEUES))
     def release_orphans(self, some: set[int], worker: str, queue: str) -> None:
         runs = [self.run(pick) for pick in some]
         self.both(
@@ -219,37 +279,52 @@ class TwoStores(RuleBasedStateMachine):
             lambda store: store.release_orphans(worker, queue, [run.other.lease for run in runs]),
         )
 
-    @rule(by=seconds, promote=st.booleans(), rescue=st.integers(0, 3))
-    def let_time_pass(self, by: int, promote: bool, rescue: int) -> None:
+    @rule(by=seconds, promote=st.booleans(), fold=st.booleans())
+    def let_time_pass(self, by: int, promote: bool, fold: bool) -> None:
         self.clock.advance(timedelta(seconds=by))
         self.wait(self.rig.advance(timedelta(seconds=by)))
         if promote:
             self.both(lambda store: store.promote_due())
-        if rescue:
-            self.both(lambda store: store.rescue_expired(rescue))
+        if fold:
+            self.both(lambda store: store.fold_tallies())
+
+    @rule(by=seconds, max_crashes=st.integers(1, 3), delay=delays)
+    def rescue(self, by: int, max_crashes: int, delay: timedelta) -> None:
+        self.let_time_pass(by, promote=False, fold=False)
+        self.both(lambda store: store.rescue_expired(max_crashes, delay), in_order=False)
+
+    @rule(some=several)
+    def cancel(self, some: set[int]) -> None:
+        jobs = self.several(some)
+        self.both(lambda store: store.cancel(jobs, STOPPED), in_order=False)
+
+    @rule(some=several, cancel=st.booleans())
+    def retry(self, some: set[int], cancel: bool) -> None:
+        if cancel:
+            self.cancel(some)
+        jobs = self.several(some)
+        self.both(lambda store: store.retry(jobs), in_order=False)
+
+    @rule(some=several, cancel=st.booleans())
+    def erase(self, some: set[int], cancel: bool) -> None:
+        if cancel:
+            self.cancel(some)
+        jobs = self.several(some)
+        self.both(lambda store: store.erase(jobs), in_order=False)
+
+    @rule(pick=st.none() | picks, where=filters, limit=st.integers(1, 4), newest_first=st.booleans())
+    def find(self, pick: int | None, where: JobFilter, limit: int, newest_first: bool) -> None:
+        async def found(store: JobStore) -> tuple[list[Job], int]:
+            job = None if pick is None else await store.get(self.job(pick))
+            after = None if job is None else Place(job.created_at, job.seq)
+            listing = Listing(where=where, limit=limit, after=after, newest_first=newest_first, with_result=True)
+            return await store.find(listing), await store.count(where)
+
+        self.both(found)
 
     @rule(pick=picks)
-    def cancel(self, pick: int) -> None:
-        self.both(lambda store: store.cancel(self.job(pick)))
-
-    @rule(pick=picks)
-    def cancel_and_retry(self, pick: int) -> None:
-        self.cancel(pick)
-        self.retry(pick)
-
-    @rule(pick=picks)
-    def retry(self, pick: int) -> None:
-        self.both(lambda store: store.retry(self.job(pick)))
-
-    @rule(pick=st.none() | picks, where=filters, limit=st.integers(1, 4))
-    def find(self, pick: int | None, where: JobFilter, limit: int) -> None:
-        before = [
-            None if pick is None else self.wait(store.get(self.job(pick))).seq for store in (self.model, self.other)
-        ]
-        self.both(
-            lambda store: store.find(where, limit=limit, before=before[0]),
-            lambda store: store.find(where, limit=limit, before=before[1]),
-        )
+    def look(self, pick: int) -> None:
+        self.look_at(self.job(pick))
 
     @rule(
         beat=beats,
@@ -265,20 +340,44 @@ class TwoStores(RuleBasedStateMachine):
 
     @invariant()
     def the_stores_hold_the_same_jobs(self) -> None:
-        self.both(lambda store: store.find(JobFilter(), limit=1_000))
+        self.both(lambda store: store.find(Listing(limit=1_000)))
+
+    @rule()
+    def figures(self) -> None:
+        self.both(lambda store: store.tallies(), in_order=False)
+        self.both(lambda store: store.paces(), in_order=False)
+        self.both(lambda store: store.durations(None))
+        self.both(lambda store: store.oldest_due(None))
+        self.both(lambda store: store.oldest_due(OWNERS[0]))
 
     def teardown(self) -> None:
-        self.both(lambda store: store.statuses(self.jobs))
+        self.both(lambda store: store.pulses(self.jobs))
+        self.figures()
         for job in self.jobs:
             self.look_at(job)
+        for run in self.runs:
+            self.both(partial(outcome, run.model.lease), partial(outcome, run.other.lease))
 
     def look_at(self, job: JobId) -> None:
-        """With its input and result, which a list leaves out."""
-        self.both(lambda store: store.get(job))
+        """With all that is known of it."""
+
+        async def known(store: JobStore) -> tuple[object, ...]:
+            seen = await store.get(job)
+            waiting = seen.status is JobStatus.PENDING and seen.due
+            return seen, await store.ahead(seen) if waiting else None
+
+        async def past(store: JobStore) -> tuple[object, ...]:
+            return await store.changes(job, 0), await store.runs(job), await store.progress(job)
+
+        self.both(known)
+        self.both(past)
 
     def job(self, pick: int) -> JobId:
         """More often than not one that has run."""
         return self.run(pick).model.id if self.runs and pick < 4 else self.jobs[pick % len(self.jobs)]
+
+    def several(self, some: set[int]) -> list[JobId]:
+        return [self.job(pick) for pick in sorted(some)]
 
     def run(self, pick: int) -> Run:
         """Counted from the latest: that one is the most likely to be still running."""
@@ -296,16 +395,34 @@ class TwoStores(RuleBasedStateMachine):
         for run, ending in ends:
             if run.model.lease not in model.lost:
                 run.ending = ending
-        started = [Run(*held) for held in zip(model.claimed, other.claimed, strict=True)]
+        return self.started(model.claimed, other.claimed)
+
+    def claim(self, claim: ExternalClaim) -> list[Run]:
+        model, other = self.wait(self.model.claim(claim)), self.wait(self.other.claim(claim))
+        started = self.started([job.leased() for job in model], [job.leased() for job in other])
+        assert self.seen_by_the_model(other) == self.seen_by_the_model(model, native=True)
+        return started
+
+    def started(self, model: Sequence[LeasedJob], other: Sequence[LeasedJob]) -> list[Run]:
+        started = [Run(*held) for held in zip(model, other, strict=True)]
         self.runs += started
         self.leases |= {run.other.lease: run.model.lease for run in started}
         assert [self.seen_by_the_model(run.other) for run in started] == [run.model for run in started]
         return started
 
-    def both(self, ask: Ask, ask_other: Ask | None = None) -> None:
+    def report_on(self, run: Run, progress: Raw | None) -> None:
+        self.both(
+            lambda store: store.report(run.model.lease, progress), lambda store: store.report(run.other.lease, progress)
+        )
+
+    def both(self, ask: Ask, ask_other: Ask | None = None, *, in_order: bool = True) -> None:
         """The two give the same answer, or the same refusal."""
-        answer, other = self.answer(ask, self.model), self.answer(ask_other or ask, self.other)
-        assert self.seen_by_the_model(other) == self.seen_by_the_model(answer, native=True)
+        answer = self.seen_by_the_model(self.answer(ask, self.model), native=True)
+        other = self.seen_by_the_model(self.answer(ask_other or ask, self.other))
+        if in_order:
+            assert other == answer
+        else:
+            assert sorted(other, key=repr) == sorted(answer, key=repr)
 
     def answer(self, ask: Ask, store: JobStore) -> object:
         try:
@@ -318,18 +435,29 @@ class TwoStores(RuleBasedStateMachine):
         match answer:
             case Job():
                 lease = answer.lease if native else self.leases[answer.lease]
-                # What a provider asked for has become the time of the next run; a store need not keep it.
-                failure = answer.failure and replace(answer.failure, retry_after=None)
-                return replace(answer, seq=0, lease=lease, failure=failure)
+                return replace(answer, seq=0, lease=lease, failure=as_stored(answer.failure))
+            case StatusChange() | RunRecord():
+                return replace(answer, failure=as_stored(answer.failure))
+            case Added():
+                return replace(answer, job=self.seen_by_the_model(answer.job, native=native))
             case LeasedJob():
                 translated = self.leases[answer.lease]
                 assert translated is not None
                 assert translated.job_id == answer.id
                 return replace(answer, lease=translated)
-            case list():
+            case list() | tuple():
                 return [self.seen_by_the_model(each, native=native) for each in answer]
             case _:
                 return answer
+
+
+async def outcome(lease: Lease, store: JobStore) -> RunOutcome | None:
+    return await store.outcome(lease)
+
+
+def as_stored(failure: Failure | None) -> Failure | None:
+    """What a provider asked for has become the time of the next run; a store need not keep it."""
+    return failure and replace(failure, retry_after=None)
 
 
 def test_whatever_happens_a_store_holds_the_jobs_that_the_model_holds(open_rig: OpenRig):

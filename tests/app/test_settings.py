@@ -17,6 +17,7 @@ from app.settings import Secret, from_env
 from domain.errors import StartupError
 
 MIB = 1024 * 1024
+DAY = timedelta(days=1)
 
 MODEL_SERVERS = ["http://gpu:8000/v1", "https://x", "http://[::1]:11434/v1/", "https://x/openai/@me?api-version=1"]
 
@@ -35,9 +36,11 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("WORKER_HTTP_PORT", "worker.http_port", 8081, {"9000": 9000}),
     ("WORKER_POLL_INTERVAL", "worker.poll_interval", timedelta(seconds=2), {"500ms": timedelta(milliseconds=500)}),
     ("WORKER_CLAIM_LIMIT", "worker.claim_limit", 4, {"1": 1, "64": 64, "1000": 1000}),
+    ("WORKER_LEASE_TIMEOUT", "worker.lease_timeout", timedelta(minutes=15), {"5s": timedelta(seconds=5), "24h": DAY}),
     ("SHUTDOWN_GRACE", "worker.shutdown_grace", timedelta(seconds=30), {"0s": timedelta(0)}),
     ("MAX_INPUT_BYTES", "limits.max_input_bytes", MIB, {"4096": 4096, "2MiB": 2 * MIB, "64 kib": 65536}),
     ("MAX_RESULT_BYTES", "limits.max_result_bytes", 16 * MIB, {"1GiB": 1024 * MIB}),
+    ("MAX_BATCH_BYTES", "limits.max_batch_bytes", 64 * MIB, {"1MiB": MIB}),
     ("MAX_CRASHES", "limits.max_crashes", 3, {"1": 1}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
     ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
@@ -82,6 +85,9 @@ UNUSABLE = [
     ("WORKER_CLAIM_LIMIT", "0", "a whole number from 1"),
     ("WORKER_CLAIM_LIMIT", "1001", "a whole number from 1"),
     ("WORKER_CLAIM_LIMIT", "4.5", "a whole number from 1"),
+    ("WORKER_LEASE_TIMEOUT", "4s", "a duration from 5s to 24h"),
+    ("WORKER_LEASE_TIMEOUT", "25h", "a duration from 5s to 24h"),
+    ("MAX_BATCH_BYTES", "64MB", "a number of bytes"),
     ("MAX_CRASHES", "40000", "a whole number from 1"),
     ("MAX_INPUT_BYTES", "0", "a number of bytes"),
     ("MAX_INPUT_BYTES", "1 MB", "a number of bytes"),

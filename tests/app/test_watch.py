@@ -284,3 +284,10 @@ async def test_whoever_comes_after_the_last_one_left_is_watched_for_too() -> Non
     await watch.final(job, 0)
     jobs.known = {job: COMPLETED}
     await asyncio.wait_for(watch.final(job, 60), 5)
+
+
+async def test_whoever_looks_learns_that_the_process_stops() -> None:
+    watch = Watch(Pulses(), soonest=NEVER)
+    before = watch.dismissed
+    watch.dismiss()
+    assert (before, watch.dismissed) == (False, True)
