@@ -192,7 +192,7 @@ class MemoryJobStore:
             self._put(
                 job,
                 job.rescue(max_crashes, retry_delay, now),
-                RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.FAILED,
+                RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.EXPIRED,
             )
             for job in expired
         ]
@@ -398,7 +398,13 @@ class MemoryJobStore:
         return Demand(queue, min(due, DEMAND_LIMIT), slots, max(0, slots - busy))
 
 
-TELLING = {RunOutcome.FAILED, RunOutcome.GIVEN_BACK, RunOutcome.CRASHED, RunOutcome.CANCELLED}
+TELLING = {
+    RunOutcome.FAILED,
+    RunOutcome.GIVEN_BACK,
+    RunOutcome.EXPIRED,
+    RunOutcome.CRASHED,
+    RunOutcome.CANCELLED,
+}
 """Outcomes of which the history tells why."""
 
 
