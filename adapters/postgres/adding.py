@@ -9,9 +9,9 @@ import msgspec
 from msgspec.structs import replace
 
 from adapters.postgres.listing import listing
-from adapters.postgres.pool import Run, query, runner, transaction
+from adapters.postgres.pool import DEADLOCK_TRIES, Run, query, runner, transaction
 from adapters.postgres.rows import job_of
-from domain.errors import KeyReused
+from domain.errors import KeyReused, StorageUnavailable
 from domain.job import Job, JobId, NewJob
 from domain.ports import Added, JobFilter, Listing
 
@@ -29,9 +29,20 @@ async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob]) -> list[Added]:
     if len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new)):
         stored = await _stored(runner(pool), new)
     else:
-        async with transaction(pool) as run:
-            stored = await _stored(run, new)
+        stored = await _stored_together(pool, new)
     return _told(first, stored)
+
+
+async def _stored_together(pool: asyncpg.Pool, new: Sequence[NewJob]) -> dict[JobId, Added]:
+    """In one transaction. Two with the same keys may meet in their middle: the victim of a deadlock is tried again."""
+    for tries_left in reversed(range(DEADLOCK_TRIES)):
+        try:
+            async with transaction(pool) as run:
+                return await _stored(run, new)
+        except StorageUnavailable as error:
+            if not (tries_left and isinstance(error.__cause__, asyncpg.DeadlockDetectedError)):
+                raise
+    raise AssertionError("a transaction commits or raises")
 
 
 def _first_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:

@@ -65,7 +65,7 @@ COUNTED_AHEAD = 1_000
 NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
 EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-CLAIM = "SELECT job_id FROM claim_for_external($1, $2, $3, $4, $5, $6, $7)"
+CLAIM = "SELECT job_id, lease_token FROM claim_for_external($1, $2, $3, $4, $5, $6, $7)"
 
 
 class PostgresJobStore:
@@ -168,8 +168,10 @@ class PostgresJobStore:
         )
         if not claimed:
             return []
+        leases = {Lease(row["job_id"], row["lease_token"]) for row in claimed}
         jobs = [job_of(row) for row in await self._fetch("get_jobs", [row["job_id"] for row in claimed])]
-        return sorted((job for job in jobs if job.lease), key=lambda job: (job.priority, job.seq))
+        # One that was taken back meanwhile may have another run by now: its lease is nobody's here.
+        return sorted((job for job in jobs if job.lease in leases), key=lambda job: (job.priority, job.seq))
 
     async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
         told = None if progress is None else bytes(progress)

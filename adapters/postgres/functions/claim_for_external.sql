@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION claim_for_external(
     p_owner_services text[],
     p_queues text[]
 )
-RETURNS TABLE (job_id uuid)
+RETURNS TABLE (job_id uuid, lease_token uuid)
 LANGUAGE plpgsql
 SET jit = off
 SET enable_seqscan = off
@@ -129,6 +129,6 @@ BEGIN
         started_at = now(),
         updated_at = now()
     WHERE j.id = ANY (chosen)
-    RETURNING j.id;
+    RETURNING j.id, j.lease_token;
 END
 $$

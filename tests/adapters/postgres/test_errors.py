@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -17,9 +18,10 @@ from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import ErrorCode, Failure, ServiceError, StorageUnavailable
-from domain.job import JobStatus, LeasedJob, RunOutcome, Settlement
-from domain.ports import JobFilter
-from tests.factories import LEASE, new_beat, new_claim, new_id, new_job, new_lease
+from domain.job import CANCELLED_BY_CALLER, IdempotencyKey, JobStatus, LeasedJob, RunOutcome, Settlement
+from domain.ports import JobFilter, JobStore, Listing
+from tests.factories import LEASE, external_claim, new_beat, new_claim, new_id, new_job, new_lease, stored_job
+from tests.moves import one, several, statuses, take
 
 AWAY = [
     ConnectionRefusedError(),
@@ -57,25 +59,48 @@ REFUSED = [
     asyncpg.PostgresSyntaxError(),
 ]
 
-EVERY_CALL = {
+EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "add": lambda store: store.add([new_job()]),
+    "add a batch": lambda store: store.add([new_job(idempotency=IdempotencyKey(key, b"1")) for key in "ab"]),
     "get": lambda store: store.get(new_id()),
-    "statuses": lambda store: store.statuses([new_id()]),
-    "find": lambda store: store.find(JobFilter(), limit=1),
+    "pulses": lambda store: store.pulses([new_id()]),
+    "runs": lambda store: store.runs(new_id()),
+    "changes": lambda store: store.changes(new_id(), 0),
+    "progress": lambda store: store.progress(new_id()),
+    "find": lambda store: store.find(Listing(limit=1)),
+    "count": lambda store: store.count(JobFilter()),
+    "ahead": lambda store: store.ahead(stored_job()),
     "exchange": lambda store: store.exchange([], new_claim()),
     "settle": lambda store: store.exchange([Settlement(new_lease(), RunOutcome.RELEASED, JobStatus.PENDING)], None),
     "renew": lambda store: store.renew([new_lease()], LEASE),
     "release_orphans": lambda store: store.release_orphans("worker", "gpu.llm", []),
-    "cancel": lambda store: store.cancel(new_id()),
-    "retry": lambda store: store.retry(new_id()),
+    "claim": lambda store: store.claim(external_claim()),
+    "report": lambda store: store.report(new_lease(), None),
+    "outcome": lambda store: store.outcome(new_lease()),
+    "cancel": lambda store: store.cancel([new_id()], CANCELLED_BY_CALLER),
+    "retry": lambda store: store.retry([new_id()]),
+    "erase": lambda store: store.erase([new_id()]),
     "promote_due": lambda store: store.promote_due(),
-    "rescue_expired": lambda store: store.rescue_expired(3),
+    "rescue_expired": lambda store: store.rescue_expired(3, LEASE),
+    "tallies": lambda store: store.tallies(),
+    "finished": lambda store: store.finished(),
+    "durations": lambda store: store.durations(None),
+    "paces": lambda store: store.paces(),
+    "oldest_due": lambda store: store.oldest_due(None),
+    "oldest_due of an owner": lambda store: store.oldest_due("lion"),
+    "fold_tallies": lambda store: store.fold_tallies(),
+    "workers": lambda store: store.workers(LEASE),
     "demand": lambda store: store.demand(["gpu.llm"], LEASE),
     "beat": lambda store: store.beat(new_beat()),
     "forget_worker": lambda store: store.forget_worker(new_id(), LEASE),
     "ping": lambda store: store.ping(),
 }
 every_call = pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
+
+
+def test_no_call_of_the_port_is_forgotten():
+    calls = {name for name in vars(JobStore) if not name.startswith("_")}
+    assert calls <= EVERY_CALL.keys()
 
 
 @pytest.mark.parametrize("error", AWAY, ids=lambda error: type(error).__name__)
@@ -123,7 +148,7 @@ async def test_a_server_that_stops_and_comes_back_is_used_again(tmp_path: Path):
         await migrate(server.dsn)
         async with create_pool(server.dsn, max_size=2, application_name="test") as pool:
             store = PostgresJobStore(pool)
-            [job] = await store.add([new_job()])
+            job = await one(store)
             await asyncio.to_thread(server.stop)
             for _ in range(2):
                 with pytest.raises(StorageUnavailable):
@@ -138,7 +163,7 @@ async def test_a_server_that_stops_and_comes_back_is_used_again(tmp_path: Path):
 async def test_a_connection_that_is_ended_fails_its_call_and_the_next_one_works(
     store: PostgresJobStore, pool: asyncpg.Pool, database: str
 ):
-    [job] = await store.add([new_job()])
+    job = await one(store)
     async with asyncio.timeout(30):
         blocker = await asyncpg.connect(database)
         transaction = blocker.transaction()
@@ -161,7 +186,7 @@ async def test_a_connection_that_is_ended_fails_its_call_and_the_next_one_works(
 async def test_an_idle_connection_that_was_ended_costs_one_call_at_most(
     store: PostgresJobStore, pool: asyncpg.Pool, database: str
 ):
-    [job] = await store.add([new_job()])
+    job = await one(store)
     other = await asyncpg.connect(database)
     await other.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
@@ -176,8 +201,8 @@ async def test_an_idle_connection_that_was_ended_costs_one_call_at_most(
 
 
 async def taken(store: PostgresJobStore, how_many: int) -> list[LeasedJob]:
-    await store.add([new_job() for _ in range(how_many)])
-    return list((await store.exchange([], new_claim(limit=how_many))).claimed)
+    await several(store, how_many)
+    return await take(store, limit=how_many)
 
 
 def unstorable(held: LeasedJob) -> Settlement:
@@ -188,12 +213,12 @@ def unstorable(held: LeasedJob) -> Settlement:
 @pytest.mark.parametrize("place", [0, 31, 63])
 async def test_one_refused_settlement_of_sixty_four_is_refused_alone(store: PostgresJobStore, place: int):
     held = await taken(store, 64)
-    [more] = await store.add([new_job()])
+    more = await one(store)
     settlements = [unstorable(job) if n == place else job.complete(b"{}") for n, job in enumerate(held)]
     outcome = await store.exchange(settlements, new_claim())
     assert set(outcome.refused) == {held[place].lease}
     assert [job.id for job in outcome.claimed] == [more.id]
-    states = list((await store.statuses([job.id for job in held])).values())
+    states = list((await statuses(store, [job.id for job in held])).values())
     assert (states.count(JobStatus.COMPLETED), states.count(JobStatus.RUNNING)) == (63, 1)
 
 
@@ -221,9 +246,13 @@ async def test_a_batch_with_one_job_that_cannot_be_stored_stores_none(store: Pos
     jobs = [new_job(), new_job(owner_ref="\x00"), new_job()]
     with pytest.raises(asyncpg.DataError):
         await store.add(jobs)
-    assert await store.statuses([job.id for job in jobs]) == {}
+    assert await statuses(store, [job.id for job in jobs]) == {}
+    keyed = [replace(job, idempotency=IdempotencyKey(str(place), b"1")) for place, job in enumerate(jobs)]
+    with pytest.raises(asyncpg.DataError):
+        await store.add(keyed)
+    assert await statuses(store, [job.id for job in jobs]) == {}
 
 
 async def test_an_input_may_hold_any_bytes(store: PostgresJobStore):
-    [job] = await store.add([new_job(input=Raw(b'{"user":"\x00"}'))])
+    job = await one(store, input=Raw(b'{"user":"\x00"}'))
     assert bytes((await store.get(job.id)).input or b"") == b'{"user":"\x00"}'

@@ -17,7 +17,7 @@ from adapters.postgres.migrate import _config, _newest, _on_connection, migrate,
 from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import StartupError
-from tests.factories import new_job
+from tests.moves import one
 
 FUNCTIONS = sorted((Path(adapters.postgres.__file__).parent / "functions").glob("*.sql"))
 
@@ -49,7 +49,7 @@ async def test_an_empty_database_is_brought_to_the_newest_revision(empty_databas
 
 async def test_migrating_again_changes_nothing_and_keeps_every_job(database: str):
     async with create_pool(database, max_size=1, application_name="test") as pool:
-        [job] = await PostgresJobStore(pool).add([new_job()])
+        job = await one(PostgresJobStore(pool))
         with capture_logs() as events:
             await migrate(database)
         assert await PostgresJobStore(pool).get(job.id) == job

@@ -36,7 +36,7 @@ def test_a_file_holds_one_statement_and_names_all_its_parameters(file: Path):
 
 def test_every_query_is_used_and_every_used_one_is_there():
     code = "".join(module.read_text(encoding="utf-8") for module in MODULES)
-    used = set(re.findall(r"""(?:query|_fetch)\(\s*"(\w+)\"""", code))
+    used = set(re.findall(r"""\b(?:query|_fetch)\(\s*"(\w+)\"""", code))
     assert used == {file.stem for file in FILES if file.parent.name == "queries"}
 
 

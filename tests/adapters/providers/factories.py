@@ -29,5 +29,6 @@ def a_job(input_: object = None, *, attempts: int = 0, give_backs: int = 0) -> L
         attempts=attempts,
         max_attempts=3,
         give_backs=give_backs,
+        number=2,
         input=Raw(json.dumps(input_ or {}).encode()),
     )
