@@ -162,6 +162,7 @@ def test_a_build_runs_the_service_and_its_own_tests(databases: Databases, projec
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": str(port),
         "WORKER_HTTP_PORT": "0",
+        "TMPDIR": str(project),
         "DATABASE_URL": (database := databases.create()),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONWARNINGS": "default",
