@@ -13,7 +13,7 @@ import pytest
 from msgspec import Raw
 
 from adapters.postgres.store import PostgresJobStore
-from domain.errors import JobNotFound, LeaseLost
+from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
 from tests.factories import LEASE, new_beat, new_claim, new_job
 from tests.moves import cancel, fail, found, ids, lease_of, lend, several, statuses, take
@@ -248,20 +248,25 @@ async def test_the_same_jobs_added_by_two_at_once_are_stored_once(store: Postgre
     assert [one.created + other.created for one, other in zip(first, second, strict=True)] == [1] * 100
 
 
-async def test_a_claim_that_was_taken_back_before_its_answer_shows_nobody_elses_lease(store: PostgresJobStore):
-    """Between the claim and the reading of the claimed jobs everything may happen."""
-
-    class Interrupted(PostgresJobStore):
-        async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
-            if name == "get_jobs":
-                await store.retry([job_id])
-                self.others = await lend(store, worker_id="theirs")
-            return await super()._fetch(name, *arguments)
-
+async def test_a_claim_whose_jobs_cannot_be_read_holds_none(store: PostgresJobStore, pool: asyncpg.Pool):
     [job_id] = await stored(store, 1)
-    interrupted = Interrupted(store._pool)
-    assert await lend(interrupted, worker_id="theirs") == []
-    assert ids(interrupted.others) == [job_id]
+    await pool.execute("ALTER TABLE job_inputs RENAME TO elsewhere")
+    with pytest.raises(StorageUnavailable):
+        await lend(store)
+    await pool.execute("ALTER TABLE elsewhere RENAME TO job_inputs")
+    job = await store.get(job_id)
+    assert (job.status, job.number) == (JobStatus.PENDING, 1)
+
+
+async def test_a_claim_shows_nobody_elses_lease_whatever_happens_at_the_same_moment(store: PostgresJobStore):
+    [job_id] = await stored(store, 1)
+    for _ in range(30):
+        mine, _, others = await asyncio.gather(
+            lend(store, worker_id="mine"), store.retry([job_id]), lend(store, worker_id="others")
+        )
+        assert {job.worker_id for job in mine} <= {"mine"}
+        assert {job.worker_id for job in others} <= {"others"}
+        await store.retry([job_id])
 
 
 async def test_figures_stay_right_while_jobs_change_and_the_changes_are_summed_up(store: PostgresJobStore):
