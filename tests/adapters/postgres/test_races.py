@@ -228,6 +228,29 @@ async def test_an_erased_job_leaves_nothing_whatever_it_has_been_through(store: 
     assert await everything_of(pool, lent.id) == {}
 
 
+async def test_a_job_that_ran_anew_while_its_erasure_waited_is_not_half_erased(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    held = await taken(store, 2)
+    await cancel(store, *(each.id for each in held))
+    first, second = [row["id"] for row in await pool.fetch("SELECT id FROM jobs ORDER BY ctid")]
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        # The erasure stops at the first row, and has seen the other as it is now.
+        await connection.execute("UPDATE jobs SET updated_at = now() WHERE id = $1", first)
+        erasing = asyncio.create_task(store.erase([first, second]))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0)
+        await store.retry([second])
+        [again] = await take(store)
+        await store.exchange([again.complete(b"{}")], None)
+        await transaction.commit()
+    erased = await erasing
+    for job_id in (first, second):
+        assert (await everything_of(pool, job_id) == {}) is (job_id in erased)
+
+
 async def test_a_submission_that_meets_the_erasure_of_its_twin_is_stored_or_finds_it(store: PostgresJobStore):
     key = IdempotencyKey("call-7", b"1")
     for _ in range(50):
