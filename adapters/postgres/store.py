@@ -163,8 +163,8 @@ class PostgresJobStore:
             claim.owner_services,
             claim.queues,
         ]
-        # Together: a claim whose jobs could not be read would hold them, for nobody, as long as its leases last; and one
-        # that was taken back in between could be another's run by then.
+        # Together: a claim whose jobs could not be read would hold them, for nobody, as long as its leases last; and
+        # one that was taken back in between could be another's run by then.
         async with transaction(self._pool) as run:
             claimed = await run(CLAIM, given)
             rows = await run(query("get_jobs"), [[row["job_id"] for row in claimed]]) if claimed else []
@@ -181,11 +181,14 @@ class PostgresJobStore:
         rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
         return RunOutcome(rows[0]["outcome"]) if rows else None
 
-    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
-        return [event_of(row) for row in await self._fetch("cancel_jobs", job_ids, failure.code, failure.message)]
+    async def cancel(
+        self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None
+    ) -> list[JobEvent]:
+        rows = await self._fetch("cancel_jobs", job_ids, failure.code, failure.message, among)
+        return [event_of(row) for row in rows]
 
-    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
-        return [event_of(row) for row in await self._fetch("retry_jobs", job_ids)]
+    async def retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> list[JobEvent]:
+        return [event_of(row) for row in await self._fetch("retry_jobs", job_ids, among)]
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return [row["id"] for row in await self._fetch("erase_jobs", job_ids)]
