@@ -66,14 +66,14 @@ def operation(
     *answers: Answer,
     body: Struct | None = None,
     query: type[Struct] | None = None,
-    headers: Sequence[Parameter] = (),
+    parameters: Sequence[Parameter] = (),
 ) -> type[Operation]:
     """What a route takes and answers. A body is given as an example of it."""
 
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
-            self.parameters = [*(self.parameters or ()), *_parameters(query), *headers] or None
+            self.parameters = [*(self.parameters or ()), *_parameters(query), *parameters] or None
             self.responses = {str(answer.status): answer.response() for answer in answers}
             if body is not None:
                 self.request_body = RequestBody({"application/json": _content(body)}, required=True)

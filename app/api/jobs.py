@@ -86,7 +86,7 @@ class Jobs(Controller):
             Answer(200, examples.JOB, "The job that its key found.", headers=("Location", "Idempotent-Replayed")),
             *refusals(400, 413, 422),
             body=examples.NEW_JOB,
-            headers=(IDEMPOTENCY_KEY,),
+            parameters=(IDEMPOTENCY_KEY,),
         ),
     )
     async def submit(
@@ -108,7 +108,7 @@ class Jobs(Controller):
         ),
         opt={"right": Right.READ},
         operation_class=operation(
-            Answer(200, examples.PAGE, "Some jobs."), *refusals(422), query=JobsQuery, headers=(LABELS,)
+            Answer(200, examples.PAGE, "Some jobs."), *refusals(422), query=JobsQuery, parameters=(LABELS,)
         ),
     )
     async def browse(self, request: AnyRequest, services: Injected, caller: Calling) -> JobPage:
@@ -122,7 +122,7 @@ class Jobs(Controller):
         description="With `wait`, the answer comes when the job is final or the time is up, whichever is first.",
         opt={"right": Right.READ},
         operation_class=operation(
-            Answer(200, examples.JOB, "The job."), *refusals(404, 422), query=JobQuery, headers=(PREFER,)
+            Answer(200, examples.JOB, "The job."), *refusals(404, 422), query=JobQuery, parameters=(PREFER,)
         ),
     )
     async def one(self, request: AnyRequest, job_id: JobIdPath, services: Injected, caller: Calling) -> JobView:
@@ -160,7 +160,7 @@ class Jobs(Controller):
             Answer(200, examples.EVENTS, "What happens to it.", ("Cache-Control",), MEDIA_TYPE),
             Answer(204, None, "It is final, and `Last-Event-ID` says that all of it was told."),
             *refusals(404, 422),
-            headers=(LAST_EVENT_ID,),
+            parameters=(LAST_EVENT_ID,),
         ),
     )
     async def follow(

@@ -20,6 +20,9 @@ TOO_DEEP = "The body is nested too deeply."
 
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _NUL_OR_SURROGATE = re.compile("[\0\ud800-\udfff]")
+_ONLY_PYTHONS = r"(?!\\n)"
+"""The end of a pattern as msgspec shows it: only Python's `$` needs it, and no caller can make sense of it."""
+
 _NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*)`$", re.DOTALL)
 
 
@@ -61,7 +64,8 @@ def decode_outline(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 def problem_of(error: msgspec.ValidationError) -> Problem:
     """What msgspec found; an unknown or missing field is pointed at itself, not at the object it is (not) in."""
-    problem = Problem.of(error)
+    found = Problem.of(error)
+    problem = Problem(found.pointer, found.detail.replace(_ONLY_PYTHONS, ""))
     named = _NAMED_FIELD.search(problem.detail)
     return Problem(f"{problem.pointer}/{_escape(named[1])}", problem.detail) if named else problem
 

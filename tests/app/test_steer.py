@@ -178,6 +178,7 @@ async def test_more_jobs_than_fit_one_commit_are_all_moved(api: Api) -> None:
         ({"owner_ref": ["x"] * 101}, "/owner_ref"),
         ({"owner_ref": "\0"}, "/owner_ref"),
         ({"owner_service": ""}, "/owner_service"),
+        ({"queue": "a b"}, "/queue"),
         ({"priority": 1}, "/priority"),
         ({"labels": {"a b": "x"}}, "/labels"),
         ({"labels": {"a": []}}, "/labels"),

@@ -172,6 +172,11 @@ async def test_a_wrong_field_is_422_and_named(api: Api, changes: dict[str, Any],
     assert pointers(await api.submit(**changes)) == [pointer]
 
 
+async def test_a_pattern_is_told_as_any_language_reads_it(api: Api) -> None:
+    [error] = problem(await api.submit(task_type="call summary"), 422)["errors"]
+    assert error["detail"] == "Expected `str` matching regex '^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$'"
+
+
 async def test_sixteen_labels_of_the_longest_kind_are_accepted(api: Api) -> None:
     labels = {f"{number:063}": "ü" * 200 for number in range(16)}
     assert (await api.submit(labels=labels)).json()["labels"] == labels

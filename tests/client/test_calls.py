@@ -105,6 +105,7 @@ def test_a_wait_that_is_longer_than_patience_is_not_begun(server: ModelServer, c
     with pytest.raises(RateLimited) as refused:
         client.submit(**NEW)
     assert refused.value.retry_after == 3600
+    assert server.calls == 2
 
 
 @pytest.mark.parametrize(

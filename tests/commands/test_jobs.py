@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from app.client import Client, Job
 from tests.commands.conftest import Command
-from tests.e2e.service import practising
+from tests.e2e.service import eventually, practising
 from tests.servers.postgres import Databases
 
 CHAT = ("--task-type", "llm_chat", "--profile", "practice")
@@ -406,10 +407,10 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(
 def test_a_pipe_of_a_thousand_and_some_jobs_is_sent_in_batches(service: str, client: Client, owner: str):
     job = {"owner_service": owner, "task_type": "measure", "model_profile": "ruler"}
     sent = lines(*({**job, "input": {"n": number, "text": "ё"}} for number in range(1_001)))
-    done = run(service, "jobs", "submit", "--file", "-", "--json", input=sent, capture_output=True)
+    code, out = run(service, "jobs", "submit", "--file", "-", "--json", given=sent, stdout=subprocess.PIPE)
 
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (done.returncode, done.stderr) == (0, "")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
     assert len({each["batch_id"] for each in told}) == 2
     assert [each["line"] for each in told] == list(range(1, 1_002))
     stored = client.list(owner_service=owner, include=["input"], oldest_first=True, page_size=500)
@@ -443,16 +444,21 @@ class Terminal:
                 self._seen.append(piece)
 
 
-def run(service: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def start(service: str, *words: str, **options: Any) -> subprocess.Popen[str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", "from app.cli import main; main()", *words],
         env=kept | {"AI_SERVICE_URL": service, "TERM": "xterm", "COLUMNS": "150"},
         text=True,
-        timeout=60,
-        check=False,
         **options,
     )
+
+
+def run(service: str, *words: str, given: str = "", **options: Any) -> tuple[int, str]:
+    """A command from start to end: its exit code, and what it wrote to stdout."""
+    process = start(service, *words, stdin=subprocess.PIPE, **options)
+    out, _ = process.communicate(given, timeout=60)
+    return process.returncode, out or ""
 
 
 def test_a_terminal_is_shown_a_table_that_lives(service: str, client: Client, owner: str):
@@ -463,19 +469,34 @@ def test_a_terminal_is_shown_a_table_that_lives(service: str, client: Client, ow
         input={"user": "x", "practice": {"delay_ms": 500}},
     )
     with Terminal() as terminal:
-        done = run(service, "jobs", "watch", job.id, stdout=terminal.end, stderr=terminal.end)
+        code, _ = run(service, "jobs", "watch", job.id, stdout=terminal.end, stderr=terminal.end)
 
-    assert done.returncode == 0, terminal.shown
+    assert code == 0, terminal.shown
     assert "1 of 1 final" in terminal.shown
     assert "completed" in terminal.shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sign", "code"), [(["queues", "--watch"], "gpu.llm", 0), (["jobs", "watch"], "measure", 130)]
+)
+def test_what_goes_on_for_ever_ends_with_ctrl_c(
+    words: list[str], sign: str, code: int, service: str, client: Client, owner: str
+):
+    ids = [job.id for job in waiting(client, owner)] if words[0] == "jobs" else []
+    with Terminal() as terminal:
+        watching = start(service, *words, *ids, stdin=terminal.end, stdout=terminal.end, stderr=terminal.end)
+        eventually(lambda: sign in terminal.shown, within=30, what=f"{words} shows {sign}")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == code
+    assert "Traceback" not in terminal.shown
 
 
 def test_data_goes_into_the_pipe_and_the_bar_to_the_terminal(service: str, owner: str):
     words = ("jobs", "submit", "--file", "-", "--owner", owner, *CHAT, "--wait", "--quiet")
     two = lines({"input": json.loads(HELLO)}, {"input": json.loads(HELLO)})
     with Terminal() as terminal:
-        done = run(service, *words, input=two, stdout=subprocess.PIPE, stderr=terminal.end)
+        code, out = run(service, *words, given=two, stdout=subprocess.PIPE, stderr=terminal.end)
 
-    assert done.returncode == 0, terminal.shown
-    assert [len(told) for told in done.stdout.splitlines()] == [36, 36]
+    assert code == 0, terminal.shown
+    assert [len(told) for told in out.splitlines()] == [36, 36]
     assert "jobs finished" in terminal.shown

@@ -16,6 +16,7 @@ import pytest
 
 from adapters.rabbitmq.events import Body, messages
 from app import keyfile, up
+from app.http import openapi_document
 from app.server import bind, url_of
 from app.settings import from_env
 from domain.access import Right
@@ -24,6 +25,9 @@ from domain.errors import ErrorCode
 from domain.retry import RETRIES, Retry
 
 ROOT = Path(__file__).parents[2]
+API = (ROOT / "docs/api.md").read_text()
+DESCRIPTION: dict[str, Any] = json.loads(openapi_document())
+
 DOCUMENTED = "http://127.0.0.1:8080"
 DOCUMENTED_WORKER = "http://127.0.0.1:8081"
 
@@ -70,9 +74,8 @@ async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, st
     assert ended.json()["result"]["model"] == "practice"
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/operations.md"])
-async def test_the_commands_of_a_page_are_answered(page: str, service: tuple[str, str]):
-    for command in commands(page, "curl"):
+async def test_the_commands_for_operators_are_answered(service: tuple[str, str]):
+    for command in commands("docs/operations.md", "curl"):
         assert (await run_curl(command, service, "")).status_code == 200
 
 
@@ -104,6 +107,68 @@ def test_the_event_that_is_shown_is_what_is_published():
     events = msgspec.json.decode(shown, type=Body).events
 
     assert [json.loads(body) for _, body in messages(events)] == [json.loads(shown)]
+
+
+def test_every_call_is_documented_and_no_other():
+    documented = re.findall(r"`(GET|POST|DELETE) (/[^`?]+)`", API.partition("## A job")[0])
+
+    assert sorted(documented) == sorted(
+        (method.upper(), path.replace("{job_id}", "{id}"))
+        for path, methods in DESCRIPTION["paths"].items()
+        for method in methods
+    )
+
+
+def test_every_status_is_documented_and_no_other():
+    documented = set(re.findall(r"^\| (\d{3}) \|", _section("Errors"), re.MULTILINE))
+    documented |= set(re.findall(r"\b(20\d)\b", API))
+    described = {
+        status
+        for methods in DESCRIPTION["paths"].values()
+        for operation in methods.values()
+        for status in operation["responses"]
+    }
+
+    assert documented == described | {"405"}  # which no operation answers
+
+
+def test_the_documented_fields_of_a_job_are_those_of_the_api():
+    sent, seen = (set(_fields(table)) for table in _section("A job").split("What comes back"))
+
+    assert sent == set(_properties("NewJob"))
+    assert (sent | seen) - {"idempotency_key"} == set(_properties("JobView"))
+    assert not sent & seen
+
+
+@pytest.mark.parametrize(
+    ("title", "schema"),
+    [("Runs", "RunView"), ("Figures", "StatsView"), ("Figures", "QueueView"), ("Figures", "WorkerView")],
+)
+def test_every_field_of_an_answer_is_documented(title: str, schema: str):
+    assert set(_properties(schema)) <= set(re.findall(r"\w+", _section(title)))
+
+
+@pytest.mark.parametrize("schema", ["ClaimRequest", "Heartbeat", "Completion", "FailedRun", "Release"])
+def test_every_field_that_a_worker_sends_is_documented(schema: str):
+    assert set(_properties(schema)) <= set(re.findall(r"\w+", _section("External workers")))
+
+
+def test_every_filter_is_documented():
+    query = {each["name"] for each in DESCRIPTION["paths"]["/api/v1/jobs"]["get"]["parameters"]}
+    body = set(_properties("JobsWhere"))
+
+    assert query - {"labels"} <= set(re.findall(r"\w+", _section("Lists")))
+    assert body - query <= set(re.findall(r"\w+", _section("Many at once")))
+
+
+def _fields(table: str) -> list[str]:
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    return re.findall(r"`(\w+)`", " ".join(rows))
+
+
+def _properties(schema: str) -> dict[str, Any]:
+    properties: dict[str, Any] = DESCRIPTION["components"]["schemas"][schema]["properties"]
+    return properties
 
 
 class Recorded(Mapping[str, str]):
@@ -164,10 +229,18 @@ def test_the_documented_retries_are_those_of_the_code():
 
 
 def _section(title: str) -> str:
-    return (ROOT / "docs/api.md").read_text().partition(f"## {title}")[2].partition("\n## ")[0]
+    return API.partition(f"## {title}")[2].partition("\n## ")[0]
 
 
-def test_every_page_that_is_linked_exists():
+def test_every_place_that_is_linked_exists():
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text()):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            assert not heading or heading in _headings(linked), f"{page.name} links to {target}#{heading}"
+
+
+def _headings(page: Path) -> list[str]:
+    """What a page's headings are linked by."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
