@@ -55,6 +55,8 @@ class RunOutcome(StrEnum):
     """The provider would not serve it now: not counted as an attempt, but counted against the give-back limit."""
     RELEASED = "released"
     """It was handed back unharmed; nothing is counted."""
+    EXPIRED = "expired"
+    """Its external worker let the lease run out; counted as a failed attempt."""
     CRASHED = "crashed"
     """Its built-in worker died."""
     CANCELLED = "cancelled"
@@ -273,7 +275,7 @@ class Job(Struct, frozen=True, kw_only=True):
         """
         self._must_hold(settlement.lease)
         job = self._without_lease(settlement.status, now)
-        counted = settlement.outcome in {RunOutcome.COMPLETED, RunOutcome.FAILED}
+        counted = settlement.outcome in {RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.EXPIRED}
         given_back = settlement.outcome is RunOutcome.GIVEN_BACK
         return replace(
             job,
@@ -296,7 +298,7 @@ class Job(Struct, frozen=True, kw_only=True):
         if self.lease_timeout is not None:
             last = self.attempts + 1 >= self.max_attempts
             status, delay = (JobStatus.FAILED, IMMEDIATELY) if last else (JobStatus.PENDING, retry_delay)
-            return self.settle(Settlement(self.lease, RunOutcome.FAILED, status, failure=EXPIRED, delay=delay), now)
+            return self.settle(Settlement(self.lease, RunOutcome.EXPIRED, status, failure=EXPIRED, delay=delay), now)
         crashes = self.crashes + 1
         hopeless = crashes >= max_crashes
         job = self._without_lease(JobStatus.FAILED if hopeless else JobStatus.PENDING, now)

@@ -255,11 +255,17 @@ class JobStore(Protocol):
     async def outcome(self, lease: Lease) -> RunOutcome | None:
         """How this run ended; None while it goes on, or if there was none."""
 
-    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
-        """Cancel those of these jobs that are pending or running; the leases of their runs are revoked."""
+    async def cancel(
+        self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None
+    ) -> list[JobEvent]:
+        """Cancel those of these jobs that are pending or running; the leases of their runs are revoked.
 
-    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
-        """Start those of these jobs afresh that are failed, cancelled or running."""
+        Args:
+            among: only those that are in one of these states at this moment; None: any.
+        """
+
+    async def retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> list[JobEvent]:
+        """Start those of these jobs afresh that are failed, cancelled or running; `among` as for `cancel`."""
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Delete those of these jobs that are final, with everything that is known of them. Returns which they were."""

@@ -163,11 +163,13 @@ class MemoryJobStore:
     async def outcome(self, lease: Lease) -> RunOutcome | None:
         return next((run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease), None)
 
-    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
-        return self._move(job_ids, lambda job: job.cancel(self._now(), failure), RunOutcome.CANCELLED)
+    async def cancel(
+        self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None
+    ) -> list[JobEvent]:
+        return self._move(job_ids, among, lambda job: job.cancel(self._now(), failure), RunOutcome.CANCELLED)
 
-    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
-        return self._move(job_ids, lambda job: job.retry(self._now()), RunOutcome.RETRIED)
+    async def retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> list[JobEvent]:
+        return self._move(job_ids, among, lambda job: job.retry(self._now()), RunOutcome.RETRIED)
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         known = [self._jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
@@ -192,7 +194,7 @@ class MemoryJobStore:
             self._put(
                 job,
                 job.rescue(max_crashes, retry_delay, now),
-                RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.FAILED,
+                RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.EXPIRED,
             )
             for job in expired
         ]
@@ -346,11 +348,17 @@ class MemoryJobStore:
                 self._finished.append((after.owner_service, after.status, after.finished_at))
         return JobEvent(after.id, after.owner_service, after.task_type, after.queue, after.status.value, after.number)
 
-    def _move(self, job_ids: Sequence[JobId], move: Callable[[Job], Job], outcome: RunOutcome) -> list[JobEvent]:
+    def _move(
+        self,
+        job_ids: Sequence[JobId],
+        among: Sequence[JobStatus] | None,
+        move: Callable[[Job], Job],
+        outcome: RunOutcome,
+    ) -> list[JobEvent]:
         events = []
         for job_id in dict.fromkeys(job_ids):
             job = self._jobs.get(job_id)
-            if job is None:
+            if job is None or (among is not None and job.status not in among):
                 continue
             try:
                 moved = move(job)
@@ -398,7 +406,13 @@ class MemoryJobStore:
         return Demand(queue, min(due, DEMAND_LIMIT), slots, max(0, slots - busy))
 
 
-TELLING = {RunOutcome.FAILED, RunOutcome.GIVEN_BACK, RunOutcome.CRASHED, RunOutcome.CANCELLED}
+TELLING = {
+    RunOutcome.FAILED,
+    RunOutcome.GIVEN_BACK,
+    RunOutcome.EXPIRED,
+    RunOutcome.CRASHED,
+    RunOutcome.CANCELLED,
+}
 """Outcomes of which the history tells why."""
 
 

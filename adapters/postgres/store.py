@@ -15,7 +15,7 @@ from msgspec import Raw
 from adapters.postgres.adding import add
 from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import counting, listing
-from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, fetch_planned_for, query
+from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, fetch_planned_for, query, transaction
 from adapters.postgres.rows import event_of, failure_of, job_of, leased_of
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost
 from domain.events import JobEvent, Progress, Pulse, StatusChange
@@ -154,24 +154,21 @@ class PostgresJobStore:
         return int(rows[0]["count"])
 
     async def claim(self, claim: ExternalClaim) -> list[Job]:
-        claimed = await self._run(
-            CLAIM,
-            [
-                claim.worker_id,
-                claim.lease,
-                claim.limit,
-                claim.task_types,
-                claim.model_profiles,
-                claim.owner_services,
-                claim.queues,
-            ],
-        )
-        if not claimed:
-            return []
-        leases = {Lease(row["job_id"], row["lease_token"]) for row in claimed}
-        jobs = [job_of(row) for row in await self._fetch("get_jobs", [row["job_id"] for row in claimed])]
-        # One that was taken back meanwhile may have another run by now: its lease is nobody's here.
-        return sorted((job for job in jobs if job.lease in leases), key=lambda job: (job.priority, job.seq))
+        given = [
+            claim.worker_id,
+            claim.lease,
+            claim.limit,
+            claim.task_types,
+            claim.model_profiles,
+            claim.owner_services,
+            claim.queues,
+        ]
+        # Together: a claim whose jobs could not be read would hold them, for nobody, as long as its leases last; and
+        # one that was taken back in between could be another's run by then.
+        async with transaction(self._pool) as run:
+            claimed = await run(CLAIM, given)
+            rows = await run(query("get_jobs"), [[row["job_id"] for row in claimed]]) if claimed else []
+        return sorted(map(job_of, rows), key=lambda job: (job.priority, job.seq))
 
     async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
         told = None if progress is None else bytes(progress)
@@ -184,11 +181,14 @@ class PostgresJobStore:
         rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
         return RunOutcome(rows[0]["outcome"]) if rows else None
 
-    async def cancel(self, job_ids: Sequence[JobId], failure: Failure) -> list[JobEvent]:
-        return [event_of(row) for row in await self._fetch("cancel_jobs", job_ids, failure.code, failure.message)]
+    async def cancel(
+        self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None
+    ) -> list[JobEvent]:
+        rows = await self._fetch("cancel_jobs", job_ids, failure.code, failure.message, among)
+        return [event_of(row) for row in rows]
 
-    async def retry(self, job_ids: Sequence[JobId]) -> list[JobEvent]:
-        return [event_of(row) for row in await self._fetch("retry_jobs", job_ids)]
+    async def retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> list[JobEvent]:
+        return [event_of(row) for row in await self._fetch("retry_jobs", job_ids, among)]
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return [row["id"] for row in await self._fetch("erase_jobs", job_ids)]

@@ -15,7 +15,7 @@ from domain.job import Priority
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 OwnerRef = Annotated[str, Meta(max_length=500)]
-JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object", "additionalProperties": True})]
 Moment = Annotated[datetime, Meta(tz=True)]
 PriorityName = Literal["high", "normal", "low"]
 LabelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$(?!\n)")]

@@ -97,7 +97,9 @@ class Report:
         return Readiness(storage=storage, broker=await self.tickets.reachable())
 
     async def figures(self) -> Figures:
-        """The storage's figures, at most two seconds old; whoever asks meanwhile shares one reading."""
+        """The storage's figures, about two seconds old at most. While they are read anew, others get the old ones."""
+        if self._figures is not None and self._reading.locked():
+            return self._figures
         async with self._reading:
             if self._figures is None or self.monotonic() - self._read_at >= FIGURES_LAST:
                 as_of = self.clock()

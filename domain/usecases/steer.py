@@ -23,7 +23,7 @@ CANCELLABLE = (JobStatus.PENDING, JobStatus.RUNNING)
 RETRIED_BY_DEFAULT = (JobStatus.FAILED, JobStatus.RUNNING)
 FINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
-Move = Callable[[Sequence[JobId]], Awaitable[int]]
+Move = Callable[[Sequence[JobId], Sequence[JobStatus]], Awaitable[int]]
 
 
 class Steered(Struct, frozen=True):
@@ -123,21 +123,22 @@ class Steer:
         while listing:
             found = await self.jobs.find(listing)
             matched += len(found)
-            changed += await move([job.id for job in found]) if found else 0
+            # A job that was found pending may be running by now, and what runs was perhaps not to be touched.
+            changed += await move([job.id for job in found], where.status) if found else 0
             last = found[-1] if len(found) == CHUNK else None
             listing = replace(listing, after=Place(last.created_at, last.seq)) if last else None
         return Steered(matched, changed)
 
-    async def _cancel(self, job_ids: Sequence[JobId]) -> int:
-        return self._tell(await self.jobs.cancel(job_ids, CANCELLED_BY_CALLER))
+    async def _cancel(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> int:
+        return self._tell(await self.jobs.cancel(job_ids, CANCELLED_BY_CALLER, among))
 
-    async def _retry(self, job_ids: Sequence[JobId]) -> int:
-        retried = await self.jobs.retry(job_ids)
+    async def _retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> int:
+        retried = await self.jobs.retry(job_ids, among)
         self._tell(retried)
         await self.wake.for_jobs(Counter(event.queue for event in retried if event.queue))
         return len(retried)
 
-    async def _erase(self, job_ids: Sequence[JobId]) -> int:
+    async def _erase(self, job_ids: Sequence[JobId], _among: Sequence[JobStatus]) -> int:
         return len(await self.jobs.erase(job_ids))
 
     def _tell(self, events: Sequence[JobEvent]) -> int:

@@ -41,7 +41,11 @@ COLUMNS = (
         -- The change of state that ended it, and the state that followed.
         ADD COLUMN number integer,
         ADD COLUMN became text,
-        ADD COLUMN waited_ms integer NOT NULL DEFAULT 0
+        ADD COLUMN waited_ms integer NOT NULL DEFAULT 0,
+        DROP CONSTRAINT runs_outcome_check,
+        ADD CONSTRAINT runs_outcome_check CHECK (
+            outcome IN ('completed', 'failed', 'given_back', 'released', 'expired', 'crashed', 'cancelled', 'retried')
+        )
     """,
     """
     -- Changes of state that neither began nor ended a run: a waiting job cancelled, an ended one started afresh.
@@ -656,7 +660,15 @@ def downgrade() -> None:
         ALTER TABLE job_details
             DROP queue, DROP priority, DROP labels, DROP batch_id, DROP idempotency_key, DROP fingerprint
         """,
-        "ALTER TABLE runs DROP number, DROP became, DROP waited_ms",
+        "UPDATE runs SET outcome = 'failed' WHERE outcome = 'expired'",
+        """
+        ALTER TABLE runs
+            DROP number, DROP became, DROP waited_ms,
+            DROP CONSTRAINT runs_outcome_check,
+            ADD CONSTRAINT runs_outcome_check CHECK (
+                outcome IN ('completed', 'failed', 'given_back', 'released', 'crashed', 'cancelled', 'retried')
+            )
+        """,
         "CREATE INDEX jobs_ready ON jobs (queue, priority, seq) WHERE status = 'pending' AND due",
         "CREATE INDEX job_details_seq ON job_details (seq)",
         "CREATE INDEX job_details_owner ON job_details (owner_service, seq)",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -40,7 +39,6 @@ from domain.job import (
     LeasedJob,
     NewJob,
     Priority,
-    RunOutcome,
     RunRecord,
     Settlement,
 )
@@ -322,10 +320,6 @@ class TwoStores(RuleBasedStateMachine):
 
         self.both(found)
 
-    @rule(pick=picks)
-    def look(self, pick: int) -> None:
-        self.look_at(self.job(pick))
-
     @rule(
         beat=beats,
         forgotten=st.none() | st.sampled_from(PROCESSES),
@@ -350,27 +344,35 @@ class TwoStores(RuleBasedStateMachine):
         self.both(lambda store: store.oldest_due(None))
         self.both(lambda store: store.oldest_due(OWNERS[0]))
 
+    @rule(pick=picks)
+    def look(self, pick: int) -> None:
+        job = self.job(pick)
+
+        async def line(store: JobStore) -> int | None:
+            seen = await store.get(job)
+            return await store.ahead(seen) if seen.status is JobStatus.PENDING and seen.due else None
+
+        self.both(line)
+        self.both(lambda store: store.progress(job))
+        self.look_at(job)
+
+    @has_run_something
+    @rule(pick=picks)
+    def outcome(self, pick: int) -> None:
+        run = self.run(pick)
+        self.both(lambda store: store.outcome(run.model.lease), lambda store: store.outcome(run.other.lease))
+
     def teardown(self) -> None:
         self.both(lambda store: store.pulses(self.jobs))
         self.figures()
         for job in self.jobs:
             self.look_at(job)
-        for run in self.runs:
-            self.both(partial(outcome, run.model.lease), partial(outcome, run.other.lease))
 
     def look_at(self, job: JobId) -> None:
-        """With all that is known of it."""
-
-        async def known(store: JobStore) -> tuple[object, ...]:
-            seen = await store.get(job)
-            waiting = seen.status is JobStatus.PENDING and seen.due
-            return seen, await store.ahead(seen) if waiting else None
-
-        async def past(store: JobStore) -> tuple[object, ...]:
-            return await store.changes(job, 0), await store.runs(job), await store.progress(job)
-
-        self.both(known)
-        self.both(past)
+        """With its past, its input and its result, which a list leaves out."""
+        self.both(lambda store: store.get(job))
+        self.both(lambda store: store.changes(job, 0))
+        self.both(lambda store: store.runs(job))
 
     def job(self, pick: int) -> JobId:
         """More often than not one that has run."""
@@ -449,10 +451,6 @@ class TwoStores(RuleBasedStateMachine):
                 return [self.seen_by_the_model(each, native=native) for each in answer]
             case _:
                 return answer
-
-
-async def outcome(lease: Lease, store: JobStore) -> RunOutcome | None:
-    return await store.outcome(lease)
 
 
 def as_stored(failure: Failure | None) -> Failure | None:

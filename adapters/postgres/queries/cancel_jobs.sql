@@ -1,9 +1,11 @@
--- Cancel: pending or running jobs, with their runs if they have one. $1 ids, $2 error_code, $3 error_message
+-- Cancel: pending or running jobs, with their runs if they have one.
+-- $1 ids, $2 error_code, $3 error_message, $4 only those in one of these states (NULL: any)
 WITH victim AS MATERIALIZED (
     SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.status IN ('pending', 'running')
+      AND ($4::text[] IS NULL OR j.status = ANY ($4))
     ORDER BY j.id
     FOR UPDATE
 ), run AS (

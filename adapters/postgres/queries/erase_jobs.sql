@@ -1,8 +1,16 @@
 -- Erase: final jobs with all that is known of them. $1 ids
-WITH gone AS (
-    DELETE FROM jobs AS j
+-- Not one that has been started afresh, and even ended, since this statement began: what its run left is not seen here.
+WITH final AS MATERIALIZED (
+    SELECT j.id, j.number
+    FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.status IN ('completed', 'failed', 'cancelled')
+), gone AS (
+    DELETE FROM jobs AS j
+    USING final
+    WHERE j.id = ANY ($1::uuid[])
+      AND j.id = final.id
+      AND j.number = final.number
     RETURNING j.id
 ), detail AS (
     DELETE FROM job_details AS d USING gone WHERE d.job_id = gone.id RETURNING d.labels, d.created_at, d.seq

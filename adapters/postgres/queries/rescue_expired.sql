@@ -30,7 +30,7 @@ WITH dead AS MATERIALIZED (
     )
     SELECT
         s.id, s.lease_token, s.worker_id, s.started_at, now(), s.waited_ms, s.number, s.became,
-        CASE WHEN s.external THEN 'failed' ELSE 'crashed' END, $2, s.message
+        CASE WHEN s.external THEN 'expired' ELSE 'crashed' END, $2, s.message
     FROM said AS s
 )
 UPDATE jobs AS j

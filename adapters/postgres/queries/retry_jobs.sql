@@ -1,9 +1,11 @@
--- Manual retry: failed, cancelled or running jobs start afresh, in their old place; their runs stay as history. $1 ids
+-- Manual retry: failed, cancelled or running jobs start afresh, in their old place; their runs stay as history.
+-- $1 ids, $2 only those in one of these states (NULL: any)
 WITH chosen AS MATERIALIZED (
     SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.status IN ('failed', 'cancelled', 'running')
+      AND ($2::text[] IS NULL OR j.status = ANY ($2))
     ORDER BY j.id
     FOR UPDATE
 ), run AS (

@@ -13,7 +13,7 @@ import pytest
 from msgspec import Raw
 
 from adapters.postgres.store import PostgresJobStore
-from domain.errors import JobNotFound, LeaseLost
+from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
 from tests.factories import LEASE, new_beat, new_claim, new_job
 from tests.moves import cancel, fail, found, ids, lease_of, lend, several, statuses, take
@@ -228,6 +228,29 @@ async def test_an_erased_job_leaves_nothing_whatever_it_has_been_through(store: 
     assert await everything_of(pool, lent.id) == {}
 
 
+async def test_a_job_that_ran_anew_while_its_erasure_waited_is_not_half_erased(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    held = await taken(store, 2)
+    await cancel(store, *(each.id for each in held))
+    first, second = [row["id"] for row in await pool.fetch("SELECT id FROM jobs ORDER BY ctid")]
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        # The erasure stops at the first row, and has seen the other as it is now.
+        await connection.execute("UPDATE jobs SET updated_at = now() WHERE id = $1", first)
+        erasing = asyncio.create_task(store.erase([first, second]))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            continue
+        await store.retry([second])
+        [again] = await take(store)
+        await store.exchange([again.complete(b"{}")], None)
+        await transaction.commit()
+    erased = await erasing
+    for job_id in (first, second):
+        assert (await everything_of(pool, job_id) == {}) is (job_id in erased)
+
+
 async def test_a_submission_that_meets_the_erasure_of_its_twin_is_stored_or_finds_it(store: PostgresJobStore):
     key = IdempotencyKey("call-7", b"1")
     for _ in range(50):
@@ -248,20 +271,25 @@ async def test_the_same_jobs_added_by_two_at_once_are_stored_once(store: Postgre
     assert [one.created + other.created for one, other in zip(first, second, strict=True)] == [1] * 100
 
 
-async def test_a_claim_that_was_taken_back_before_its_answer_shows_nobody_elses_lease(store: PostgresJobStore):
-    """Between the claim and the reading of the claimed jobs everything may happen."""
-
-    class Interrupted(PostgresJobStore):
-        async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
-            if name == "get_jobs":
-                await store.retry([job_id])
-                self.others = await lend(store, worker_id="theirs")
-            return await super()._fetch(name, *arguments)
-
+async def test_a_claim_whose_jobs_cannot_be_read_holds_none(store: PostgresJobStore, pool: asyncpg.Pool):
     [job_id] = await stored(store, 1)
-    interrupted = Interrupted(store._pool)
-    assert await lend(interrupted, worker_id="theirs") == []
-    assert ids(interrupted.others) == [job_id]
+    await pool.execute("ALTER TABLE job_inputs RENAME TO elsewhere")
+    with pytest.raises(StorageUnavailable):
+        await lend(store)
+    await pool.execute("ALTER TABLE elsewhere RENAME TO job_inputs")
+    job = await store.get(job_id)
+    assert (job.status, job.number) == (JobStatus.PENDING, 1)
+
+
+async def test_a_claim_shows_nobody_elses_lease_whatever_happens_at_the_same_moment(store: PostgresJobStore):
+    [job_id] = await stored(store, 1)
+    for _ in range(30):
+        mine, _, others = await asyncio.gather(
+            lend(store, worker_id="mine"), store.retry([job_id]), lend(store, worker_id="others")
+        )
+        assert {job.worker_id for job in mine} <= {"mine"}
+        assert {job.worker_id for job in others} <= {"others"}
+        await store.retry([job_id])
 
 
 async def test_figures_stay_right_while_jobs_change_and_the_changes_are_summed_up(store: PostgresJobStore):

@@ -91,7 +91,7 @@ LIFE: list[tuple[Step, JobStatus, RunOutcome | None, Failure | None]] = [
     (rescued, PENDING, RunOutcome.CRASHED, crash(1, hopeless=False)),
     (lent_out, RUNNING, None, None),
     (reported, RUNNING, None, None),
-    (rescued, PENDING, RunOutcome.FAILED, EXPIRED),
+    (rescued, PENDING, RunOutcome.EXPIRED, EXPIRED),
     (promoted, PENDING, None, None),
     (lent_out, RUNNING, None, None),
     (ended(fail), FAILED, RunOutcome.FAILED, TIMED_OUT),

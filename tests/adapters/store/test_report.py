@@ -190,7 +190,7 @@ class TestOutcome:
 
     @pytest.mark.parametrize(
         ("lose", "outcome"),
-        [(cancelled, RunOutcome.CANCELLED), (retried, RunOutcome.RETRIED), (rescued, RunOutcome.FAILED)],
+        [(cancelled, RunOutcome.CANCELLED), (retried, RunOutcome.RETRIED), (rescued, RunOutcome.EXPIRED)],
     )
     async def test_even_if_others_ended_it(self, rig: Rig, lose: Any, outcome: RunOutcome):
         job = await lend_one(rig.store)

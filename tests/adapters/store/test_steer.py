@@ -60,6 +60,13 @@ class TestCancel:
         assert job == before.cancel(await rig.now(), TOO_LATE)
         assert (job.status, job.failure) == (JobStatus.CANCELLED, TOO_LATE)
 
+    @pytest.mark.parametrize("state", NOT_ENDED)
+    async def test_only_in_the_states_that_are_named(self, rig: Rig, state: State):
+        before = await rig.store.get(await state(rig))
+        assert await rig.store.cancel([before.id], TOO_LATE, [s for s in JobStatus if s is not before.status]) == []
+        assert await rig.store.get(before.id) == before
+        assert await rig.store.cancel([before.id], TOO_LATE, [before.status]) == [event(before, "cancelled")]
+
     @pytest.mark.parametrize("state", [state for state in STATES if state not in NOT_ENDED])
     async def test_a_job_that_has_ended_stays_as_it_is(self, rig: Rig, state: State):
         before = await rig.store.get(await state(rig))
@@ -83,6 +90,13 @@ class TestCancel:
 
 
 class TestRetry:
+    @pytest.mark.parametrize("state", RETRIABLE)
+    async def test_only_in_the_states_that_are_named(self, rig: Rig, state: State):
+        before = await rig.store.get(await state(rig))
+        assert await rig.store.retry([before.id], [s for s in JobStatus if s is not before.status]) == []
+        assert await rig.store.get(before.id) == before
+        assert await rig.store.retry([before.id], [before.status]) == [event(before, "pending")]
+
     @pytest.mark.parametrize("state", RETRIABLE)
     async def test_a_job_is_retried_as_the_domain_says_and_told(self, rig: Rig, state: State):
         before = await rig.store.get(await state(rig, owner_service="lion", deadline_at=await rig.now() + A_MINUTE))

@@ -144,6 +144,15 @@ class TestFigures:
         assert all(other is first for other in others)
         assert readings == ["tallies", "finished", "paces"]
 
+    async def test_while_they_are_read_anew_others_get_the_old_ones_at_once(
+        self, report: Report, clock: FakeClock, readings: list[str]
+    ):
+        old = await report.figures()
+        clock.advance(FIGURES_ARE_OLD)
+        new, meanwhile = await asyncio.gather(report.figures(), report.figures())
+        assert (new.as_of, meanwhile) == (NOW + FIGURES_ARE_OLD, old)
+        assert readings == ["tallies", "finished", "paces"] * 2
+
     async def test_each_owner_is_read_in_its_own_time(self, report: Report, clock: FakeClock, readings: list[str]):
         await report.stats(LION)
         clock.advance(FIGURES_ARE_OLD / 2)

@@ -10,13 +10,27 @@ from domain.access import ANYBODY, Caller
 from domain.errors import BadInput, Forbidden, InvalidTransition, JobNotFound
 from domain.events import JobEvent
 from domain.job import CANCELLED_BY_CALLER, Job, JobId, JobStatus
-from domain.ports import JobFilter
+from domain.ports import JobFilter, Listing
 from domain.usecases import steer as steering
 from domain.usecases.steer import Erased, Steer, Steered
 from domain.usecases.wake import Wake
 from tests.factories import NOW, QUEUE, new_id
 from tests.fakes import FragileStore, RecordingEvents, RecordingTickets
-from tests.moves import cancel, complete, each, fail, found, lend_one, one, run_one, settle, several, statuses, take
+from tests.moves import (
+    cancel,
+    complete,
+    each,
+    fail,
+    found,
+    ids,
+    lend_one,
+    one,
+    run_one,
+    settle,
+    several,
+    statuses,
+    take,
+)
 
 LION = Caller(owner="lion")
 AN_HOUR = timedelta(hours=1)
@@ -255,6 +269,25 @@ class TestByFilter:
         assert await steer.cancel_all(ANYBODY, JobFilter(), dry_run=False) == Steered(matched=jobs, changed=jobs)
         assert moved == [job.id for job in added]
 
+    async def test_a_job_that_left_the_named_state_since_it_was_found_is_not_moved(
+        self, steer: Steer, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        first, second = await several(store, 2)
+        find = store.find
+
+        async def claimed_at_once(listing: Listing) -> list[Job]:
+            jobs = await find(listing)
+            await take(store)
+            return jobs
+
+        monkeypatch.setattr(store, "find", claimed_at_once)
+        waiting = JobFilter(status=(JobStatus.PENDING,))
+        assert await steer.cancel_all(ANYBODY, waiting, dry_run=False) == Steered(matched=2, changed=1)
+        assert await statuses(store, ids([first, second])) == {
+            first.id: JobStatus.RUNNING,
+            second.id: JobStatus.CANCELLED,
+        }
+
     async def test_a_job_that_comes_to_match_again_is_not_moved_twice(
         self, steer: Steer, store: FragileStore, monkeypatch: pytest.MonkeyPatch
     ):
@@ -264,8 +297,8 @@ class TestByFilter:
         await take(store, limit=9)
         retry = store.retry
 
-        async def taken_at_once(job_ids: Sequence[JobId]) -> list[JobEvent]:
-            events = await retry(job_ids)
+        async def taken_at_once(job_ids: Sequence[JobId], *rest: Any) -> list[JobEvent]:
+            events = await retry(job_ids, *rest)
             await take(store, limit=9)
             return events
 
