@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -286,8 +287,10 @@ class TwoStores(RuleBasedStateMachine):
         if fold:
             self.both(lambda store: store.fold_tallies())
 
-    @rule(by=seconds, max_crashes=st.integers(1, 3), delay=delays)
-    def rescue(self, by: int, max_crashes: int, delay: timedelta) -> None:
+    @rule(by=seconds, max_crashes=st.integers(1, 3), delay=delays, claim=st.none() | external_claims)
+    def rescue(self, by: int, max_crashes: int, delay: timedelta, claim: ExternalClaim | None) -> None:
+        if claim:
+            self.claim(claim)
         self.let_time_pass(by, promote=False, fold=False)
         self.both(lambda store: store.rescue_expired(max_crashes, delay), in_order=False)
 
@@ -458,6 +461,7 @@ def as_stored(failure: Failure | None) -> Failure | None:
     return failure and replace(failure, retry_after=None)
 
 
+@pytest.mark.timeout(300)
 def test_whatever_happens_a_store_holds_the_jobs_that_the_model_holds(open_rig: OpenRig):
     class ThisStore(TwoStores):
         def __init__(self) -> None:

@@ -174,7 +174,7 @@ async def test_of_a_heartbeat_and_a_rescue_one_wins(store: PostgresJobStore, poo
                 JobStatus.PENDING,
                 1,
                 None,
-                ["failed"],
+                ["expired"],
             )
         else:
             assert not isinstance(heartbeat, BaseException)

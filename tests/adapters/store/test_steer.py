@@ -35,6 +35,7 @@ from tests.moves import (
     run_one,
     settle,
     several,
+    statuses,
     take,
     taken_ids,
     try_again,
@@ -178,6 +179,21 @@ class TestMany:
         assert len(await cancel(store, job.id, job.id)) == 1
         assert len(await store.retry([job.id, job.id])) == 1
         assert (await store.get(job.id)).number == 3
+
+    async def test_only_those_in_a_state_that_is_named_change(self, rig: Rig):
+        """Whatever state they were in when somebody chose them."""
+        stopped, gone_wrong, inside, planned = [await state(rig) for state in (cancelled, failed, running, waiting)]
+        everything = [stopped, gone_wrong, inside, planned]
+        told = await rig.store.cancel(everything, TOO_LATE, [JobStatus.PENDING, JobStatus.FAILED])
+        assert [each.job_id for each in told] == [planned]
+        assert await rig.store.cancel(everything, TOO_LATE, []) == []
+        told = await rig.store.retry(everything, [JobStatus.FAILED, JobStatus.PENDING])
+        assert [each.job_id for each in told] == [gone_wrong]
+        assert await rig.store.retry(everything, []) == []
+        assert await statuses(rig.store, [stopped, inside]) == {
+            stopped: JobStatus.CANCELLED,
+            inside: JobStatus.RUNNING,
+        }
 
     async def test_nobody_is_nothing(self, store: JobStore):
         job = await one(store)

@@ -254,7 +254,7 @@ class TestLost:
             await report(lend, ANYBODY, lease_of(job))
         assert (await store.get(job.id), events.published) == (before, [])
 
-    @pytest.mark.parametrize("report", [REPORTS[name] for name in REPORTS if name != "fail"])
+    @every_report
     async def test_a_rescued_job_is_another_workers_business(
         self, lend: Lend, store: FragileStore, clock: FakeClock, report: End
     ):

@@ -216,6 +216,22 @@ class TestByFilter:
         assert await steer.retry_all(ANYBODY, named, dry_run=False) == Steered(matched=2, changed=1)
         assert (await store.get(jobs[JobStatus.CANCELLED])).status is JobStatus.PENDING
 
+    async def test_a_job_that_starts_before_it_is_moved_is_left_alone_where_only_waiting_ones_were_meant(
+        self, steer: Steer, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        job = await one(store)
+        find = store.find
+
+        async def starts_meanwhile(listing: Listing) -> list[Job]:
+            seen = await find(listing)
+            await take(store)
+            return seen
+
+        monkeypatch.setattr(store, "find", starts_meanwhile)
+        waiting = JobFilter(status=(JobStatus.PENDING,))
+        assert await steer.cancel_all(ANYBODY, waiting, dry_run=False) == Steered(matched=1, changed=0)
+        assert (await store.get(job.id)).status is JobStatus.RUNNING
+
     async def test_only_what_matches_changes(self, steer: Steer, store: FragileStore):
         red, blue = await each(store, {"labels": {"team": "red"}}, {"labels": {"team": "blue"}})
         where = JobFilter(labels=(("team", ("red",)),))
