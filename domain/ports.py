@@ -144,6 +144,8 @@ class Pace(Struct, frozen=True):
     model_profile: str
     runs: int
     run_seconds: float
+    within: float = 300.0
+    """Seconds that they ended in: less where so many did that only the last of them were looked at."""
 
 
 class LiveWorker(Struct, frozen=True):

@@ -15,9 +15,6 @@ from domain.ports import Demand, JobStore, Pace
 from domain.usecases.report import Report
 from domain.usecases.wake import DEAD_AFTER
 
-PACE_WINDOW = 300.0
-"""Seconds that a pace was measured over."""
-
 
 class WaitingFor(StrEnum):
     """Why a pending job does not start."""
@@ -85,5 +82,5 @@ def _eta(ahead: int, demand: Demand, paces: Iterable[Pace]) -> int | None:
 def _eta_outside(job: Job, ahead: int, paces: Iterable[Pace]) -> int | None:
     """Nobody knows the slots of external workers: what counts is how many such runs ended lately."""
     kind = (None, job.task_type, job.model_profile)
-    runs = sum(pace.runs for pace in paces if (pace.queue, pace.task_type, pace.model_profile) == kind)
-    return math.ceil((ahead + 1) * PACE_WINDOW / runs) if runs else None
+    alike = (pace for pace in paces if (pace.queue, pace.task_type, pace.model_profile) == kind)
+    return next((math.ceil((ahead + 1) * pace.within / pace.runs) for pace in alike), None)

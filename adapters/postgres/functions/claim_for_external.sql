@@ -1,6 +1,8 @@
 -- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
 -- Candidates are read without locks, line by line, and locked in their common order; the caller gets fewer than it
 -- asked for only when there are no more, since a round that lost its candidates to others looks deeper.
+-- Its plan is a general one: one made for rare values would look for them among all jobs, and sort. Each line is read
+-- in its order, to its last match.
 CREATE OR REPLACE FUNCTION claim_for_external(
     p_worker_id text,
     p_lease interval,
@@ -14,6 +16,7 @@ RETURNS TABLE (job_id uuid, lease_token uuid)
 LANGUAGE plpgsql
 SET jit = off
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -57,23 +60,26 @@ BEGIN
                 ORDER BY j.task_type, j.model_profile, j.owner_service
                 LIMIT 1
             ) AS following
+        ), matching AS MATERIALIZED (
+            SELECT c.queue, sum(c.jobs)::bigint AS jobs
+            FROM (
+                SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                UNION ALL
+                SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+            ) AS c
+            WHERE (p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL OR p_owner_services IS NOT NULL)
+              AND c.due
+              AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+              AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+              AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+            GROUP BY c.queue
         ), promising AS (
-            -- A long queue without a match must not be searched to its end.
-            SELECT q.name
+            -- A long queue must not be searched beyond its last match, or without one.
+            SELECT q.name, m.jobs
             FROM (SELECT name FROM queue UNION SELECT unnest(p_queues)) AS q
-            WHERE (p_task_types IS NULL AND p_model_profiles IS NULL AND p_owner_services IS NULL)
-               OR 0 < (
-                   SELECT sum(c.jobs)
-                   FROM (
-                       SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
-                       UNION ALL
-                       SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
-                   ) AS c
-                   WHERE c.queue = q.name AND c.due
-                     AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
-                     AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
-                     AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
-               )
+            LEFT JOIN matching AS m ON m.queue = q.name
+            WHERE m.jobs > 0
+               OR (p_task_types IS NULL AND p_model_profiles IS NULL AND p_owner_services IS NULL)
         ), candidate AS (
             SELECT c.*
             FROM promising AS q
@@ -84,7 +90,7 @@ BEGIN
                   AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
                   AND (p_owner_services IS NULL OR j.owner_service = ANY (p_owner_services))
                 ORDER BY j.priority, j.seq
-                LIMIT depth
+                LIMIT least(depth, q.jobs)
             ) AS c
             UNION ALL
             SELECT c.*

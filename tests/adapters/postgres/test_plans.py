@@ -269,6 +269,24 @@ async def test_no_function_is_compiled(connection: asyncpg.Connection, function:
     assert "jit=off" in settings
 
 
+@pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
+async def test_a_claim_of_what_is_rare_reads_no_further_than_the_last_match(filled: str):
+    connection = await asyncpg.connect(filled)
+    reads = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'jobs'"
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    before = await connection.fetchval(reads)
+    transaction = connection.transaction()
+    await transaction.start()
+    claimed = await connection.fetch(
+        "SELECT * FROM claim_for_external('theirs', interval '15s', 4, '{rare}', NULL, NULL, NULL)"
+    )
+    await transaction.rollback()
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    assert len(claimed) == 1
+    assert await connection.fetchval(reads) - before < 200
+    await connection.close()
+
+
 async def test_a_plan_made_over_no_jobs_does_not_scan_many(empty_database: str):
     """What a connection does that has asked an empty table a few times, before the first batch came."""
     await migrate(empty_database)
