@@ -78,19 +78,30 @@ class Problem(Struct, frozen=True):
 
     @classmethod
     def of(cls, error: ValidationError) -> Problem:
-        """What msgspec found: its ``Expected `int` - at `$.messages[0].role` `` as a pointer and a detail."""
+        """What msgspec found: its ``Expected `int` - at `$.messages[0].role` `` as a pointer and a detail.
+
+        An unknown or missing field is pointed at itself, not at the object that it is (not) in.
+        """
         text = str(error)
         # Anchored at the end: the caller's own text stands before it, and may look like a path.
         path = re.search(r" - at (?:`key` in )?`\$(\S*)`$", text)
+        detail = text[: path.start()] if path else text
+        named = re.search(r"(?:unknown|missing required) field `(.*)`$", detail, re.DOTALL)
+        field = f"/{escaped(named[1])}" if named else ""
         if path is None:
-            return cls("", text)
+            return cls(field, detail)
         # msgspec does not name the keys of a mapping: the pointer ends at the mapping.
         steps = re.findall(r"[^.\[\]]+", path[1].partition("[...]")[0])
-        return cls("".join(f"/{step}" for step in steps), text[: path.start()])
+        return cls("".join(f"/{step}" for step in steps) + field, detail)
 
     def below(self, pointer: str) -> Problem:
         """The same problem, seen from a document that holds this one at `pointer`."""
         return Problem(pointer + self.pointer, self.detail)
+
+
+def escaped(step: str) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return step.replace("~", "~0").replace("/", "~1")
 
 
 class ServiceError(Exception):

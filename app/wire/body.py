@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from domain.errors import BadInput, Problem
+from domain.errors import BadInput, Problem, escaped
 
 T = TypeVar("T")
 
@@ -22,8 +22,6 @@ _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _NUL_OR_SURROGATE = re.compile("[\0\ud800-\udfff]")
 _ONLY_PYTHONS = r"(?!\\n)"
 """The end of a pattern as msgspec shows it: only Python's `$` needs it, and no caller can make sense of it."""
-
-_NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*)`$", re.DOTALL)
 
 
 class UnreadableBody(Exception):
@@ -63,11 +61,9 @@ def decode_outline(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def problem_of(error: msgspec.ValidationError) -> Problem:
-    """What msgspec found; an unknown or missing field is pointed at itself, not at the object it is (not) in."""
+    """What msgspec found, without what only Python's patterns need."""
     found = Problem.of(error)
-    problem = Problem(found.pointer, found.detail.replace(_ONLY_PYTHONS, ""))
-    named = _NAMED_FIELD.search(problem.detail)
-    return Problem(f"{problem.pointer}/{_escape(named[1])}", problem.detail) if named else problem
+    return Problem(found.pointer, found.detail.replace(_ONLY_PYTHONS, ""))
 
 
 def _must_not_be_empty(body: bytes) -> None:
@@ -132,9 +128,5 @@ def _pointer(path: tuple[Any, ...]) -> str:
     steps: list[str] = []
     while path:
         path, step = path
-        steps.append(f"/{_escape(step)}")
+        steps.append(f"/{escaped(step)}")
     return "".join(reversed(steps))
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")

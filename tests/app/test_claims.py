@@ -228,7 +228,7 @@ async def test_another_result_under_an_ended_lease_is_409(api: Api) -> None:
         ({"text": "\0"}, "/result/text"),
         ({"text": "\ud800"}, "/result/text"),
         (CHAT | {"content": 1}, "/result/content"),
-        ({"schema_version": "ai.chat_result.v1"}, "/result"),
+        ({"schema_version": "ai.chat_result.v1"}, "/result/content"),
     ],
 )
 async def test_a_result_that_cannot_be_kept_is_422_and_the_run_goes_on(api: Api, result: Any, pointer: str) -> None:
