@@ -22,6 +22,7 @@ from app.settings import from_env
 from domain.access import Right
 from domain.chat import parse_chat_input
 from domain.errors import ErrorCode
+from domain.job import RunOutcome
 from domain.retry import RETRIES, Retry
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +147,10 @@ def test_the_documented_fields_of_a_job_are_those_of_the_api():
 )
 def test_every_field_of_an_answer_is_documented(title: str, schema: str):
     assert set(_properties(schema)) <= set(re.findall(r"\w+", _section(title)))
+
+
+def test_every_outcome_of_a_run_is_documented():
+    assert {str(outcome) for outcome in RunOutcome} <= set(re.findall(r"`(\w+)`", _section("Runs")))
 
 
 @pytest.mark.parametrize("schema", ["ClaimRequest", "Heartbeat", "Completion", "FailedRun", "Release"])
