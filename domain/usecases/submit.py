@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +15,7 @@ from msgspec import Raw, Struct
 
 from domain.access import Caller
 from domain.chat import parse_chat_input
-from domain.errors import BadInput, KeyReused, Problem, TooLarge
+from domain.errors import BadInput, JobNotFound, KeyReused, Problem, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, JobId, NewJob, Priority
 from domain.ports import Added, Events, JobStore
@@ -76,11 +77,15 @@ class Submit:
             BadInput, TooLarge, Forbidden, StorageUnavailable: nothing was stored.
         """
         new = self._accept(caller, submission)
-        try:
-            [added] = await self._store([new])
-        except KeyReused:
-            raise BadInput([KEY_REUSED]) from None
-        return added if added.created else Added(await self.jobs.get(added.job.id), created=False)
+        while True:
+            try:
+                [added] = await self._store([new])
+            except KeyReused:
+                raise BadInput([KEY_REUSED]) from None
+            if added.created:
+                return added
+            with suppress(JobNotFound):  # erased since it was found: then this one is new
+                return Added(await self.jobs.get(added.job.id), created=False)
 
     async def batch(self, caller: Caller, submissions: Sequence[Submission]) -> Batch:
         """Store all of these jobs in one commit, or none.

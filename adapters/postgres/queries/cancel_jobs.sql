@@ -1,7 +1,10 @@
 -- Cancel: pending or running jobs, with their runs if they have one.
 -- $1 ids, $2 error_code, $3 error_message, $4 only those in one of these states (NULL: any)
 WITH victim AS MATERIALIZED (
-    SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
+    -- Its own time, but not earlier than what it waited for: a claim may have begun after this statement did.
+    SELECT
+        j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number,
+        greatest(now(), j.updated_at) AS at
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.status IN ('pending', 'running')
@@ -14,12 +17,12 @@ WITH victim AS MATERIALIZED (
         error_message
     )
     SELECT
-        v.id, v.lease_token, v.worker_id, v.started_at, now(), v.waited_ms, v.number, 'cancelled', 'cancelled', $2, $3
+        v.id, v.lease_token, v.worker_id, v.started_at, v.at, v.waited_ms, v.number, 'cancelled', 'cancelled', $2, $3
     FROM victim AS v
     WHERE v.lease_token IS NOT NULL
 ), change AS (
     INSERT INTO job_changes (job_id, number, status, at, error_code, error_message)
-    SELECT v.id, v.number, 'cancelled', now(), $2, $3
+    SELECT v.id, v.number, 'cancelled', v.at, $2, $3
     FROM victim AS v
     WHERE v.lease_token IS NULL
 )
@@ -31,8 +34,8 @@ SET status = 'cancelled',
     lease_token = NULL,
     lease_expires_at = NULL,
     lease_timeout = NULL,
-    finished_at = now(),
-    updated_at = now()
+    finished_at = v.at,
+    updated_at = v.at
 FROM victim AS v
 WHERE j.id = v.id
 RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number

@@ -1,7 +1,10 @@
 -- Manual retry: failed, cancelled or running jobs start afresh, in their old place; their runs stay as history.
 -- $1 ids, $2 only those in one of these states (NULL: any)
 WITH chosen AS MATERIALIZED (
-    SELECT j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number
+    -- Its own time, but not earlier than what it waited for: a claim may have begun after this statement did.
+    SELECT
+        j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number,
+        greatest(now(), j.updated_at) AS at
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
       AND j.status IN ('failed', 'cancelled', 'running')
@@ -10,12 +13,12 @@ WITH chosen AS MATERIALIZED (
     FOR UPDATE
 ), run AS (
     INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome)
-    SELECT c.id, c.lease_token, c.worker_id, c.started_at, now(), c.waited_ms, c.number, 'pending', 'retried'
+    SELECT c.id, c.lease_token, c.worker_id, c.started_at, c.at, c.waited_ms, c.number, 'pending', 'retried'
     FROM chosen AS c
     WHERE c.lease_token IS NOT NULL
 ), change AS (
     INSERT INTO job_changes (job_id, number, status, at)
-    SELECT c.id, c.number, 'pending', now()
+    SELECT c.id, c.number, 'pending', c.at
     FROM chosen AS c
     WHERE c.lease_token IS NULL
 )
@@ -34,7 +37,7 @@ SET status = 'pending',
     lease_expires_at = NULL,
     lease_timeout = NULL,
     finished_at = NULL,
-    updated_at = now()
+    updated_at = c.at
 FROM chosen AS c
 WHERE j.id = c.id
 RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number

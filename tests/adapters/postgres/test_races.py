@@ -88,6 +88,17 @@ async def test_of_a_cancel_and_a_completion_one_wins(store: PostgresJobStore, po
         assert [change.number for change in await store.changes(held.id, 0)] == [1, 2, 3]
 
 
+async def test_no_run_ends_before_it_started_though_a_cancel_waited_for_its_claim(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    for _ in range(10):
+        jobs = await stored(store, 200)
+        await asyncio.gather(take(store, limit=200), cancel(store, *jobs), take(store, limit=200), store.retry(jobs))
+        await cancel(store, *jobs)
+    assert await pool.fetchval("SELECT count(*) FROM runs WHERE ended_at < started_at") == 0
+    assert await pool.fetchval("SELECT count(*) FROM jobs WHERE finished_at < started_at") == 0
+
+
 async def test_of_a_rescue_and_a_completion_one_wins(store: PostgresJobStore, pool: asyncpg.Pool):
     for _ in range(50):
         await stored(store, 1)

@@ -213,6 +213,22 @@ class TestCaller:
 
 
 class TestIdempotency:
+    async def test_a_job_that_is_erased_while_it_is_found_is_stored_anew(
+        self, submit: Submit, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        first = await stored(submit, idempotency=KEY)
+        await cancel(store, first.id)
+        add = store.add
+
+        async def found_and_erased(jobs: Sequence[NewJob]) -> list[Added]:
+            answer = await add(jobs)
+            await store.erase([first.id])
+            return answer
+
+        monkeypatch.setattr(store, "add", found_and_erased)
+        again = await submit.one(ANYBODY, submission(idempotency=KEY))
+        assert (again.created, await found(store)) == (True, [again.job.id])
+
     async def test_the_same_submission_again_finds_the_same_job_whole(self, submit: Submit, store: FragileStore):
         first = await submit.one(ANYBODY, submission(idempotency=KEY))
         again = await submit.one(ANYBODY, submission(idempotency=KEY))
