@@ -129,7 +129,7 @@ class Quantiles(Struct, frozen=True):
 
 
 class Durations(Struct, frozen=True):
-    """How long the runs that ended lately waited and took: those of five minutes, at most the last 2,000."""
+    """How long the runs that ended lately waited and took: those of five minutes, at most the last 1,000."""
 
     waited: Quantiles | None
     """From when the job was due to the start; None where no run ended."""

@@ -27,8 +27,8 @@ from sqlalchemy import (
     null,
     select,
     table,
-    true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.expression import TableClause
@@ -81,6 +81,9 @@ _progress = _table("job_progress", "job_id", "progress")
 
 Statement = tuple[str, list[object]]
 
+MOST_PAGES = 50
+"""Values of one filter that are each read apart; planning for more of them would take longer than it saves."""
+
 
 def listing(wanted: Listing) -> Statement:
     """The statement and its arguments: matching jobs in the order of their creation."""
@@ -116,19 +119,15 @@ def _found(wanted: Listing) -> Select[Any]:
     spread = _only_filter(wanted.where)
     if spread is None:
         return _page(wanted, *_matching(wanted.where))
-    # Each value in its own order, then merged: one index scan over all of them would have to sort everything first.
+    # Each value in its own order and by a plan of its own, then merged: one index scan over all of them would have to
+    # sort everything first, and what suits a common value looks for a rare one among all jobs.
     field, values, conditions = spread
-    each = func.unnest(bindparam(None, values, type_=ARRAY(field.type))).table_valued("value")
-    each = each.render_derived(name="each")
-    source = field.table
-    conditions = [*conditions, field == each.c.value, *_created(source, wanted.where)]
-    found = _page(wanted, source, source, conditions).lateral("of_each")
-    return (
-        select(found.c.job_id, found.c.created_at, found.c.seq)
-        .select_from(each.join(found, true()))
-        .order_by(*_order(found, wanted))
-        .limit(wanted.limit)
-    )
+    conditions = [*conditions, *_created(field.table, wanted.where)]
+    of_each = [
+        _page(wanted, field.table, field.table, [*conditions, _is_any(field, [value])]).subquery() for value in values
+    ]
+    found = union_all(*(select(each.c.job_id, each.c.created_at, each.c.seq) for each in of_each)).subquery("of_all")
+    return select(found).order_by(*_order(found, wanted)).limit(wanted.limit)
 
 
 def _page(wanted: Listing, source: Any, driver: Any, conditions: list[ColumnElement[bool]]) -> Select[Any]:
@@ -162,7 +161,7 @@ def _only_filter(where: JobFilter) -> tuple[Any, list[object], list[ColumnElemen
         return None
     field, values, conditions = asked[0]
     distinct = list(dict.fromkeys(values))
-    return (field, distinct, list(conditions)) if len(distinct) > 1 else None
+    return (field, distinct, list(conditions)) if 1 < len(distinct) <= MOST_PAGES else None
 
 
 def _is_label(labels: Any, name: str) -> ColumnElement[bool]:

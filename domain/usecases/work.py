@@ -87,14 +87,17 @@ class Work:
 
 def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:
     """What happened, in its order: a run's end, then the start of the next."""
-    unstored = outcome.lost | outcome.refused.keys()
-    told = [
-        _event(run.job, outcome.replaced.get(run.job.lease, run.settlement).status, run.job.number + 1)
-        for run in ended
-        if run.job.lease not in unstored
-    ]
+    settled = [(run.job, run.settlement) for run in ended]
+    if outcome.lost or outcome.refused or outcome.replaced:  # rarely; looking leases up costs more than all the rest
+        unstored = outcome.lost | outcome.refused.keys()
+        settled = [
+            (job, outcome.replaced.get(job.lease, settlement))
+            for job, settlement in settled
+            if job.lease not in unstored
+        ]
+    told = [_event(job, settlement.status, job.number + 1) for job, settlement in settled]
     return told + [_event(job, JobStatus.RUNNING, job.number) for job in outcome.claimed]
 
 
 def _event(job: LeasedJob, status: JobStatus, number: int) -> JobEvent:
-    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, status.value, number)
+    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, status, number)

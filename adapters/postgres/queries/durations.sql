@@ -10,5 +10,5 @@ FROM (
     WHERE r.ended_at > now() - interval '5 minutes'
       AND ($1::text IS NULL OR (SELECT j.owner_service FROM jobs AS j WHERE j.id = r.job_id) = $1)
     ORDER BY r.ended_at DESC
-    LIMIT 2000
+    LIMIT 1000
 ) AS lately

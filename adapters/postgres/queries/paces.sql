@@ -4,10 +4,10 @@ WITH lately AS MATERIALIZED (
     FROM runs AS r
     WHERE r.ended_at > now() - interval '5 minutes'
     ORDER BY r.ended_at DESC
-    LIMIT 2000
+    LIMIT 1000
 ), looked AS (
     SELECT
-        CASE WHEN count(*) < 2000 THEN 300 ELSE greatest(extract(epoch FROM now() - min(ended_at)), 0.001) END
+        CASE WHEN count(*) < 1000 THEN 300 ELSE greatest(extract(epoch FROM now() - min(ended_at)), 0.001) END
             AS seconds
     FROM lately
 )

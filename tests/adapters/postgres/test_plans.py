@@ -208,6 +208,7 @@ FILTERS = {
     "a reference": JobFilter(owner_ref=("ref/17",)),
     "a common task type": JobFilter(task_type=("llm_chat",)),
     "a rare task type": JobFilter(task_type=("rare",)),
+    "three task types, one of them unknown": JobFilter(task_type=("llm_chat", "rare", "nothing")),
     "a common profile": JobFilter(model_profile=("qwen",)),
     "a rare profile": JobFilter(model_profile=("rare",)),
     "a queue": JobFilter(queue=("gpu.1",)),
