@@ -64,6 +64,13 @@ class RunOutcome(StrEnum):
     """A manual retry took the job away from it."""
 
 
+class RunEnd(Struct, frozen=True):
+    """How a run ended, for whoever reports its end again."""
+
+    outcome: RunOutcome
+    error_code: ErrorCode | None = None
+
+
 class RunRecord(Struct, frozen=True):
     """One run of a job, as its history tells it."""
 

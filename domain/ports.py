@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
-from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunOutcome, RunRecord, Settlement
+from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
 
 
 class Claim(Struct, frozen=True):
@@ -254,7 +254,7 @@ class JobStore(Protocol):
             LeaseLost: the run no longer holds the job; nothing changes.
         """
 
-    async def outcome(self, lease: Lease) -> RunOutcome | None:
+    async def run_end(self, lease: Lease) -> RunEnd | None:
         """How this run ended; None while it goes on, or if there was none."""
 
     async def cancel(

@@ -24,6 +24,7 @@ from domain.job import (
     LeasedJob,
     LeaseToken,
     NewJob,
+    RunEnd,
     RunOutcome,
     RunRecord,
     Settlement,
@@ -160,8 +161,9 @@ class MemoryJobStore:
         assert job.lease_expires_at is not None  # noqa: S101  # it was just renewed
         return job.lease_expires_at, job.number
 
-    async def outcome(self, lease: Lease) -> RunOutcome | None:
-        return next((run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease), None)
+    async def run_end(self, lease: Lease) -> RunEnd | None:
+        ended = (run.record for run in self._runs[lease.job_id] if run.lease == lease)
+        return next((_end_of(record) for record in ended), None)
 
     async def cancel(
         self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None
@@ -414,6 +416,10 @@ TELLING = {
     RunOutcome.CANCELLED,
 }
 """Outcomes of which the history tells why."""
+
+
+def _end_of(record: RunRecord) -> RunEnd | None:
+    return RunEnd(record.outcome, record.failure.code if record.failure else None) if record.outcome else None
 
 
 def _order(job: Job) -> tuple[int, int]:

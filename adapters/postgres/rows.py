@@ -73,7 +73,12 @@ def event_of(row: asyncpg.Record) -> JobEvent:
 
 
 def failure_of(row: asyncpg.Record) -> Failure | None:
-    return Failure(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None
+    code = code_of(row)
+    return Failure(code, row["error_message"] or "") if code else None
+
+
+def code_of(row: asyncpg.Record) -> ErrorCode | None:
+    return ErrorCode(row["error_code"]) if row["error_code"] else None
 
 
 def _raw(data: bytes | None) -> Raw | None:

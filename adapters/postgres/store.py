@@ -16,7 +16,7 @@ from adapters.postgres.adding import add
 from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import counting, listing
 from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, fetch_planned_for, query, transaction
-from adapters.postgres.rows import event_of, failure_of, job_of, leased_of
+from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
@@ -29,6 +29,7 @@ from domain.job import (
     Lease,
     NewJob,
     Priority,
+    RunEnd,
     RunOutcome,
     RunRecord,
     Settlement,
@@ -177,9 +178,9 @@ class PostgresJobStore:
             raise LeaseLost
         return rows[0]["lease_expires_at"], rows[0]["number"]
 
-    async def outcome(self, lease: Lease) -> RunOutcome | None:
+    async def run_end(self, lease: Lease) -> RunEnd | None:
         rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
-        return RunOutcome(rows[0]["outcome"]) if rows else None
+        return next((RunEnd(RunOutcome(row["outcome"]), code_of(row)) for row in rows), None)
 
     async def cancel(
         self, job_ids: Sequence[JobId], failure: Failure, among: Sequence[JobStatus] | None = None

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from domain.access import Caller
 from domain.errors import Failure, LeaseLost, TooLarge
 from domain.events import PROGRESS, JobEvent
-from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome
+from domain.job import Job, JobStatus, Lease, LeasedJob, RunEnd, RunOutcome
 from domain.ports import Events, ExternalClaim, JobStore
 from domain.results import check_result
 from domain.usecases.wake import Wake
@@ -67,18 +67,19 @@ class Lend:
                 f"The result has {len(result)} bytes; at most {self.max_result_bytes} are accepted (MAX_RESULT_BYTES)."
             )
         check_result(result)
-        job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {RunOutcome.COMPLETED})
+        completed = RunEnd(RunOutcome.COMPLETED)
+        job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {completed})
         if job.result is not None and not _same(job.result, result):
             raise LeaseLost("This run was completed before, with another result; that one stands.")
         return job
 
     async def fail(self, caller: Caller, lease: Lease, failure: Failure) -> Job:
-        """End the run by the retry table: pending again, or failed.
+        """End the run by the retry table: pending again, or failed. The same failure again changes nothing.
 
         Raises:
             JobNotFound, LeaseLost.
         """
-        ended_so = {RunOutcome.FAILED, RunOutcome.GIVEN_BACK}
+        ended_so = {RunEnd(outcome, failure.code) for outcome in (RunOutcome.FAILED, RunOutcome.GIVEN_BACK)}
         return await self._end(caller, lease, lambda held: self.work.failed(held, failure), ended_so)
 
     async def release(self, caller: Caller, lease: Lease) -> Job:
@@ -87,17 +88,15 @@ class Lend:
         Raises:
             JobNotFound, LeaseLost.
         """
-        return await self._end(caller, lease, self.work.released, {RunOutcome.RELEASED})
+        return await self._end(caller, lease, self.work.released, {RunEnd(RunOutcome.RELEASED)})
 
-    async def _end(
-        self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Ended], ended_so: set[RunOutcome]
-    ) -> Job:
+    async def _end(self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Ended], ended_so: set[RunEnd]) -> Job:
         job = await self._own(caller, lease)
         if job.lease == lease:
             outcome = await self.work.exchange([end(job.leased())], None)
             lost = lease in outcome.lost
         else:  # most likely the repetition of a call whose answer was lost
-            lost = await self.jobs.outcome(lease) not in ended_so
+            lost = await self.jobs.run_end(lease) not in ended_so
         if lost:
             raise LeaseLost
         job = await self.jobs.get(lease.job_id)

@@ -363,7 +363,7 @@ class TwoStores(RuleBasedStateMachine):
     @rule(pick=picks)
     def outcome(self, pick: int) -> None:
         run = self.run(pick)
-        self.both(lambda store: store.outcome(run.model.lease), lambda store: store.outcome(run.other.lease))
+        self.both(lambda store: store.run_end(run.model.lease), lambda store: store.run_end(run.other.lease))
 
     def teardown(self) -> None:
         self.both(lambda store: store.pulses(self.jobs))

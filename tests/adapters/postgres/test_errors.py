@@ -76,7 +76,7 @@ EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "release_orphans": lambda store: store.release_orphans("worker", "gpu.llm", []),
     "claim": lambda store: store.claim(external_claim()),
     "report": lambda store: store.report(new_lease(), None),
-    "outcome": lambda store: store.outcome(new_lease()),
+    "run_end": lambda store: store.run_end(new_lease()),
     "cancel": lambda store: store.cancel([new_id()], CANCELLED_BY_CALLER),
     "retry": lambda store: store.retry([new_id()]),
     "erase": lambda store: store.erase([new_id()]),

@@ -38,7 +38,7 @@ async def test_so_are_its_progress_and_the_outcomes_of_its_runs(store: JobStore)
     await store.report(lease, Raw(b"{}"))
     await settle(store, job.leased().complete(RESULT))
     await store.erase([job.id])
-    assert (await store.progress(job.id), await store.outcome(lease)) == (None, None)
+    assert (await store.progress(job.id), await store.run_end(lease)) == (None, None)
     assert (await store.exchange([job.leased().complete(RESULT)], None)).lost == {lease}
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from domain.job import JobStatus, RunOutcome
+from domain.job import JobStatus, RunEnd, RunOutcome
 from domain.ports import JobStore
 from tests.adapters.rigs import Rig
 from tests.factories import LEASE, QUEUE, new_claim
@@ -64,5 +64,5 @@ async def test_what_an_external_worker_of_the_same_name_runs_is_no_orphan(store:
 async def test_its_release_is_part_of_the_history(rig: Rig):
     held = await run_one(rig.store)
     await rig.store.release_orphans("worker-1", QUEUE, [])
-    assert await rig.store.outcome(held.lease) is RunOutcome.RELEASED
+    assert await rig.store.run_end(held.lease) == RunEnd(RunOutcome.RELEASED)
     assert [change.status for change in await rig.store.changes(held.id, 2)] == [JobStatus.PENDING]

@@ -8,9 +8,9 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from domain.errors import LeaseLost
+from domain.errors import ErrorCode, LeaseLost
 from domain.events import Progress
-from domain.job import Job, RunOutcome
+from domain.job import Job, RunEnd, RunOutcome
 from domain.ports import JobStore
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import A_MINUTE, rescue, rescue_late
@@ -179,38 +179,43 @@ async def test_a_built_in_run_does_not_report(store: JobStore):
     assert await store.get(held.id) == before
 
 
-class TestOutcome:
+class TestRunEnd:
     @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
     async def test_it_is_what_ended_the_run(self, store: JobStore, end: End):
         job = await lend_one(store)
-        assert await store.outcome(lease_of(job)) is None
+        assert await store.run_end(lease_of(job)) is None
         settlement = end(job.leased())
         await settle(store, settlement)
-        assert await store.outcome(lease_of(job)) is settlement.outcome
+        code = settlement.failure.code if settlement.failure else None
+        assert await store.run_end(lease_of(job)) == RunEnd(settlement.outcome, code)
 
     @pytest.mark.parametrize(
-        ("lose", "outcome"),
-        [(cancelled, RunOutcome.CANCELLED), (retried, RunOutcome.RETRIED), (rescued, RunOutcome.EXPIRED)],
+        ("lose", "end"),
+        [
+            (cancelled, RunEnd(RunOutcome.CANCELLED, ErrorCode.CANCELLED)),
+            (retried, RunEnd(RunOutcome.RETRIED)),
+            (rescued, RunEnd(RunOutcome.EXPIRED, ErrorCode.STALE_WORKER)),
+        ],
     )
-    async def test_even_if_others_ended_it(self, rig: Rig, lose: Any, outcome: RunOutcome):
+    async def test_even_if_others_ended_it(self, rig: Rig, lose: Any, end: RunEnd):
         job = await lend_one(rig.store)
         await lose(rig, job)
-        assert await rig.store.outcome(lease_of(job)) is outcome
+        assert await rig.store.run_end(lease_of(job)) == end
 
     async def test_a_crash_is_one(self, rig: Rig):
         held = await run_one(rig.store)
         await rescue_late(rig)
-        assert await rig.store.outcome(held.lease) is RunOutcome.CRASHED
+        assert await rig.store.run_end(held.lease) == RunEnd(RunOutcome.CRASHED, ErrorCode.STALE_WORKER)
 
     async def test_each_run_has_its_own(self, store: JobStore):
         first = await lend_one(store)
         await settle(store, first.leased().release())
         [second] = await lend(store)
         await settle(store, second.leased().complete(RESULT))
-        assert await store.outcome(lease_of(first)) is RunOutcome.RELEASED
-        assert await store.outcome(lease_of(second)) is RunOutcome.COMPLETED
+        assert await store.run_end(lease_of(first)) == RunEnd(RunOutcome.RELEASED)
+        assert await store.run_end(lease_of(second)) == RunEnd(RunOutcome.COMPLETED)
 
     async def test_there_is_none_of_a_run_that_never_was(self, store: JobStore):
         job = await lend_one(store)
         await settle(store, job.leased().release())
-        assert (await store.outcome(new_lease(job.id)), await store.outcome(new_lease())) == (None, None)
+        assert (await store.run_end(new_lease(job.id)), await store.run_end(new_lease())) == (None, None)

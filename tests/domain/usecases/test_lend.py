@@ -198,6 +198,13 @@ class TestFail:
         failed = await lend.fail(ANYBODY, lease_of(job), Failure(code))
         assert await lend.fail(ANYBODY, lease_of(job), Failure(code)) == failed
 
+    async def test_another_failure_of_an_ended_run_is_refused(self, lend: Lend, store: FragileStore):
+        job = await lend_one(store)
+        failed = await lend.fail(ANYBODY, lease_of(job), Failure(ErrorCode.RATE_LIMITED))
+        with pytest.raises(LeaseLost):
+            await lend.fail(ANYBODY, lease_of(job), Failure(ErrorCode.BAD_INPUT))
+        assert await store.get(job.id) == failed
+
 
 class TestRelease:
     async def test_a_released_job_is_back_in_its_place_unharmed_and_wakes_a_worker(
