@@ -146,13 +146,16 @@ def _digest(token: str, place: int) -> Digest:
 
 
 def _grant(given: Any, place: int) -> Grant:
+    entry = {"owner": given} if isinstance(given, str) else given
     try:
-        return msgspec.convert({"owner": given} if isinstance(given, str) else given, Grant)
+        return msgspec.convert(entry, Grant)
     except ValidationError as error:
-        _refuse(Problem.of(error).pointer, place)
+        _refuse(Problem.of(error).pointer, entry, place)
 
 
-def _refuse(pointer: str, place: int) -> NoReturn:
-    field = pointer.split("/")[1] if pointer else ""
+def _refuse(pointer: str, entry: Any, place: int) -> NoReturn:
+    named = pointer.partition("/")[2].partition("/")[0]
+    # A field that is missing or unknown is the entry's fault; and what is unknown may be a token in the wrong place.
+    field = named if named in EXPECTED and isinstance(entry, Mapping) and named in entry else ""
     subject = f"{field} of token {place}" if field else f"token {place}"
     raise _Unusable(f"{subject} to be {EXPECTED[field]}")
