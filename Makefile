@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check fmt fuzz contracts clean lock bench
 
+# Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
+WORKERS ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -19,7 +22,7 @@ run: $(READY)  ## start an embedded service and leave it running
 	@$(BIN)/ai-service up
 
 test: check  ## check, then every test; PostgreSQL and RabbitMQ are found, installed or started by the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)  ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -20,6 +20,9 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
 QUEUE = "gpu.llm"
 PROFILE = "qwen2.5-14b"
+NO_JOB = "019ca945-0a00-7000-8000-000000000000"
+"""An id that no job has; the same in every process, as the names of tests must be."""
+
 CHAT_INPUT = Raw(b'{"user": "Hello"}')
 
 _milliseconds = count(1_772_366_400_000)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.app.conftest import Api, pointers, problem
-from tests.factories import new_id
+from tests.factories import NO_JOB
 
 
 async def listed(api: Api, query: str = "") -> list[str]:
@@ -100,7 +100,7 @@ async def test_a_running_job_names_its_worker(api: Api) -> None:
     assert (job["status"], job["worker_id"], job["lease_expires_at"]) == ("running", "worker-1", "2026-03-01T12:00:30Z")
 
 
-@pytest.mark.parametrize("job_id", [str(new_id()), "42", "%00", "%C3%BC", "not-a-uuid"])
+@pytest.mark.parametrize("job_id", [NO_JOB, "42", "%00", "%C3%BC", "not-a-uuid"])
 @pytest.mark.parametrize(("method", "action"), [("GET", ""), ("POST", "/cancel"), ("POST", "/retry")])
 async def test_an_unknown_job_is_404(api: Api, method: str, action: str, job_id: str) -> None:
     document = problem(await api.client.request(method, f"/api/v1/jobs/{job_id}{action}"), 404)

@@ -11,7 +11,7 @@ import pytest
 
 from app.wire.work import MAX_PROGRESS_BYTES
 from tests.app.conftest import LEASE_TIMEOUT, MAX_RESULT_BYTES, WANTED, Api, pointers, problem, until
-from tests.factories import NOW, QUEUE, new_id, new_lease
+from tests.factories import NO_JOB, NOW, QUEUE, new_lease
 
 CLAIM = {"worker_id": "outside-1"}
 CHAT = {"schema_version": "ai.chat_result.v1", "content": "Hi", "model": "m", "duration_ms": 1}
@@ -363,7 +363,7 @@ async def test_another_jobs_token_is_a_lost_lease(api: Api, how: str, more: dict
 
 
 @pytest.mark.parametrize(("how", "more"), WAYS)
-@pytest.mark.parametrize("job_id", [str(new_id()), "nonsense"])
+@pytest.mark.parametrize("job_id", [NO_JOB, "nonsense"])
 async def test_an_unknown_job_is_404(api: Api, how: str, more: dict[str, Any], job_id: str) -> None:
     problem(await api.report({"id": job_id, "lease_token": str(new_lease().token)}, how, **more), 404)
 

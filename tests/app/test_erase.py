@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.app.conftest import Api, pointers, problem
-from tests.factories import new_id
+from tests.factories import NO_JOB
 
 
 async def erase(api: Api, **which: Any) -> httpx.Response:
@@ -44,7 +44,7 @@ async def test_a_job_that_has_not_ended_cannot_be_erased(api: Api) -> None:
     assert await api.status(job_id) == "running"
 
 
-@pytest.mark.parametrize("job_id", [str(new_id()), "nonsense"])
+@pytest.mark.parametrize("job_id", [NO_JOB, "nonsense"])
 async def test_erasing_no_job_is_404(api: Api, job_id: str) -> None:
     problem(await api.client.delete(f"/api/v1/jobs/{job_id}"), 404)
 

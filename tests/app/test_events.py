@@ -21,7 +21,7 @@ from domain.access import ANYBODY
 from domain.errors import BadInput, StorageUnavailable
 from domain.job import CANCELLED_BY_CALLER, JobId
 from tests.app.conftest import Api, pointers, problem, until
-from tests.factories import new_id
+from tests.factories import NO_JOB
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ async def test_a_stream_goes_on_after_the_end_that_a_retry_undid(api: Api) -> No
     assert [event for event, _, _ in await told(api, failed)] == ["status"] * 6 + ["done"]
 
 
-@pytest.mark.parametrize("job_id", [str(new_id()), "nonsense"])
+@pytest.mark.parametrize("job_id", [NO_JOB, "nonsense"])
 async def test_an_unknown_job_is_404(api: Api, job_id: str) -> None:
     problem(await follow(api, job_id), 404)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.app.conftest import Api, pointers
-from tests.factories import new_id
+from tests.factories import NO_JOB
 
 
 async def listed(api: Api, query: str = "") -> list[str]:
@@ -213,6 +213,6 @@ async def test_a_job_that_never_ran_has_no_runs(api: Api) -> None:
     assert (await api.client.get(f"/api/v1/jobs/{await api.submitted()}/runs")).json() == {"runs": []}
 
 
-@pytest.mark.parametrize("job_id", [str(new_id()), "claim", "batch", "not-a-uuid"])
+@pytest.mark.parametrize("job_id", [NO_JOB, "claim", "batch", "not-a-uuid"])
 async def test_the_runs_of_no_job_are_404(api: Api, job_id: str) -> None:
     assert (await api.client.get(f"/api/v1/jobs/{job_id}/runs")).status_code == 404

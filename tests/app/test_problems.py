@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from domain.errors import StorageUnavailable
 from domain.job import Job, JobId
 from tests.app.conftest import WANTED, Api, problem
-from tests.factories import new_id
+from tests.factories import NO_JOB, new_id
 
 
 async def fail(_: JobId) -> Job:
@@ -52,7 +52,7 @@ async def test_an_unknown_path_is_404(api: Api, path: str) -> None:
         ("PUT", "/api/v1/jobs", "GET, HEAD, OPTIONS, POST"),
         ("DELETE", "/healthz", "GET, HEAD, OPTIONS"),
         ("BREW", "/healthz", "GET, HEAD, OPTIONS"),
-        ("HEAD", f"/api/v1/jobs/{new_id()}/cancel", "OPTIONS, POST"),
+        ("HEAD", f"/api/v1/jobs/{NO_JOB}/cancel", "OPTIONS, POST"),
     ],
 )
 async def test_a_method_that_the_path_does_not_know_is_405(api: Api, method: str, path: str, allowed: str) -> None:
