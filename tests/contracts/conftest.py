@@ -26,6 +26,13 @@ class Served:
         return httpx.Client(base_url=f"{self.url}/api/v1", headers=self.headers, timeout=30, trust_env=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name each test of an operation after it: schemathesis leaves them one id, and several processes would run one."""
+    for item in items:
+        if item.parent is not None and hasattr(item, "operation_label"):
+            object.__setattr__(item, "_nodeid", f"{item.parent.nodeid}::{item.name}")
+
+
 @pytest.fixture(scope="module")
 def service(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One for all tests of a module: they ask about what they made themselves."""
