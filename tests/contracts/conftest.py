@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name each test of an operation after it: schemathesis leaves them one id, and several processes would run one."""
     for item in items:
         if item.parent is not None and hasattr(item, "operation_label"):
-            object.__setattr__(item, "_nodeid", f"{item.parent.nodeid}::{item.name}")
+            object.__setattr__(item, "_id", item.parent.id.child(item.name))
 
 
 @pytest.fixture(scope="module")
