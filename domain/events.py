@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec import Raw, Struct
 
 from domain.errors import Failure
-from domain.job import JobId, JobStatus
+from domain.job import Job, JobId, JobStatus, LeasedJob
 
 PROGRESS = "progress"
 
@@ -23,6 +23,10 @@ class JobEvent(Struct, frozen=True):
     """The state that it is in now, or `progress` where its run reported some."""
     number: int
     """Counts the changes of the job's state; 1 is its submission. Progress carries that of its run's start."""
+
+    @classmethod
+    def of(cls, job: Job | LeasedJob, kind: str, number: int) -> JobEvent:
+        return cls(job.id, job.owner_service, job.task_type, job.queue, kind, number)
 
 
 class StatusChange(Struct, frozen=True):

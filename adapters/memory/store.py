@@ -348,7 +348,7 @@ class MemoryJobStore:
             self._changes[after.id].append(StatusChange(after.number, after.status, after.updated_at, failure))
             if after.finished_at:
                 self._finished.append((after.owner_service, after.status, after.finished_at))
-        return JobEvent(after.id, after.owner_service, after.task_type, after.queue, after.status.value, after.number)
+        return JobEvent.of(after, after.status, after.number)
 
     def _move(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
 from app.keyring import Keyring
@@ -23,7 +23,7 @@ def guard_of(keyring: Keyring) -> Guard:
     # Not a plain function, which Litestar would run in a thread.
     async def must_be_allowed(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         caller = ANYBODY if keyring.open else _authenticated(connection, keyring)
-        caller.must_have(right_of(handler))
+        caller.must_have(_right_of(handler))
         connection.scope["user"] = caller
 
     return must_be_allowed
@@ -34,11 +34,9 @@ def caller_of(request: Request[Caller, Any, Any]) -> Caller:
     return request.user
 
 
-def right_of(handler: BaseRouteHandler) -> Right:
-    """The right that a route asks for. One that names none: to read where it is a GET, else to submit."""
-    if RIGHT in handler.opt:
-        return Right(handler.opt[RIGHT])
-    return Right.READ if isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"GET"} else Right.SUBMIT
+def _right_of(handler: BaseRouteHandler) -> Right:
+    """The right that a route asks for. One that names none lets nobody in: KeyError."""
+    return Right(handler.opt[RIGHT])
 
 
 def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], keyring: Keyring) -> Caller:

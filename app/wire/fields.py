@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Meta, Raw
 
 from domain.errors import BadInput, Problem
+from domain.identity import NAME
 from domain.job import Priority
 
 # `$` alone would let a newline follow.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$(?!\n)"
+NAME_PATTERN = rf"^{NAME}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 OwnerRef = Annotated[str, Meta(max_length=500)]
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object", "additionalProperties": True})]

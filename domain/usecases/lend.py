@@ -39,7 +39,7 @@ class Lend:
         """
         owners = caller.owners(claim.owner_services or ())
         claimed = await self.jobs.claim(replace(claim, owner_services=owners or None))
-        self.events.publish([_event(job, "running", job.number) for job in claimed])
+        self.events.publish([JobEvent.of(job, "running", job.number) for job in claimed])
         return claimed
 
     async def report(self, caller: Caller, lease: Lease, progress: Raw | None) -> datetime:
@@ -51,7 +51,7 @@ class Lend:
         job = await self._own(caller, lease)
         expires_at, number = await self.jobs.report(lease, progress)
         if progress is not None:
-            self.events.publish([_event(job, PROGRESS, number)])
+            self.events.publish([JobEvent.of(job, PROGRESS, number)])
         return expires_at
 
     async def complete(self, caller: Caller, lease: Lease, result: bytes) -> Job:
@@ -112,7 +112,3 @@ class Lend:
 
 def _same(stored: Raw, given: bytes) -> bool:
     return stored == given or msgspec.json.decode(stored) == msgspec.json.decode(given)
-
-
-def _event(job: Job, kind: str, number: int) -> JobEvent:
-    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, kind, number)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from domain.access import Caller
 from domain.errors import InvalidTransition
 from domain.events import JobEvent
-from domain.job import CANCELLED_BY_CALLER, Job, JobId, JobStatus
+from domain.job import CANCELLED_BY_CALLER, FINAL, Job, JobId, JobStatus
 from domain.ports import Events, JobFilter, JobStore, Listing, Place
 from domain.usecases.wake import Wake
 
@@ -21,7 +21,6 @@ CHUNK = 1_000
 
 CANCELLABLE = (JobStatus.PENDING, JobStatus.RUNNING)
 RETRIED_BY_DEFAULT = (JobStatus.FAILED, JobStatus.RUNNING)
-FINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 Move = Callable[[Sequence[JobId], Sequence[JobStatus]], Awaitable[int]]
 
@@ -108,7 +107,7 @@ class Steer:
             BadInput: no owner is named, and the caller has none.
         """
         where = JobFilter(owner_service=(caller.owner_of(owner_service),), owner_ref=(owner_ref,))
-        erased = await self._all(caller, where, FINAL, self._erase, dry_run=False)
+        erased = await self._all(caller, where, tuple(FINAL), self._erase, dry_run=False)
         return Erased(erased.changed, await self.jobs.count(replace(where, status=CANCELLABLE)))
 
     async def _all(

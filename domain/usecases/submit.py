@@ -17,7 +17,7 @@ from domain.access import Caller
 from domain.chat import parse_chat_input
 from domain.errors import BadInput, JobNotFound, KeyReused, Problem, TooLarge
 from domain.events import JobEvent
-from domain.job import IdempotencyKey, JobId, NewJob, Priority
+from domain.job import IdempotencyKey, JobId, JobStatus, NewJob, Priority
 from domain.ports import Added, Events, JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.wake import Wake
@@ -107,9 +107,7 @@ class Submit:
         stored = await self.jobs.add(accepted)
         created = [added.job for added in stored if added.created]
         # After the commit: a ticket must never arrive before its row.
-        self.events.publish(
-            [JobEvent(job.id, job.owner_service, job.task_type, job.queue, "pending", job.number) for job in created]
-        )
+        self.events.publish([JobEvent.of(job, JobStatus.PENDING, job.number) for job in created])
         await self.wake.for_jobs(Counter(job.queue for job in created if job.queue and job.due))
         return stored
 

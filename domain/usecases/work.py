@@ -95,9 +95,5 @@ def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:
             for job, settlement in settled
             if job.lease not in unstored
         ]
-    told = [_event(job, settlement.status, job.number + 1) for job, settlement in settled]
-    return told + [_event(job, JobStatus.RUNNING, job.number) for job in outcome.claimed]
-
-
-def _event(job: LeasedJob, status: JobStatus, number: int) -> JobEvent:
-    return JobEvent(job.id, job.owner_service, job.task_type, job.queue, status, number)
+    told = [JobEvent.of(job, settlement.status, job.number + 1) for job, settlement in settled]
+    return told + [JobEvent.of(job, JobStatus.RUNNING, job.number) for job in outcome.claimed]

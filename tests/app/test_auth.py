@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import RawBody
 from structlog.testing import capture_logs
 
-from app.api.auth import RIGHT, caller_of, guard_of, right_of
+from app.api.auth import RIGHT, caller_of, guard_of
 from app.api.injected import Calling
 from app.api.problems import problem_of
 from app.keyring import Keyring
@@ -37,7 +37,7 @@ TOKENS: dict[str, Any] = {
 ALL_RIGHTS = "all-rights"
 
 
-@get("/caller")
+@get("/caller", opt={RIGHT: Right.READ})
 async def tell_caller(caller: Calling) -> dict[str, Any]:
     return {
         "owner": caller.owner,
@@ -47,11 +47,11 @@ async def tell_caller(caller: Calling) -> dict[str, Any]:
     }
 
 
-@get("/read")
+@get("/read", opt={RIGHT: Right.READ})
 async def read() -> None: ...
 
 
-@post("/submit")
+@post("/submit", opt={RIGHT: Right.SUBMIT})
 async def submit(body: RawBody) -> None: ...
 
 
@@ -215,7 +215,7 @@ async def test_every_route_but_the_open_ones_is_guarded_and_asks_for_a_right(api
     for path, handlers in described(api.app).items():
         for handler in handlers:
             assert bool(handler.resolve_guards()) == (path not in OPEN), path
-            assert right_of(handler) in Right
+            assert (RIGHT in handler.opt) == (path not in OPEN), path
 
 
 async def test_the_whole_api_knows_owners_tokens(tmp_path: Path):
