@@ -8,7 +8,9 @@
     ├── KeyReused             an idempotency key comes with another request (422)
     ├── Forbidden             the caller's token does not allow it (403)
     ├── RateLimited           the caller's token is over its rate (429)
+    ├── TooManyPending        the owner has as many waiting jobs as it may (429)
     ├── JobNotFound           no such job, or another owner's (404)
+    ├── QueueNotFound         no such queue (404)
     ├── InvalidTransition     the job's state does not allow it (409)
     ├── LeaseLost             the run no longer holds its job (409)
     ├── StorageUnavailable    PostgreSQL cannot be reached (503)
@@ -134,6 +136,19 @@ class RateLimited(ServiceError):
     def __init__(self, retry_after: timedelta) -> None:
         self.retry_after = retry_after
         super().__init__(f"Too many requests with this token: try again in {retry_after.total_seconds():.1f} s.")
+
+
+class TooManyPending(ServiceError):
+    """The owner has as many waiting jobs as it may have."""
+
+    def __init__(self, owner: str, limit: int) -> None:
+        super().__init__(
+            f"The owner '{owner}' may have {limit} waiting jobs (max_pending): try again when some have started."
+        )
+
+
+class QueueNotFound(ServiceError):
+    """There is no such queue."""
 
 
 class KeyReused(ServiceError):

@@ -55,6 +55,8 @@ class RunOutcome(StrEnum):
     """The provider would not serve it now: not counted as an attempt, but counted against the give-back limit."""
     RELEASED = "released"
     """It was handed back unharmed; nothing is counted."""
+    PREEMPTED = "preempted"
+    """A more urgent job took its slot; nothing is counted."""
     EXPIRED = "expired"
     """Its external worker let the lease run out; counted as a failed attempt."""
     CRASHED = "crashed"
@@ -166,6 +168,8 @@ class LeasedJob(Struct, frozen=True):
     number: int
     """The change of the job's state that began the run."""
     input: Raw
+    trial: bool = False
+    """Whether it was let through a half-open circuit: how it ends decides about the queue."""
 
     @property
     def id(self) -> JobId:
@@ -294,6 +298,19 @@ class Job(Struct, frozen=True, kw_only=True):
             due=settlement.delay == IMMEDIATELY,
         )
 
+    def preempt(self, now: datetime) -> Job:
+        """Take the job from its worker for a more urgent one: it goes back unharmed, in its old place."""
+        if self.status is not JobStatus.RUNNING:
+            raise InvalidTransition(f"A job that is {self.status} has no slot to give.")
+        return replace(self._without_lease(JobStatus.PENDING, now), due=True)
+
+    def expire(self, now: datetime) -> Job:
+        """Cancel a job that was not started for the first time by its deadline; any other stays as it is."""
+        late = self.deadline_at is not None and self.deadline_at <= now
+        if not late or self.status is not JobStatus.PENDING or self.started_at is not None:
+            return self
+        return self.cancel(now, DEADLINE_PASSED)
+
     def rescue(self, max_crashes: int, retry_delay: timedelta, now: datetime) -> Job:
         """Take the job from a worker that is gone.
 
@@ -363,6 +380,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
+DEADLINE_PASSED = Failure(ErrorCode.CANCELLED, "It was not started by its deadline.")
 
 
 EXPIRED = Failure(ErrorCode.STALE_WORKER, "Its external worker did not renew the lease in time.")

@@ -9,10 +9,14 @@ from uuid import UUID
 
 from msgspec import Raw, Struct
 
+from domain.adaptive import Adapted, Pressure
 from domain.chat import ChatAnswer, ChatRequest
+from domain.circuit import Circuit
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
+from domain.policy import Policies
+from domain.queue import Hold, QueueState
 
 
 class Claim(Struct, frozen=True):
@@ -171,6 +175,17 @@ class Demand(Struct, frozen=True):
     """Slots of its live workers."""
     idle: int
     """Slots of them that run nothing."""
+    room: int | None = None
+    """Jobs that its limit lets start now; None: it has none."""
+    held: Hold | None = None
+    """Why nothing starts, whatever is free."""
+
+    @property
+    def startable(self) -> int:
+        """Jobs that could start at this moment."""
+        if self.held:
+            return 0
+        return min(self.due, self.idle if self.room is None else min(self.idle, self.room))
 
 
 DEMAND_LIMIT = 1_000
@@ -188,17 +203,24 @@ class WorkerBeat(Struct, frozen=True):
     """Jobs that it runs now, by queue."""
 
 
+NO_CEILINGS: Mapping[str, int] = {}
+
+
 class JobStore(Protocol):
     """Where jobs live. Its clock alone decides leases and `run_at`; every change is atomic.
 
     Every method raises `StorageUnavailable` while the storage cannot be reached; nothing is half done then.
     """
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         """Store new jobs, all or none, in the order given. Adding a job that is already there changes nothing.
+
+        Args:
+            ceilings: by owner, how many jobs may then be pending, where that is limited.
 
         Raises:
             KeyReused: an idempotency key names a job that was submitted otherwise.
+            TooManyPending: they would be more than a ceiling allows.
         """
 
     async def get(self, job_id: JobId) -> Job:
@@ -230,10 +252,13 @@ class JobStore(Protocol):
         """How many due jobs would be claimed before this pending one: exact to 1,000, then an estimate."""
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
-        """Settle ended runs, then claim: one commit. A settlement that was stored before counts as stored."""
+        """Settle ended runs, then claim: one commit. A settlement that was stored before counts as stored.
+
+        A settlement frees its run's slot of the queue, also where the run no longer holds its job.
+        """
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
-        """Extend leases from now on. Returns those that are no longer current."""
+        """Extend leases from now on. Returns those that are no longer current: their slots are kept until settled."""
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         """Give back this worker's running jobs of a queue that are not among `held`: their claim's answer was lost.
@@ -278,6 +303,24 @@ class JobStore(Protocol):
     async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
         """Take running jobs whose lease ran out from their workers: see `Job.rescue`."""
 
+    async def preempt(self, queue: str, alive_within: timedelta) -> list[JobEvent]:
+        """Take slots from running low jobs for due high ones that find none free, where the queue's policy allows.
+
+        Only from built-in workers, the run that began last first. The victims go back unharmed, in their old place.
+        """
+
+    async def expire_deadlines(self) -> list[JobEvent]:
+        """Cancel jobs that were not started for the first time by their deadline."""
+
+    async def age(self) -> int:
+        """Raise the jobs that have waited so long that their queue's policy orders them as more urgent.
+
+        Returns how many they were.
+        """
+
+    async def free_abandoned_slots(self) -> int:
+        """Free slots of runs whose end nobody will tell any more. Returns how many they were."""
+
     async def tallies(self) -> list[Tally]:
         """How many jobs there are of each kind."""
 
@@ -305,14 +348,73 @@ class JobStore(Protocol):
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         """What each of these queues has to do, with the workers whose last beat is younger than `alive_within`."""
 
-    async def beat(self, beat: WorkerBeat) -> None:
-        """Note that a worker process lives."""
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
+        """Note that a worker process lives. Returns those of its queues that are paused or stopped."""
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         """Strike a worker process that has left, and those not heard of for `older_than`."""
 
     async def ping(self) -> None:
         """Return when the storage answers."""
+
+
+class Workload(Struct, frozen=True):
+    """How the runs of a queue ended within a time, and how it stands now."""
+
+    completed: int
+    overloads: int
+    """Runs that ended with `rate_limited`, `provider_unavailable` or `timeout`."""
+    busy: int
+    due: int
+    slots: int
+    """Of its live workers."""
+
+
+class QueueStore(Protocol):
+    """How queues are held, limited and guarded; beside the jobs, so that a claim obeys it.
+
+    Every method raises `StorageUnavailable` while the storage cannot be reached.
+    """
+
+    async def states(self) -> list[QueueState]:
+        """Every queue that is configured, was ever steered or has had jobs, in the order of their names."""
+
+    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
+        """Put policies in force; queues and owners that they do not name get the defaults.
+
+        Args:
+            queues: that exist, whether a policy names them or not.
+            only_new: leave alone what is there already.
+        """
+
+    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
+        """Set or clear these flags; None leaves one as it is."""
+
+    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
+        """Change a queue's circuit while nobody else does. Returns what it is now.
+
+        Args:
+            change: is given the circuit as it is, and the storage's time.
+        """
+
+    async def completed_since(self, queue: str, since: datetime) -> bool:
+        """Whether a run of the queue has completed since then."""
+
+    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        """How the runs of the queue ended lately."""
+
+    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
+        """Keep what the queue's model server was found to take; None: nothing."""
+
+
+class Health(Protocol):
+    """Asks model servers how they are, by means that cost them nothing."""
+
+    async def answers(self, model_profile: str) -> bool:
+        """Whether the server of the profile can be used at all; True where nobody knows how to ask it."""
+
+    async def pressure(self, model_profile: str) -> Pressure | None:
+        """What the server tells of its own load; None where it tells nothing."""
 
 
 class Events(Protocol):

@@ -1,0 +1,57 @@
+"""Guard queues from sick model servers: hear what runs tell of them, and ask them how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.circuit import Circuit, CircuitState, Report, Sign
+from domain.ports import Health, QueueStore
+
+
+@dataclass(frozen=True)
+class Guard:
+    queues: QueueStore
+    health: Health
+    threshold: int
+    """Consecutive runs that find nobody there, after which the circuit opens."""
+
+    async def heard(self, queue: str, reports: Sequence[Report]) -> None:
+        """Judge the ends of runs of a queue. Costs nothing where all went well."""
+        telling = [report for report in reports if report.trial or report.sign not in {Sign.ANSWERED, Sign.NONE}]
+        if not telling:
+            return
+        answered = await self._answered_meanwhile(queue)
+
+        def change(circuit: Circuit, now: datetime) -> Circuit:
+            if answered and circuit.missed_at == answered:
+                circuit = Circuit() if circuit.state is CircuitState.CLOSED else circuit
+            for report in telling:
+                circuit = circuit.heard(report, self.threshold, now)
+            return circuit
+
+        await self.queues.change_circuit(queue, change)
+
+    async def probe(self, queue: str) -> bool:
+        """Ask the sick server's health address, if it is time. Returns whether a job may now be tried."""
+        asked: list[Circuit] = []
+
+        def look(circuit: Circuit, now: datetime) -> Circuit:
+            if circuit.to_be_probed(now):
+                asked.append(circuit)
+            return circuit
+
+        await self.queues.change_circuit(queue, look)
+        if not asked:
+            return False
+        healthy = await self.health.answers(asked[0].model_profile or "")
+        after = await self.queues.change_circuit(queue, lambda circuit, now: circuit.probed(now, healthy=healthy))
+        return after.state is CircuitState.HALF_OPEN
+
+    async def _answered_meanwhile(self, queue: str) -> datetime | None:
+        """When the first of the misses was that some run has completed since; None where none has."""
+        since = next((state.circuit.missed_at for state in await self.queues.states() if state.name == queue), None)
+        if since is None or not await self.queues.completed_since(queue, since):
+            return None
+        return since
