@@ -1,7 +1,7 @@
 """Adaptive concurrency: find out how many calls a model server takes at once, and keep to it.
 
-Additive increase, multiplicative decrease (AIMD): D.-M. Chiu, R. Jain, "Analysis of the Increase and Decrease Algorithms
-for Congestion Avoidance in Computer Networks", 1989.
+Additive increase, multiplicative decrease (AIMD): D.-M. Chiu, R. Jain, "Analysis of the Increase and Decrease
+Algorithms for Congestion Avoidance in Computer Networks", 1989.
 """
 
 from __future__ import annotations

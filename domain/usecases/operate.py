@@ -27,7 +27,7 @@ class Operate:
     async def hold(
         self, queue: str | None, *, paused: bool | None = None, stopped: bool | None = None
     ) -> list[QueueState]:
-        """Set or clear these flags of a queue, or of all (None). Running jobs finish, none starts, all keep their place.
+        """Set or clear these flags of a queue, or of all (None). Running jobs finish, none starts.
 
         Returns:
             The queues that were meant, as they are now.
