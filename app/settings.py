@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
-from app import keyfile
+from app import configfile, keyfile
 from app.durations import duration, positive_duration
 from domain.errors import StartupError
 from domain.identity import NAME
@@ -87,11 +87,21 @@ class Worker(Struct, frozen=True):
     shutdown_grace: timedelta
 
 
+class Config(Struct, frozen=True):
+    """The configuration file; it was in order when the settings were read."""
+
+    file: Path
+    required: bool
+    """A variable names it. That of the default need not exist."""
+
+
 class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
     max_batch_bytes: int
     max_crashes: int
+    circuit_threshold: int
+    """Calls in a row that found no provider, after which a queue's circuit opens."""
 
 
 class Logs(Struct, frozen=True):
@@ -106,6 +116,7 @@ class Settings(Struct, frozen=True):
     llm: Llm
     ai_provider: Provider | None
     worker: Worker
+    config: Config
     limits: Limits
     retry: RetryPolicy
     logs: Logs
@@ -163,11 +174,13 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             lease_timeout=env.get("WORKER_LEASE_TIMEOUT", _lease, timedelta(minutes=15)),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
+        config=_config(env.get(configfile.VARIABLE, Path, None)),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
             max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
+            circuit_threshold=env.get("CIRCUIT_THRESHOLD", _between(1, 1000), 5),
         ),
         retry=RetryPolicy(
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
@@ -277,6 +290,12 @@ def _keyfile(given: str) -> Path:
     path = Path(given)
     keyfile.read(path)
     return path
+
+
+def _config(given: Path | None) -> Config:
+    config = Config(file=given or configfile.DEFAULT, required=given is not None)
+    configfile.read(config.file, required=config.required)
+    return config
 
 
 def _http_url(given: str) -> str:
