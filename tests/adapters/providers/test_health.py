@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -87,9 +88,14 @@ def server() -> Iterator[ModelServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client() as client:
+async def client(certificates: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_client(verify=certificates) as client:
         yield client
 
 
@@ -158,24 +164,22 @@ class TestUnknown:
 
 
 class TestAlive:
-    @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("pages", ALIVE.values(), ids=ALIVE)
     async def test_a_living_server_is_never_called_dead_whatever_it_is_taken_for(
-        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, pages: Pages, kind: ServerKind | None
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, pages: Pages
     ):
         server.pages = pages
-        asker = Asker(client, clock, server.base_url, kind=kind, api_key=KEY)
-        assert [await asker.answers() for _ in range(3)] == [True, True, True]
+        for kind in KINDS:
+            asker = Asker(client, clock, server.base_url, kind=kind, api_key=KEY)
+            assert [await asker.answers() for _ in range(3)] == [True, True, True], kind
 
     @pytest.mark.parametrize("before", ALIVE.values(), ids=ALIVE)
-    @pytest.mark.parametrize("after", ALIVE.values(), ids=ALIVE)
-    async def test_another_server_in_its_place_is_alive_too(
-        self, server: ModelServer, asker: Asker, before: Pages, after: Pages
-    ):
-        server.pages = before
-        assert await asker.answers()
-        server.pages = after
-        assert await asker.answers()
+    async def test_any_other_server_in_its_place_is_alive_too(self, server: ModelServer, asker: Asker, before: Pages):
+        for after in ALIVE.values():
+            server.pages = before
+            assert await asker.answers()
+            server.pages = after
+            assert await asker.answers()
 
     @pytest.mark.parametrize("kind", KINDS)
     async def test_one_that_is_silent_under_load_is_alive(
@@ -233,8 +237,15 @@ class TestDown:
         with full() as port:
             assert not await Asker(client, clock, f"http://127.0.0.1:{port}").answers()
 
-    async def test_one_that_does_not_speak_tls(self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock):
-        assert not await Asker(client, clock, server.base_url.replace("http:", "https:")).answers()
+    async def test_one_that_does_not_speak_tls(self, client: httpx.AsyncClient, clock: FakeClock):
+        async def answer_in_the_clear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(answer_in_the_clear, "127.0.0.1", 0) as plain:
+            port = plain.sockets[0].getsockname()[1]
+            assert not await Asker(client, clock, f"https://127.0.0.1:{port}").answers()
 
     async def test_one_that_breaks_every_connection_off(self, server: ModelServer, asker: Asker):
         server.pages = {"*": cuts(headers_first=False)}
@@ -390,16 +401,6 @@ class TestKeys:
     def test_a_server_shows_nothing_of_itself(self):
         shown = repr(Server(f"http://user:{KEY}@host", api_key=KEY))
         assert KEY not in shown
-
-    async def test_a_password_in_the_address_stands_in_no_log_of_ours(
-        self, client: httpx.AsyncClient, clock: FakeClock
-    ):
-        with capture_logs() as [*events]:
-            pass
-        with capture_logs() as events:
-            await Asker(client, clock, f"http://user:{KEY}@127.0.0.1:{closed_port()}").answers()
-        assert events
-        assert KEY not in str(events)
 
 
 class TestLog:
