@@ -321,6 +321,9 @@ class JobStore(Protocol):
     async def free_abandoned_slots(self) -> int:
         """Free slots of runs whose end nobody will tell any more. Returns how many they were."""
 
+    async def tend_lines(self) -> None:
+        """Set right what a crash or a race may have left: counts of busy slots, owners' places that nobody uses."""
+
     async def tallies(self) -> list[Tally]:
         """How many jobs there are of each kind."""
 
