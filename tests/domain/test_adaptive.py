@@ -234,7 +234,8 @@ def test_a_server_that_refuses_and_tells_of_its_queue_is_believed_at_once():
 
 def test_one_more_that_is_refused_is_tried_half_as_often():
     busy = load(completed=100, busy=100)
-    adapted, moment, tries = Adapted(limit=8, ceiling=8, changed_at=NOW), NOW, []
+    adapted, moment = Adapted(limit=8, ceiling=8, changed_at=NOW), NOW
+    tries: list[datetime] = []
     while len(tries) < 7:
         moment += TICK
         adapted = adapt(adapted, busy, None, 100, moment)
