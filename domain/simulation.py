@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
-from math import ceil
+from math import ceil, inf
 from typing import assert_never
 
 from msgspec import Struct
@@ -24,7 +24,11 @@ URGENCY_STEP = Priority.NORMAL - Priority.HIGH
 
 
 class Arrival(Struct, frozen=True):
-    """A job that becomes due. Of those that come together, the one that is named first is first in line."""
+    """A job that becomes due.
+
+    Arrivals are numbered as they are named, as jobs are when they are submitted: one that comes later than others that
+    are named after it (a retry, or a job with a `run_at`) stands before them.
+    """
 
     at: float
     """Seconds since the beginning."""
@@ -70,10 +74,12 @@ class Run(Struct, frozen=True):
         return max(0.0, min(self.ended, end) - max(self.started, begin))
 
 
-def simulate(arrivals: Sequence[Arrival], rules: Rules = DEFAULTS) -> list[Run]:
-    """Every arrival's run, in the order of their starts."""
+def simulate(arrivals: Sequence[Arrival], rules: Rules = DEFAULTS, *, until: float = inf) -> list[Run]:
+    """The runs of all arrivals, in the order of their starts; with `until` only those that have started by then."""
     simulation = _Simulation(arrivals, rules)
-    for _ in simulation.instants():
+    for now in simulation.instants():
+        if now > until:
+            break
         simulation.fill_slots()
     return simulation.runs
 
