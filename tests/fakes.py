@@ -6,10 +6,14 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 from adapters.memory.store import MemoryJobStore
+from domain.adaptive import Adapted, Pressure
+from domain.circuit import Circuit
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
-from domain.ports import Added, Claim, Demand, Exchange
+from domain.policy import Policies
+from domain.ports import Added, Claim, Demand, Exchange, Workload
+from domain.queue import QueueState
 from tests.factories import NOW
 
 
@@ -60,8 +64,68 @@ class RecordingEvents:
         for listener in self.listeners:
             listener(events)
 
-    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None], kinds: Collection[str] | None = None) -> None:
+        assert kinds is None
         self.listeners.append(listener)
+
+
+class FakeHealth:
+    """Says of model servers what a test wants to hear, and keeps whom it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.well = True
+        self.raises: Exception | None = None
+
+    async def answers(self, model_profile: str) -> bool:
+        self.asked.append(model_profile)
+        if self.raises:
+            raise self.raises
+        return self.well
+
+    async def pressure(self, model_profile: str) -> Pressure | None:
+        return None
+
+
+class FakeQueues:
+    """Keeps the circuits of queues and nothing else; it can be away."""
+
+    def __init__(self, now: Callable[[], datetime] = lambda: NOW) -> None:
+        self.circuits: dict[str, Circuit] = {}
+        self.changed: list[str] = []
+        """The queues whose circuits were changed, in that order."""
+        self.away = False
+        self._now = now
+
+    async def states(self) -> list[QueueState]:
+        self._must_be_there()
+        return [QueueState(name, circuit=circuit) for name, circuit in sorted(self.circuits.items())]
+
+    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
+        self._must_be_there()
+        self.changed.append(queue)
+        self.circuits[queue] = change(self.circuits.get(queue, Circuit()), self._now())
+        return self.circuits[queue]
+
+    async def completed_since(self, queue: str, since: datetime) -> bool:
+        self._must_be_there()
+        return False
+
+    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
+        raise NotImplementedError
+
+    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
+        raise NotImplementedError
+
+    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        raise NotImplementedError
+
+    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
+        raise NotImplementedError
+
+    def _must_be_there(self) -> None:
+        if self.away:
+            raise StorageUnavailable
 
 
 class FragileStore(MemoryJobStore):
