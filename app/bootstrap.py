@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,12 +42,18 @@ from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
+from domain.adaptive import Adapted, Pressure
+from domain.circuit import Circuit
 from domain.errors import StartupError
+from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
-from domain.ports import ChatProvider, Events, JobStore, Tickets
+from domain.policy import Policies
+from domain.ports import ChatProvider, Events, JobStore, Tickets, Workload
+from domain.queue import QueueState
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.outlook import Foresee
 from domain.usecases.reconcile import Reconcile
@@ -132,7 +138,7 @@ class Application:
     def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         report = Report(jobs, self.tickets, self.routes, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, self.settings.retry, random.random, LEASE)
+        work = Work(jobs, events, NotAsked(), _guard(), self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
             submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
@@ -153,6 +159,7 @@ def build(
     dsn: str | None = None,
     with_worker: bool = False,
     performers: Mapping[str, Perform] | None = None,
+    policies: Callable[[], Policies] = Policies,
 ) -> Application:
     """Put a process together.
 
@@ -160,13 +167,22 @@ def build(
         dsn: where PostgreSQL is, if not where the settings say.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         performers: how task types are run, in place of the providers.
+        policies: what holds now; may be called on any thread.
     """
     dsn = dsn or settings.database_url
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
     runtime = Runtime(
-        lambda: _worker_parts(settings, dsn, bus(), profiles, performers, connections=len(routes.queues) + 2),
+        lambda: _worker_parts(
+            settings,
+            dsn,
+            _heard_by(runtime, bus()),
+            profiles,
+            performers,
+            policies=policies,
+            connections=len(routes.queues) + 2,
+        ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
@@ -197,6 +213,12 @@ def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
         return lambda: RabbitEvents(parameters)
     shared = InProcessEvents() if with_worker else NoEvents()
     return lambda: shared
+
+
+def _heard_by(runtime: Runtime, events: Events) -> Events:
+    """The bus of a worker, which hears of nothing else: in a busy installation that would be too much."""
+    events.listen(runtime.heard, TAKEN_AWAY)
+    return events
 
 
 @asynccontextmanager
@@ -238,6 +260,7 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    policies: Callable[[], Policies],
     connections: int,
 ) -> AsyncIterator[WorkerParts]:
     async with (
@@ -247,8 +270,47 @@ async def _worker_parts(
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
-        work = Work(PostgresJobStore(pool), events, settings.retry, random.random, LEASE)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles))
+        work = Work(PostgresJobStore(pool), events, NotAsked(), _guard(), settings.retry, random.random, LEASE)
+        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), policies)
+
+
+class NotAsked:
+    """Stands in for the health of model servers."""
+
+    async def answers(self, model_profile: str) -> bool:
+        return True
+
+    async def pressure(self, model_profile: str) -> Pressure | None:
+        return None
+
+
+class NoQueues:
+    """Stands in for the store of queues."""
+
+    async def states(self) -> list[QueueState]:
+        return []
+
+    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
+        pass
+
+    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
+        pass
+
+    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
+        return Circuit()
+
+    async def completed_since(self, queue: str, since: datetime) -> bool:
+        return False
+
+    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        return Workload(0, 0, 0, 0, 0)
+
+    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
+        pass
+
+
+def _guard() -> Guard:
+    return Guard(NoQueues(), NotAsked(), 5)
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:
