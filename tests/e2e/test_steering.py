@@ -1,7 +1,75 @@
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import pytest
+
 from tests.e2e.conftest import Install
+from tests.e2e.service import Api
 from tests.servers.model_server import ModelServer, after, refuses, says
+
+AT_ONCE = 1.0
+"""Seconds in which a call is closed whose job is taken away."""
+
+BY_THE_BEAT = 3.0
+"""The same where no event tells the worker: its heartbeat comes every two seconds."""
+
+
+def at_its_provider(api: Api, model: ModelServer) -> dict[str, Any]:
+    """A job whose provider call is open and would take a minute."""
+    model.script(after(60, says("Too late.")))
+    open_before = model.running
+    job = api.submit()
+    model.wait_until(lambda server: server.running == open_before + 1)
+    return job
+
+
+def seconds_to_hang_up(model: ModelServer, hang_ups: int) -> float:
+    began = time.monotonic()
+    model.wait_until(lambda server: server.hang_ups == hang_ups)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("together", "broker", "within"),
+    [(False, True, AT_ONCE), (False, False, BY_THE_BEAT), (True, False, AT_ONCE)],
+    ids=["processes with RabbitMQ", "processes without a broker", "one process"],
+)
+def test_the_call_of_a_job_that_is_cancelled_or_retried_is_closed_at_once(
+    request: pytest.FixtureRequest,
+    install: Install,
+    database: str,
+    model: ModelServer,
+    together: bool,
+    broker: bool,
+    within: float,
+) -> None:
+    vhost = request.getfixturevalue("vhost") if broker else ""
+    installation = install(DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="1")
+    if together:
+        api = installation.up()
+    else:
+        api, worker = installation.serve_and_work()
+        if broker:
+            worker.says("event-listener")
+
+    cancelled = at_its_provider(api, model)
+    assert api.cancel(cancelled)["status"] == "cancelled"
+    assert seconds_to_hang_up(model, 1) < within
+
+    retried = at_its_provider(api, model)  # on the slot that the first one left
+    api.retry(retried)
+    assert seconds_to_hang_up(model, 2) < within
+    assert api.finished(retried)["attempts"] == 1
+
+    assert api.get(cancelled)["status"] == "cancelled"
+    assert model.most_at_once == 1
+    assert installation.rows("SELECT outcome FROM runs ORDER BY started_at") == [
+        ("cancelled",),
+        ("retried",),
+        ("completed",),
+    ]
 
 
 def test_a_cancelled_job_stops_at_its_provider_and_a_failed_one_completes_when_it_is_retried(
@@ -15,7 +83,7 @@ def test_a_cancelled_job_stops_at_its_provider_and_a_failed_one_completes_when_i
     api.is_running(job)
     model.wait_until(lambda server: server.running == 1)
     assert api.cancel(job)["status"] == "cancelled"
-    model.wait_until(lambda server: server.hang_ups == 1, timeout=4)
+    model.wait_until(lambda server: server.hang_ups == 1)
     assert api.get(job)["status"] == "cancelled"
 
     model.script(refuses(400, {"error": {"message": "no"}}))
