@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +30,7 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
@@ -42,15 +43,13 @@ from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
-from domain.adaptive import Adapted, Pressure
-from domain.circuit import Circuit
+from domain.adaptive import Pressure
 from domain.errors import StartupError
 from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
 from domain.policy import Policies
-from domain.ports import ChatProvider, Events, JobStore, Tickets, Workload
-from domain.queue import QueueState
+from domain.ports import ChatProvider, Events, JobStore, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
@@ -121,11 +120,12 @@ class Application:
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
                 limits = self.settings.limits
+                guard = Guard(PostgresQueueStore(pool), NotAsked(), limits.circuit_threshold)
                 events = self.bus()
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
                     yield Core(
-                        services=self._services(jobs, wake, events, watch),
+                        services=self._services(jobs, wake, events, watch, guard),
                         scheduler=Scheduler(
                             Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
                             PostgresLeadership(pool),
@@ -135,10 +135,10 @@ class Application:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
 
-    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch) -> Services:
+    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         report = Report(jobs, self.tickets, self.routes, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, NotAsked(), _guard(), self.settings.retry, random.random, LEASE)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
             submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
@@ -270,7 +270,9 @@ async def _worker_parts(
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
-        work = Work(PostgresJobStore(pool), events, NotAsked(), _guard(), settings.retry, random.random, LEASE)
+        health = NotAsked()
+        guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
+        work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
         yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), policies)
 
 
@@ -282,35 +284,6 @@ class NotAsked:
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return None
-
-
-class NoQueues:
-    """Stands in for the store of queues."""
-
-    async def states(self) -> list[QueueState]:
-        return []
-
-    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
-        pass
-
-    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
-        pass
-
-    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
-        return Circuit()
-
-    async def completed_since(self, queue: str, since: datetime) -> bool:
-        return False
-
-    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
-        return Workload(0, 0, 0, 0, 0)
-
-    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
-        pass
-
-
-def _guard() -> Guard:
-    return Guard(NoQueues(), NotAsked(), 5)
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 from adapters.memory.store import MemoryJobStore
-from domain.adaptive import Adapted, Pressure
+from domain.adaptive import Adapted, Pressure, Workload
 from domain.circuit import Circuit
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies
-from domain.ports import Added, Claim, Demand, Exchange, Workload
+from domain.ports import Added, Claim, Demand, Exchange
 from domain.queue import QueueState
 from tests.factories import NOW
 

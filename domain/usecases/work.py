@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,14 +81,9 @@ class Work:
         return outcome
 
     async def _tell_guard(self, ended: Sequence[Ended]) -> None:
-        telling: defaultdict[str, list[Report]] = defaultdict(list)
-        for run in ended:
-            job = run.job
-            if job.queue and (job.trial or run.sign not in NOT_TELLING):
-                report = Report(run.sign, job.id, job.model_profile, run.settlement.failure, job.trial)
-                telling[job.queue].append(report)
-        for queue, reports in telling.items():
-            await self.guard.heard(queue, reports)
+        telling = dict.fromkeys(run.job.queue for run in ended if run.job.trial or run.sign not in NOT_TELLING)
+        for queue in filter(None, telling):
+            await self.guard.heard(queue, [_report(run) for run in ended if run.job.queue == queue])
 
     async def _fail_refused(self, ended: Sequence[Ended], outcome: Exchange) -> Exchange:
         failures = {
@@ -117,6 +111,11 @@ class Work:
     async def leave(self, worker: UUID) -> None:
         """A worker process ends in good order."""
         await self.jobs.forget_worker(worker, FORGOTTEN_AFTER)
+
+
+def _report(run: Ended) -> Report:
+    job = run.job
+    return Report(run.sign, job.id, job.model_profile, run.settlement.failure, job.trial)
 
 
 def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:
