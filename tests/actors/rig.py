@@ -31,7 +31,7 @@ from domain.retry import RetryPolicy
 from domain.usecases.guard import Guard
 from domain.usecases.work import Work
 from tests.factories import PROFILE, QUEUE, new_job
-from tests.fakes import FakeHealth, FakeQueues, FragileStore
+from tests.fakes import FakeHealth, FragileStore
 
 T = TypeVar("T")
 
@@ -61,7 +61,6 @@ class Store(FragileStore):
         self.renewals: list[list[Lease]] = []
         self.renewing: asyncio.Event | None = None
         """Renewals are not answered before it is set."""
-        self.held_queues: frozenset[str] = frozenset()
         self.released: list[int] = []
         self.refusals = 0
         """Calls that found it away."""
@@ -108,8 +107,7 @@ class Store(FragileStore):
 
     async def beat(self, beat: WorkerBeat) -> frozenset[str]:
         self._must_be_there()
-        await super().beat(beat)
-        return self.held_queues
+        return await super().beat(beat)
 
     async def forget_worker(self, worker: Any, older_than: timedelta) -> None:
         self._must_be_there()
@@ -171,7 +169,6 @@ class Shop:
         self.store = Store()
         self.bus = InProcessEvents()
         self.health = FakeHealth()
-        self.circuits = FakeQueues()
         self.policies = Policies()
         self.queues = queues
         self.opened = self.closed = False
@@ -202,7 +199,7 @@ class Shop:
     async def _parts(self) -> AsyncIterator[WorkerParts]:
         self.opened = True
         self.bus.listen(self.runtime.heard, TAKEN_AWAY)
-        guard = Guard(self.circuits, self.health, threshold=5)
+        guard = Guard(self.store.queues, self.health, threshold=5)
         work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE)
         yield WorkerParts(work, self._performers, (PROFILE,), lambda: self.policies)
         self.closed = True

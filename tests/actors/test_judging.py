@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 
-from domain.circuit import CircuitState
-from domain.errors import ErrorCode, RunFailed
+from domain.circuit import Circuit, CircuitState
+from domain.errors import ErrorCode, RunFailed, StorageUnavailable
 from domain.job import CANCELLED_BY_CALLER, JobId, JobStatus, LeasedJob, RunOutcome
 from domain.policy import Policies, TaskPolicy
 from tests.actors.rig import RESULT, Shop, Stage, jobs, until
@@ -19,18 +20,16 @@ async def nobody_there(job: LeasedJob) -> bytes:
     raise RunFailed(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.")
 
 
-class SlowHealth:
-    """Takes its time to find out that a server is down."""
+async def never() -> None:
+    await asyncio.Event().wait()
 
-    def __init__(self, shop: Shop) -> None:
-        self.asked = False
-        self.answered = asyncio.Event()
-        shop.health.answers = self.answers  # type: ignore[method-assign]
 
-    async def answers(self, model_profile: str) -> bool:
-        self.asked = True
-        await self.answered.wait()
-        return False
+async def broken() -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def circuit(shop: Shop) -> Circuit:
+    return shop.store.queues.state(QUEUE).circuit
 
 
 def ends(shop: Shop) -> list[RunOutcome]:
@@ -39,15 +38,16 @@ def ends(shop: Shop) -> list[RunOutcome]:
 
 def test_a_run_that_found_its_server_down_goes_back_uncounted_and_opens_the_circuit() -> None:
     with Shop({"llm_chat": nobody_there}) as shop:
-        shop.health.well = False
+        shop.health.down = {PROFILE}
         (job,) = shop.submit(new_job())
-        # The store of this test does not obey circuits, and goes on until the job may be given back no more.
-        until(lambda: shop.job(job).attempts)
+        until(lambda: ends(shop))
+        shop.wake(5)
         shop.idle()
 
-        assert ends(shop) == [RunOutcome.GIVEN_BACK] * 10 + [RunOutcome.FAILED]
-        assert shop.circuits.circuits[QUEUE].state is CircuitState.OPEN
-        assert set(shop.health.asked) == {PROFILE}
+        assert ends(shop) == [RunOutcome.GIVEN_BACK]
+        assert (shop.job(job).status, shop.job(job).attempts, shop.job(job).due) == (JobStatus.PENDING, 0, True)
+        assert circuit(shop).state is CircuitState.OPEN
+        assert shop.health.asked == [PROFILE]
 
 
 def test_a_run_whose_server_answers_pays_for_its_failure() -> None:
@@ -57,14 +57,14 @@ def test_a_run_whose_server_answers_pays_for_its_failure() -> None:
         shop.idle()
 
         assert ends(shop) == [RunOutcome.FAILED]
-        assert shop.circuits.circuits[QUEUE].missed == (job,)
+        assert circuit(shop).missed == (job,)
 
 
 def test_while_one_run_is_judged_the_others_go_on() -> None:
     with Shop({"llm_chat": nobody_there, "summary": Stage()}, slots=2) as shop:
-        health = SlowHealth(shop)
+        shop.health.meanwhile = never
         shop.submit(new_job())
-        until(lambda: health.asked)
+        until(lambda: shop.health.asked)
         others = shop.submit(*jobs(20, task_type="summary"))
         shop.done(*others)
         assert shop.desk().running == 1
@@ -77,9 +77,9 @@ def test_while_one_run_is_judged_the_others_go_on() -> None:
 
 def test_a_run_that_loses_its_job_while_it_is_judged_ends_as_any_other() -> None:
     with Shop({"llm_chat": nobody_there}) as shop:
-        health = SlowHealth(shop)
+        shop.health.meanwhile = never
         (job,) = shop.submit(new_job())
-        until(lambda: health.asked)
+        until(lambda: shop.health.asked)
         shop.bus.publish(shop.on_loop(shop.store.cancel([job], CANCELLED_BY_CALLER)))
         shop.idle()
 
@@ -89,9 +89,9 @@ def test_a_run_that_loses_its_job_while_it_is_judged_ends_as_any_other() -> None
 
 def test_a_run_that_is_judged_at_the_end_of_its_worker_goes_back_unharmed() -> None:
     with Shop({"llm_chat": nobody_there}, grace=0.1) as shop:
-        health = SlowHealth(shop)
+        shop.health.meanwhile = never
         (job,) = shop.submit(new_job())
-        until(lambda: health.asked)
+        until(lambda: shop.health.asked)
         shop.stop()
 
         assert (shop.job(job).status, shop.job(job).attempts) == (JobStatus.PENDING, 0)
@@ -100,7 +100,7 @@ def test_a_run_that_is_judged_at_the_end_of_its_worker_goes_back_unharmed() -> N
 
 def test_a_question_that_fails_judges_nobody() -> None:
     with Shop({"llm_chat": nobody_there}) as shop:
-        shop.health.raises = RuntimeError("a fault of ours")
+        shop.health.meanwhile = broken
         (job,) = shop.submit(new_job())
         until(lambda: shop.job(job).attempts)
         shop.idle()
@@ -108,18 +108,22 @@ def test_a_question_that_fails_judges_nobody() -> None:
         assert ends(shop) == [RunOutcome.FAILED]
 
 
-def test_a_guard_that_cannot_be_reached_delays_the_settlement_and_loses_nothing() -> None:
+def test_a_guard_that_cannot_be_reached_delays_the_settlement_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(*_: object) -> NoReturn:
+        raise StorageUnavailable
+
     with Shop({"llm_chat": nobody_there}) as shop:
-        shop.circuits.away = True
-        before = len(shop.store.released)
-        (job,) = shop.submit(new_job())
-        until(lambda: len(shop.store.released) > before, "a second try")
-        assert ends(shop) == []
-        shop.circuits.away = False
+        with monkeypatch.context() as cut_off:
+            cut_off.setattr(shop.store.queues, "change_circuit", away)
+            (job,) = shop.submit(new_job())
+            until(lambda: shop.store.released, "a second try")
+            assert ends(shop) == []
         until(lambda: shop.job(job).attempts)
         shop.idle()
 
-        assert shop.circuits.circuits[QUEUE].missed == (job,)
+        assert circuit(shop).missed == (job,)
 
 
 class Slow:
@@ -222,7 +226,7 @@ def test_a_worker_is_paused_when_all_its_queues_are_held(
     stage: Stage, held_queues: tuple[str, ...], paused: bool
 ) -> None:
     with Shop({"llm_chat": stage}, queues=(QUEUE, "gpu.stt")) as shop:
-        shop.store.held_queues = frozenset(held_queues)
+        shop.on_loop(shop.store.queues.hold(held_queues, paused=True))
         shop.beat()
 
         assert shop.runtime.status().paused == paused

@@ -31,7 +31,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -110,7 +110,7 @@ def build(keyring: Keyring | None = None) -> Api:
     events.listen(watch.heard)
     browse, report = Browse(store), Report(store, tickets, routes, clock.now, clock.monotonic)
     health = FakeHealth()
-    guard = Guard(FakeQueues(clock.now), health, threshold=5)
+    guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from domain.circuit import Circuit, CircuitState, Sign
 from domain.errors import ErrorCode, Failure, StorageUnavailable
@@ -20,6 +21,10 @@ from tests.moves import cancel, one, several, statuses
 UNSTORABLE = b'"unstorable"'
 NOBODY_THERE = Failure(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.")
 WRONG_KEY = Failure(ErrorCode.AUTH_ERROR, "No such key.")
+
+
+async def half_open(queues: FakeQueues) -> None:
+    await queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(state=CircuitState.HALF_OPEN))
 
 
 async def take(work: Work, jobs: int) -> tuple[LeasedJob, ...]:
@@ -58,7 +63,7 @@ async def test_runs_are_ended_and_new_ones_taken_in_one_go(work: Work):
 
 class TestJudging:
     async def test_a_job_whose_server_is_down_goes_back_uncounted_and_at_once(self, work: Work, health: FakeHealth):
-        health.well = False
+        health.down = {PROFILE}
         ended = await work.judged(leased_job(), NOBODY_THERE)
         assert (ended.settlement.outcome, ended.settlement.delay) == (RunOutcome.GIVEN_BACK, timedelta(0))
         assert (ended.sign, ended.settlement.failure) == (Sign.DOWN, NOBODY_THERE)
@@ -69,7 +74,7 @@ class TestJudging:
         assert health.asked == [PROFILE]
 
     async def test_a_job_given_back_too_often_pays_though_its_server_is_down(self, work: Work, health: FakeHealth):
-        health.well = False
+        health.down = {PROFILE}
         ended = await work.judged(leased_job(give_backs=10), NOBODY_THERE)
         assert (ended.settlement.outcome, ended.settlement.delay, ended.sign) == (RunOutcome.FAILED, SLOW, Sign.DOWN)
 
@@ -100,49 +105,53 @@ class TestGuard:
     async def test_a_job_that_is_given_back_finds_its_circuit_open(
         self, work: Work, health: FakeHealth, queues: FakeQueues, store: FragileStore, monkeypatch: pytest.MonkeyPatch
     ):
-        health.well = False
+        health.down = {PROFILE}
         [held] = await take(work, 1)
         opened_first: list[bool] = []
         exchange = store.exchange
 
         async def looks(*given: Any) -> Exchange:
-            opened_first.append(queues.circuits[QUEUE].state is CircuitState.OPEN)
+            opened_first.append(queues.circuit(QUEUE).state is CircuitState.OPEN)
             return await exchange(*given)
 
         monkeypatch.setattr(store, "exchange", looks)
         await work.exchange([await work.judged(held, NOBODY_THERE)], None)
         assert opened_first == [True]
-        circuit = queues.circuits[QUEUE]
+        circuit = queues.circuit(QUEUE)
         assert (circuit.reason, circuit.model_profile, circuit.failed_job) == (NOBODY_THERE.code, PROFILE, held.id)
 
     async def test_each_queue_is_told_once_of_all_its_runs(self, work: Work, queues: FakeQueues):
         here, there = leased_job(), leased_job(queue="gpu.speech")
         ended = [work.failed(job, NOBODY_THERE) for job in (here, there, leased_job(), leased_job(queue=None))]
         await work.exchange(ended, None)
-        assert queues.changed == [QUEUE, "gpu.speech"]
-        assert len(queues.circuits[QUEUE].missed) == 2
+        assert queues.changes == 2
+        assert [len(queues.circuit(queue).missed) for queue in (QUEUE, "gpu.speech")] == [2, 1]
 
     async def test_ordinary_ends_are_not_told(self, work: Work, queues: FakeQueues):
         job = leased_job()
         ends = [work.completed(job, b"{}"), work.released(job), work.failed(job, Failure(ErrorCode.BAD_INPUT))]
         await work.exchange(ends, None)
-        assert queues.changed == []
+        assert queues.changes == 0
 
     async def test_how_a_trial_ends_is_always_told(self, work: Work, queues: FakeQueues):
-        queues.circuits[QUEUE] = Circuit(state=CircuitState.HALF_OPEN)
+        await half_open(queues)
         await work.exchange([work.completed(leased_job(trial=True), b"{}")], None)
-        assert queues.circuits[QUEUE] == Circuit()
+        assert queues.circuit(QUEUE) == Circuit()
 
     async def test_a_trial_that_came_to_nothing_opens_the_circuit_again(self, work: Work, queues: FakeQueues):
-        queues.circuits[QUEUE] = Circuit(state=CircuitState.HALF_OPEN)
+        await half_open(queues)
         await work.exchange([work.released(leased_job(trial=True))], None)
-        assert queues.circuits[QUEUE].state is CircuitState.OPEN
+        assert queues.circuit(QUEUE).state is CircuitState.OPEN
 
     async def test_while_queues_cannot_be_reached_nothing_is_stored(
         self, work: Work, queues: FakeQueues, store: FragileStore
     ):
+        async def away() -> None:
+            raise StorageUnavailable
+
         [held] = await take(work, 1)
-        queues.away = True
+        await queues.change_circuit(QUEUE, lambda circuit, now: replace(circuit, missed_at=now))
+        queues.meanwhile = away
         with pytest.raises(StorageUnavailable):
             await work.exchange([work.failed(held, WRONG_KEY)], None)
         assert await statuses(store, [held.id]) == {held.id: JobStatus.RUNNING}
