@@ -32,6 +32,7 @@ from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
+from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
 from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
@@ -43,7 +44,6 @@ from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
-from domain.adaptive import Pressure
 from domain.errors import StartupError
 from domain.events import TAKEN_AWAY
 from domain.identity import job_id
@@ -116,11 +116,15 @@ class Application:
         if isinstance(self.tickets, RabbitTickets):
             self.tickets.start()
         try:
-            async with create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool:
+            async with (
+                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
+                open_client() as client,
+            ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
                 limits = self.settings.limits
-                guard = Guard(PostgresQueueStore(pool), NotAsked(), limits.circuit_threshold)
+                health = _health(self.settings, _profiles(self.settings), client)
+                guard = Guard(PostgresQueueStore(pool), health, limits.circuit_threshold)
                 events = self.bus()
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
@@ -270,20 +274,17 @@ async def _worker_parts(
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
-        health = NotAsked()
+        health = _health(settings, profiles, client)
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
         yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), policies)
 
 
-class NotAsked:
-    """Stands in for the health of model servers."""
-
-    async def answers(self, model_profile: str) -> bool:
-        return True
-
-    async def pressure(self, model_profile: str) -> Pressure | None:
-        return None
+def _health(settings: Settings, profiles: Mapping[str, str], client: httpx.AsyncClient) -> HttpHealth:
+    """The practice provider is always well."""
+    key = settings.llm.api_key.reveal() if settings.llm.api_key else ""
+    servers = {name: Server(at, api_key=key) for name, at in profiles.items() if at != "practice"}
+    return HttpHealth(client, servers)
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:
