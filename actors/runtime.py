@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobId, Lease, LeasedJob
-from domain.policy import Policies, TaskPolicy
+from domain.policy import Policies
 from domain.ports import WorkerBeat
 from domain.usecases.work import Work
 
@@ -59,7 +59,7 @@ class WorkerParts:
     profiles: tuple[str, ...]
     """The model profiles that can be served: other workers of the queue may serve others."""
     policies: Callable[[], Policies]
-    """What holds now; asked at the start of every run, on any thread."""
+    """What holds now; asked at the start of every run, on the worker's event loop."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,16 @@ class Runtime:
             raise NotRunning(f"No desk serves the queue {queue} here.") from None
 
     def performer(self, task_type: str) -> Perform:
-        """What runs a job of this type, for as long as its policy allows at this moment."""
+        """What runs a job of this type, for as long as its policy allows when the run begins."""
         parts = self._running_parts()
         perform = parts.performers[task_type]
-        limit = parts.policies().task_types.get(task_type, TaskPolicy()).max_run_time
-        return perform if limit is None else within(limit, perform)
+
+        async def allowed(job: LeasedJob) -> bytes:
+            policy = parts.policies().task_types.get(task_type)
+            limit = policy and policy.max_run_time
+            return await (within(limit, perform(job), task_type) if limit else perform(job))
+
+        return allowed
 
     def heard(self, events: Sequence[JobEvent]) -> None:
         """These jobs were perhaps taken from their runs here, which is looked up at once. May be called on any thread.
@@ -322,21 +327,21 @@ class Runtime:
         return self._parts
 
 
-def within(limit: timedelta, perform: Perform) -> Perform:
-    """The same, ended with `timeout` when it takes longer; its call is closed."""
+async def within(limit: timedelta, run: Awaitable[bytes], task_type: str) -> bytes:
+    """What the run returns, unless it takes longer: then it is cancelled, which closes its call.
 
-    async def limited(job: LeasedJob) -> bytes:
-        try:
-            async with asyncio.timeout(limit.total_seconds()) as time:
-                return await perform(job)
-        except Exception as error:
-            if not time.expired():
-                raise
-            setting = f"task_types.{job.task_type}.max_run_time"
-            message = f"The run took longer than the {limit.total_seconds():g} s that {setting} allows."
-            raise RunFailed(ErrorCode.TIMEOUT, message) from error
-
-    return limited
+    Raises:
+        RunFailed: with `timeout`.
+    """
+    try:
+        async with asyncio.timeout(limit.total_seconds()) as time:
+            return await run
+    except Exception as error:  # however it ended once its time was up
+        if not time.expired():
+            raise
+        setting = f"task_types.{task_type}.max_run_time"
+        message = f"The run took longer than the {limit.total_seconds():g} s that {setting} allows."
+        raise RunFailed(ErrorCode.TIMEOUT, message) from error
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:

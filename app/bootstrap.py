@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from socket import gethostname
 from uuid import uuid4
 
@@ -40,6 +41,7 @@ from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
 from app.follow import Follow
+from app.policyfile import PolicyFile
 from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
@@ -163,7 +165,6 @@ def build(
     dsn: str | None = None,
     with_worker: bool = False,
     performers: Mapping[str, Perform] | None = None,
-    policies: Callable[[], Policies] = Policies,
 ) -> Application:
     """Put a process together.
 
@@ -171,7 +172,6 @@ def build(
         dsn: where PostgreSQL is, if not where the settings say.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         performers: how task types are run, in place of the providers.
-        policies: what holds now; may be called on any thread.
     """
     dsn = dsn or settings.database_url
     profiles = _profiles(settings)
@@ -184,7 +184,6 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
-            policies=policies,
             connections=len(routes.queues) + 2,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
@@ -264,7 +263,6 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
-    policies: Callable[[], Policies],
     connections: int,
 ) -> AsyncIterator[WorkerParts]:
     async with (
@@ -277,7 +275,13 @@ async def _worker_parts(
         health = _health(settings, profiles, client)
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), policies)
+        in_force = partial(_in_force, PolicyFile.of(settings))
+        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force)
+
+
+def _in_force(file: PolicyFile) -> Policies:
+    file.look()
+    return file.policies
 
 
 def _health(settings: Settings, profiles: Mapping[str, str], client: httpx.AsyncClient) -> HttpHealth:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Install
-from tests.e2e.service import Api
+from tests.e2e.service import Api, eventually
 from tests.servers.model_server import ModelServer, after, refuses, says
 
 AT_ONCE = 1.0
@@ -70,6 +71,30 @@ def test_the_call_of_a_job_that_is_cancelled_or_retried_is_closed_at_once(
         ("retried",),
         ("completed",),
     ]
+
+
+def test_a_run_that_takes_longer_than_its_task_type_may_ends_and_a_changed_limit_holds_for_the_next_run(
+    install: Install, database: str, model: ModelServer, tmp_path: Path
+) -> None:
+    config = tmp_path / "limits.toml"
+    config.write_text('[task_types.chat_completion]\nmax_run_time = "500ms"\n')
+    installation = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, AI_SERVICE_CONFIG=str(config))
+    api = installation.up()
+
+    model.script(after(60, says("Too late.")))
+    late = api.finished(api.submit(max_attempts=1))
+    assert (late["status"], late["error_code"]) == ("failed", "timeout")
+    assert "task_types.chat_completion.max_run_time" in late["error_message"]
+    model.wait_until(lambda server: server.hang_ups == 1)
+
+    config.write_text('[task_types.chat_completion]\nmax_run_time = "1h"\n')
+    eventually(
+        lambda: api.finished(api.submit()) and "configuration read again" in api.process.said,
+        within=10,
+        what="a run begins after a look at the file",
+    )
+    model.script(after(1, says("In time.")))
+    assert api.finished(api.submit(max_attempts=1))["result"]["content"] == "In time."
 
 
 def test_a_cancelled_job_stops_at_its_provider_and_a_failed_one_completes_when_it_is_retried(
