@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec.structs import replace
 
 from adapters.memory.store import MemoryJobStore
+from domain.adaptive import Adapted
+from domain.circuit import Circuit
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
-from domain.ports import Added, Claim, Demand, Exchange
+from domain.policy import Policies, QueuePolicy
+from domain.ports import Added, Claim, Demand, Exchange, Workload
+from domain.queue import QueueState
 from tests.factories import NOW
 
 
@@ -62,6 +69,44 @@ class RecordingEvents:
 
     def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
         self.listeners.append(listener)
+
+
+class QueuesInMemory:
+    """What operators and circuits change of queues; no job obeys it."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._states: dict[str, QueueState] = {}
+
+    async def states(self) -> list[QueueState]:
+        return [self._states[name] for name in sorted(self._states)]
+
+    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
+        for name in {*queues, *policies.queues}:
+            if not only_new or name not in self._states:
+                self._set(name, policy=policies.queues.get(name, QueuePolicy()))
+
+    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
+        flags = {"paused": paused, "stopped": stopped}
+        for name in queues:
+            self._set(name, **{flag: value for flag, value in flags.items() if value is not None})
+
+    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
+        circuit = change(self._states.get(queue, QueueState(queue)).circuit, self._now())
+        self._set(queue, circuit=circuit)
+        return circuit
+
+    async def completed_since(self, queue: str, since: datetime) -> bool:
+        return False
+
+    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        return Workload(completed=0, overloads=0, busy=0, due=0, slots=0)
+
+    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
+        self._set(queue, adapted=adapted)
+
+    def _set(self, name: str, **changes: Any) -> None:
+        self._states[name] = replace(self._states.get(name, QueueState(name)), **changes)
 
 
 class FragileStore(MemoryJobStore):

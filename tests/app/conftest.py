@@ -23,6 +23,7 @@ from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.lend import Lend
+from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
@@ -30,7 +31,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, QueuesInMemory, RecordingEvents, RecordingTickets
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -64,6 +65,7 @@ class Api:
     watch: Watch
     clock: FakeClock
     services: Services
+    queues: QueuesInMemory
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -106,7 +108,9 @@ def build(keyring: Keyring | None = None) -> Api:
     routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
-    browse, report = Browse(store), Report(store, tickets, routes, clock.now, clock.monotonic)
+    queues = QueuesInMemory(clock.now)
+    operate = Operate(queues, routes, wake)
+    browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     work = Work(store, events, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
@@ -116,13 +120,14 @@ def build(keyring: Keyring | None = None) -> Api:
         steer=Steer(store, wake, events),
         lend=lend,
         claims=Claims(lend, watch, LEASE_TIMEOUT, look_every=NEVER),
+        operate=operate,
         report=report,
         follow=Follow(browse, watch, keep_alive=NEVER),
         watch=watch,
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services)
+    return Api(app, client, store, tickets, events, watch, clock, services, queues)
 
 
 @pytest.fixture

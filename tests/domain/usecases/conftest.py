@@ -6,11 +6,12 @@ import pytest
 
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.operate import Operate
 from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, QueuesInMemory, RecordingEvents, RecordingTickets
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
@@ -56,5 +57,15 @@ def work(store: FragileStore, events: RecordingEvents) -> Work:
 
 
 @pytest.fixture
-def report(store: FragileStore, tickets: RecordingTickets, routes: Routes, clock: FakeClock) -> Report:
-    return Report(store, tickets, routes, clock.now, clock.monotonic)
+def queues(clock: FakeClock) -> QueuesInMemory:
+    return QueuesInMemory(clock.now)
+
+
+@pytest.fixture
+def operate(queues: QueuesInMemory, routes: Routes, wake: Wake) -> Operate:
+    return Operate(queues, routes, wake)
+
+
+@pytest.fixture
+def report(store: FragileStore, tickets: RecordingTickets, operate: Operate, clock: FakeClock) -> Report:
+    return Report(store, tickets, operate, clock.now, clock.monotonic)
