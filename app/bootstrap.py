@@ -30,6 +30,7 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
@@ -45,10 +46,11 @@ from app.watch import Watch
 from domain.errors import StartupError
 from domain.identity import job_id
 from domain.job import JobId
-from domain.ports import ChatProvider, Events, JobStore, Tickets
+from domain.ports import ChatProvider, Events, JobStore, QueueStore, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.lend import Lend
+from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.report import Report
@@ -119,7 +121,7 @@ class Application:
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
                     yield Core(
-                        services=self._services(jobs, wake, events, watch),
+                        services=self._services(jobs, PostgresQueueStore(pool), wake, events, watch),
                         scheduler=Scheduler(
                             Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
                             PostgresLeadership(pool),
@@ -129,9 +131,10 @@ class Application:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
 
-    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch) -> Services:
+    def _services(self, jobs: JobStore, queues: QueueStore, wake: Wake, events: Events, watch: Watch) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
-        report = Report(jobs, self.tickets, self.routes, lambda: datetime.now(UTC), time.monotonic)
+        operate = Operate(queues, self.routes, wake)
+        report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
         work = Work(jobs, events, self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
@@ -141,6 +144,7 @@ class Application:
             steer=Steer(jobs, wake, events),
             lend=lend,
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
+            operate=operate,
             report=report,
             follow=Follow(browse, watch),
             watch=watch,
