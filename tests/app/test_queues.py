@@ -95,7 +95,7 @@ class TestList:
             concurrency=8, preempt=True, reserved_share=0.1, ageing=timedelta(minutes=5), adaptive=True
         )
         await api.queues.configure(Policies({QUEUE: policy}), [])
-        await api.queues.adapt(QUEUE, Adapted(5.5))
+        await api.queues.adapt(QUEUE, Adapted(5))
         limits = {"concurrency": 8, "effective_limit": 5, "reserved_share": 0.1, "ageing_seconds": 300}
         assert await listed(api) == [EMPTY | limits | {"preempt": True, "adaptive": True}]
 

@@ -214,7 +214,7 @@ class TestQueues:
     async def test_how_it_is_held_and_limited_is_told(self, report: Report, queues: QueuesInMemory):
         policy = QueuePolicy(concurrency=8, adaptive=True)
         await queues.configure(Policies({QUEUE: policy}), [])
-        await queues.adapt(QUEUE, Adapted(5.5))
+        await queues.adapt(QUEUE, Adapted(5))
         await queues.hold([QUEUE], stopped=True)
         state = (await report.queues(ANYBODY))[0].state
         assert (state.policy, state.limit, state.paused, state.stopped) == (policy, 5, False, True)
