@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Controller, Request, get, post
+from litestar.openapi.spec import Operation
 from litestar.params import PathParameter
 
 from app.api.documents import Answer, operation, refusals
@@ -19,17 +20,20 @@ from domain.queue import QueueState
 
 AnyRequest = Request[Any, Any, Any]
 QueueName = Annotated[
-    str, PathParameter(description="The queue's name.", schema_extra={"examples": [examples.PAUSED.name]})
+    str, PathParameter(description="The queue's name.", schema_extra={"examples": [examples.QUEUE.name]})
 ]
 
 HELD = "Running jobs finish, none starts, those that wait keep their places; restarts change nothing of it. "
 TWO_FLAGS = "To pause and to stop are two flags with the same effect; a queue that has either is held. "
 WHICH = "One queue, or without `queue` all of them; jobs without a queue are not touched. "
 
-STEERED = operation(Answer(200, examples.PAUSED, "The queue, as it is now."), *refusals(QueueNotFound))
-STANDS = operation(
-    Answer(200, examples.QUEUE_STATUS, "How they stand now."), *refusals(422, QueueNotFound), query=QueueQuery
-)
+
+def _answers(example: QueueView) -> type[Operation]:
+    return operation(Answer(200, example, "The queue, as it is now."), *refusals(QueueNotFound))
+
+
+def _answers_status(example: QueueStatusView) -> type[Operation]:
+    return operation(Answer(200, example, "How they stand now."), *refusals(422, QueueNotFound), query=QueueQuery)
 
 
 class Steered(Controller):
@@ -45,7 +49,7 @@ class Steered(Controller):
         summary="Pause a queue",
         description=f"{HELD}Pausing it again changes nothing.",
         status_code=200,
-        operation_class=STEERED,
+        operation_class=_answers(examples.PAUSED),
     )
     async def pause(self, name: QueueName, services: Injected, caller: Calling) -> QueueView:
         return await _shown(services, caller, await services.operate.hold(name, paused=True))
@@ -56,7 +60,7 @@ class Steered(Controller):
         summary="Resume a paused queue",
         description="Its jobs start again, unless it is stopped too or its circuit is open.",
         status_code=200,
-        operation_class=STEERED,
+        operation_class=_answers(examples.QUEUE),
     )
     async def resume(self, name: QueueName, services: Injected, caller: Calling) -> QueueView:
         return await _shown(services, caller, await services.operate.hold(name, paused=False))
@@ -67,7 +71,7 @@ class Steered(Controller):
         summary="Close a queue's circuit",
         description="Its jobs start again at once, whatever its model server did; it opens anew if that fails.",
         status_code=200,
-        operation_class=STEERED,
+        operation_class=_answers(examples.QUEUE),
     )
     async def close_circuit(self, name: QueueName, services: Injected, caller: Calling) -> QueueView:
         return await _shown(services, caller, [await services.operate.close_circuit(name)])
@@ -85,7 +89,7 @@ class Standing(Controller):
         summary="Tell how the queues stand",
         description=f"{WHICH}`queue_size` is counted anew every two seconds.",
         opt={"right": Right.READ},
-        operation_class=STANDS,
+        operation_class=_answers_status(examples.QUEUE_STATUS),
     )
     async def status(self, request: AnyRequest, services: Injected, caller: Calling) -> QueueStatusView:
         return await _status(services, caller, await services.operate.meant(_which(request)))
@@ -96,7 +100,7 @@ class Standing(Controller):
         summary="Pause the queues",
         description=f"{HELD}{WHICH}{TWO_FLAGS}",
         status_code=200,
-        operation_class=STANDS,
+        operation_class=_answers_status(examples.ALL_PAUSED),
     )
     async def pause(self, request: AnyRequest, services: Injected, caller: Calling) -> QueueStatusView:
         return await _status(services, caller, await services.operate.hold(_which(request), paused=True))
@@ -107,7 +111,7 @@ class Standing(Controller):
         summary="Resume paused queues",
         description=f"{WHICH}What was stopped stays stopped.",
         status_code=200,
-        operation_class=STANDS,
+        operation_class=_answers_status(examples.QUEUE_STATUS),
     )
     async def resume(self, request: AnyRequest, services: Injected, caller: Calling) -> QueueStatusView:
         return await _status(services, caller, await services.operate.hold(_which(request), paused=False))
@@ -118,7 +122,7 @@ class Standing(Controller):
         summary="Stop the queues",
         description=f"{HELD}{WHICH}{TWO_FLAGS}",
         status_code=200,
-        operation_class=STANDS,
+        operation_class=_answers_status(examples.ALL_STOPPED),
     )
     async def stop(self, request: AnyRequest, services: Injected, caller: Calling) -> QueueStatusView:
         return await _status(services, caller, await services.operate.hold(_which(request), stopped=True))
@@ -129,7 +133,7 @@ class Standing(Controller):
         summary="Start stopped queues",
         description=f"{WHICH}What was paused stays paused.",
         status_code=200,
-        operation_class=STANDS,
+        operation_class=_answers_status(examples.QUEUE_STATUS),
     )
     async def start(self, request: AnyRequest, services: Injected, caller: Calling) -> QueueStatusView:
         return await _status(services, caller, await services.operate.hold(_which(request), stopped=False))

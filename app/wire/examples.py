@@ -240,16 +240,20 @@ _OPEN = CircuitView(
     probe_at=_ENDED,
 )
 _SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8}
-QUEUES = QueueList([QueueView(**_QUEUE), QueueView(**_SICK)])
+QUEUE = QueueView(**_QUEUE)
+QUEUES = QueueList([QUEUE, QueueView(**_SICK)])
 PAUSED = QueueView(**_QUEUE | {"paused": True})
-QUEUE_STATUS = QueueStatusView(
-    running=True,
-    paused=True,
-    queue_size=12,
-    current_job_id=JOB_ID,
-    current_job_ids=[JOB_ID, _OTHER_ID],
-    queues=[PAUSED],
-)
+_STATUS: dict[str, Any] = {
+    "running": True,
+    "paused": False,
+    "queue_size": 12,
+    "current_job_id": JOB_ID,
+    "current_job_ids": [JOB_ID, _OTHER_ID],
+    "queues": [QUEUE],
+}
+QUEUE_STATUS = QueueStatusView(**_STATUS)
+ALL_PAUSED = QueueStatusView(**_STATUS | {"paused": True, "queues": [PAUSED]})
+ALL_STOPPED = QueueStatusView(**_STATUS | {"running": False, "queues": [QueueView(**_QUEUE | {"stopped": True})]})
 WORKERS = WorkerList(
     [
         WorkerView(
