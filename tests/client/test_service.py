@@ -177,6 +177,7 @@ def test_the_service_tells_of_itself(client: Client, owner: str):
 def test_a_queue_is_held_and_let_go(client: Client, owner: str):
     assert client.pause_queue("gpu.llm").paused
     job = client.submit(**chat(owner))
+    assert client.claim("outside", owner_services=[owner]) == ()
     assert client.stop_queue("gpu.llm").stopped
     assert client.queue_status("gpu.llm").queue_size >= 0
     held = client.resume_queue("gpu.llm")
