@@ -31,7 +31,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FragileStore, QueuesInMemory, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -66,7 +66,6 @@ class Api:
     watch: Watch
     clock: FakeClock
     services: Services
-    queues: QueuesInMemory
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -109,8 +108,7 @@ def build(keyring: Keyring | None = None) -> Api:
     routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
-    queues = QueuesInMemory(clock.now)
-    operate = Operate(queues, routes, wake)
+    operate = Operate(store.queues, routes, wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     work = Work(store, events, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
@@ -128,7 +126,7 @@ def build(keyring: Keyring | None = None) -> Api:
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, queues)
+    return Api(app, client, store, tickets, events, watch, clock, services)
 
 
 @pytest.fixture

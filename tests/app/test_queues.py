@@ -94,13 +94,13 @@ class TestList:
         policy = QueuePolicy(
             concurrency=8, preempt=True, reserved_share=0.1, ageing=timedelta(minutes=5), adaptive=True
         )
-        await api.queues.configure(Policies({QUEUE: policy}), [])
-        await api.queues.adapt(QUEUE, Adapted(5))
+        await api.store.queues.configure(Policies({QUEUE: policy}), [])
+        await api.store.queues.adapt(QUEUE, Adapted(5))
         limits = {"concurrency": 8, "effective_limit": 5, "reserved_share": 0.1, "ageing_seconds": 300}
         assert await listed(api) == [EMPTY | limits | {"preempt": True, "adaptive": True}]
 
     async def test_a_queue_tells_why_its_circuit_is_open(self, api: Api) -> None:
-        await api.queues.change_circuit(QUEUE, lambda *_: OPEN)
+        await api.store.queues.change_circuit(QUEUE, lambda *_: OPEN)
         [queue] = await listed(api)
         assert queue["circuit"] == {
             "state": "open",
@@ -126,7 +126,7 @@ class TestOne:
         assert await ask(api, f"/api/v1/queues/{QUEUE}/{verb}") == once
 
     async def test_an_operator_closes_a_circuit(self, api: Api) -> None:
-        await api.queues.change_circuit(QUEUE, lambda *_: OPEN)
+        await api.store.queues.change_circuit(QUEUE, lambda *_: OPEN)
         assert await ask(api, f"/api/v1/queues/{QUEUE}/close-circuit") == EMPTY
 
     async def test_its_workers_are_woken_when_it_goes_on(self, api: Api) -> None:
@@ -192,7 +192,7 @@ class TestAll:
         assert await standing(api) == answered
 
     async def test_one_queue_among_others_is_held_by_its_name(self, api: Api) -> None:
-        await api.queues.configure(Policies(), ["gpu.speech"])
+        await api.store.queues.configure(Policies(), ["gpu.speech"])
         status = await ask(api, f"/queue/stop?queue={QUEUE}")
         assert (status["running"], [queue["name"] for queue in status["queues"]]) == (False, [QUEUE])
         status = await standing(api)
@@ -271,7 +271,7 @@ class TestRights:
         assert seen["watcher"]["current_job_ids"] == [held["ours"], held["theirs"]]
 
     async def test_words_about_an_open_circuit_are_for_operators(self, guarded: Guarded) -> None:
-        await guarded.api.queues.change_circuit(QUEUE, lambda *_: OPEN)
+        await guarded.api.store.queues.change_circuit(QUEUE, lambda *_: OPEN)
         seen = (await guarded.call("watcher", "GET", "/api/v1/queues")).json()["queues"][0]["circuit"]
         assert (seen["reason"], seen["message"]) == ("provider_unavailable", None)
         seen = (await guarded.call("operator", "POST", f"/api/v1/queues/{QUEUE}/pause")).json()["circuit"]

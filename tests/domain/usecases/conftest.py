@@ -11,7 +11,7 @@ from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE
-from tests.fakes import FakeClock, FragileStore, QueuesInMemory, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
@@ -57,13 +57,8 @@ def work(store: FragileStore, events: RecordingEvents) -> Work:
 
 
 @pytest.fixture
-def queues(clock: FakeClock) -> QueuesInMemory:
-    return QueuesInMemory(clock.now)
-
-
-@pytest.fixture
-def operate(queues: QueuesInMemory, routes: Routes, wake: Wake) -> Operate:
-    return Operate(queues, routes, wake)
+def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
+    return Operate(store.queues, routes, wake)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from domain.queue import QueueState
 from domain.usecases.operate import Operate
 from domain.usecases.report import FIGURES_LAST, MOST_RUNNING, Counts, QueueReport, Readiness, Report
 from tests.factories import NOW, QUEUE, new_beat
-from tests.fakes import FakeClock, FragileStore, QueuesInMemory, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingTickets
 from tests.moves import cancel, complete, each, fail, one, run_one, settle, several, take, try_again
 
 LION, BEAR = Caller(owner="lion"), Caller(owner="bear")
@@ -193,12 +193,10 @@ class TestQueues:
             QueueReport(QueueState("gpu.speech"), Counts(), workers=0, slots=0, idle=0),
         ]
 
-    async def test_so_is_what_has_jobs_a_worker_or_was_steered(
-        self, report: Report, store: FragileStore, queues: QueuesInMemory
-    ):
+    async def test_so_is_what_has_jobs_a_worker_or_was_steered(self, report: Report, store: FragileStore):
         await each(store, {"queue": "gpu.gone"}, {"queue": None})
         await store.beat(new_beat(queues=("gpu.new",)))
-        await queues.hold(["gpu.old"], paused=True)
+        await store.queues.hold(["gpu.old"], paused=True)
         told = [queue.state.name for queue in await report.queues(ANYBODY)]
         assert told == ["gpu.gone", "gpu.llm", "gpu.new", "gpu.old", "gpu.speech"]
 
@@ -211,16 +209,16 @@ class TestQueues:
         assert (llm.jobs, llm.workers, llm.slots, llm.idle) == (Counts(pending=2, due=2, running=1), 2, 6, 5)
         assert (speech.jobs, speech.workers, speech.slots, speech.idle) == (Counts(), 1, 4, 4)
 
-    async def test_how_it_is_held_and_limited_is_told(self, report: Report, queues: QueuesInMemory):
+    async def test_how_it_is_held_and_limited_is_told(self, report: Report, store: FragileStore):
         policy = QueuePolicy(concurrency=8, adaptive=True)
-        await queues.configure(Policies({QUEUE: policy}), [])
-        await queues.adapt(QUEUE, Adapted(5))
-        await queues.hold([QUEUE], stopped=True)
+        await store.queues.configure(Policies({QUEUE: policy}), [])
+        await store.queues.adapt(QUEUE, Adapted(5))
+        await store.queues.hold([QUEUE], stopped=True)
         state = (await report.queues(ANYBODY))[0].state
         assert (state.policy, state.limit, state.paused, state.stopped) == (policy, 5, False, True)
 
-    async def test_words_about_an_open_circuit_are_for_operators(self, report: Report, queues: QueuesInMemory):
-        await queues.change_circuit(QUEUE, lambda *_: OPEN)
+    async def test_words_about_an_open_circuit_are_for_operators(self, report: Report, store: FragileStore):
+        await store.queues.change_circuit(QUEUE, lambda *_: OPEN)
         assert (await report.queues(ANYBODY))[0].state.circuit == OPEN
         assert (await report.queues(READER))[0].state.circuit == replace(OPEN, message="")
 
@@ -252,13 +250,13 @@ class TestStanding:
         self,
         report: Report,
         operate: Operate,
-        queues: QueuesInMemory,
+        store: FragileStore,
         paused: list[str],
         stopped: list[str],
         stands: tuple[bool, bool],
     ):
-        await queues.hold(paused, paused=True)
-        await queues.hold(stopped, stopped=True)
+        await store.queues.hold(paused, paused=True)
+        await store.queues.hold(stopped, stopped=True)
         standing = await report.standing(ANYBODY, await operate.states())
         assert (standing.started, standing.paused) == stands
 
