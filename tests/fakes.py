@@ -14,7 +14,7 @@ from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import Added, Claim, Demand, Exchange
+from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -152,9 +152,9 @@ class FragileStore(MemoryJobStore):
     away = False
     refuses: Collection[bytes] = ()
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         self._must_be_there()
-        return await super().add(jobs)
+        return await super().add(jobs, ceilings)
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         self._must_be_there()

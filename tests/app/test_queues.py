@@ -137,6 +137,21 @@ class TestOne:
         await ask(api, f"/api/v1/queues/{QUEUE}/resume")
         assert api.tickets.published == [(QUEUE, 1)]
 
+    async def test_while_it_is_held_nobody_gets_its_jobs(self, api: Api) -> None:
+        job_id = await api.submitted()
+        for verb, wanted in (("pause", []), ("resume", [job_id])):
+            await ask(api, f"/api/v1/queues/{QUEUE}/{verb}")
+            claimed = await api.client.post("/api/v1/jobs/claim", json={"worker_id": "w"})
+            assert [job["id"] for job in claimed.json()["jobs"]] == wanted
+
+    async def test_a_job_that_runs_goes_on_and_keeps_its_slot_busy(self, api: Api) -> None:
+        await api.submitted()
+        job = await api.lent()
+        assert (await ask(api, f"/api/v1/queues/{QUEUE}/pause"))["busy"] == 1
+        assert (await api.report(job, "complete", result={})).status_code == 200
+        [queue] = await listed(api)
+        assert (queue["busy"], queue["running"], queue["paused"]) == (0, 0, True)
+
     @pytest.mark.parametrize("path", ["/api/v1/queues/gpu.cats/{}", "/queue/{}?queue=gpu.cats"])
     @pytest.mark.parametrize("verb", ["pause", "resume"])
     async def test_an_unknown_queue_is_404_and_the_known_ones_are_named(self, api: Api, path: str, verb: str) -> None:
