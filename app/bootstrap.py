@@ -56,6 +56,7 @@ from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
+from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.report import Report
@@ -143,7 +144,8 @@ class Application:
 
     def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
-        report = Report(jobs, self.tickets, self.routes, lambda: datetime.now(UTC), time.monotonic)
+        operate = Operate(guard.queues, self.routes, wake)
+        report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
@@ -153,6 +155,7 @@ class Application:
             steer=Steer(jobs, wake, events),
             lend=lend,
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
+            operate=operate,
             report=report,
             follow=Follow(browse, watch),
             watch=watch,
