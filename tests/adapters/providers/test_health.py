@@ -26,7 +26,7 @@ from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, c
 
 KEY = "k-very-secret"
 PROFILE = "qwen2.5-14b"
-PATIENCE = timedelta(seconds=0.3)
+PATIENT, HASTY = timedelta(seconds=20), timedelta(seconds=0.3)
 
 Pages = Mapping[str, Behaviour]
 
@@ -107,9 +107,17 @@ def clock() -> FakeClock:
 class Asker:
     """Asks one server, forgetting each time what it was told less than a minute ago."""
 
-    def __init__(self, client: httpx.AsyncClient, clock: FakeClock, base_url: str, **server: Any) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        clock: FakeClock,
+        base_url: str,
+        *,
+        patience: timedelta = PATIENT,
+        **server: Any,
+    ) -> None:
         asked = Server(base_url, **server)
-        self.health = HttpHealth(client, {PROFILE: asked}, patience=PATIENCE, monotonic=clock.monotonic)
+        self.health = HttpHealth(client, {PROFILE: asked}, patience=patience, monotonic=clock.monotonic)
         self._clock = clock
 
     async def answers(self) -> bool:
@@ -125,6 +133,12 @@ class Asker:
 def asker(client: httpx.AsyncClient, clock: FakeClock, server: ModelServer) -> Asker:
     """Of a server of which nothing but its address is known."""
     return Asker(client, clock, server.base_url)
+
+
+@pytest.fixture
+def hasty(client: httpx.AsyncClient, clock: FakeClock, server: ModelServer) -> Asker:
+    """One that does not wait long for an answer."""
+    return Asker(client, clock, server.base_url, patience=HASTY)
 
 
 def paths(server: ModelServer) -> list[str]:
@@ -186,11 +200,11 @@ class TestAlive:
         self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, kind: ServerKind | None
     ):
         server.pages = {"*": stalls(headers_first=False)}
-        assert await Asker(client, clock, server.base_url, kind=kind).answers()
+        assert await Asker(client, clock, server.base_url, patience=HASTY, kind=kind).answers()
 
-    async def test_one_whose_answer_does_not_come_to_an_end_is_alive(self, server: ModelServer, asker: Asker):
+    async def test_one_whose_answer_does_not_come_to_an_end_is_alive(self, server: ModelServer, hasty: Asker):
         server.pages = {"*": stalls(b'{"object":')}
-        assert await asker.answers()
+        assert await hasty.answers()
 
     async def test_one_that_breaks_off_after_its_status_is_alive(self, server: ModelServer, asker: Asker):
         server.pages = {"*": cuts(b'{"object":')}
@@ -201,7 +215,7 @@ class TestAlive:
         self, client: httpx.AsyncClient, clock: FakeClock, scheme: str
     ):
         with deaf() as port:
-            assert await Asker(client, clock, f"{scheme}://127.0.0.1:{port}").answers()
+            assert await Asker(client, clock, f"{scheme}://127.0.0.1:{port}", patience=HASTY).answers()
 
     async def test_one_whose_health_address_alone_is_cut_off_by_a_proxy_is_alive(
         self, server: ModelServer, asker: Asker
@@ -235,7 +249,7 @@ class TestDown:
 
     async def test_one_that_neither_takes_nor_refuses_connections(self, client: httpx.AsyncClient, clock: FakeClock):
         with full() as port:
-            assert not await Asker(client, clock, f"http://127.0.0.1:{port}").answers()
+            assert not await Asker(client, clock, f"http://127.0.0.1:{port}", patience=HASTY).answers()
 
     async def test_one_that_does_not_speak_tls(self, client: httpx.AsyncClient, clock: FakeClock):
         async def answer_in_the_clear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -510,18 +524,19 @@ class TestPressure:
         [
             refuses(503),
             cuts(headers_first=False),
+            cuts(VLLM_METRICS),
             stalls(headers_first=False),
         ],
-        ids=["503", "cut", "silence"],
+        ids=["503", "cut", "cut in the middle", "silence"],
     )
     async def test_a_server_in_trouble_is_asked_again_soon(
-        self, server: ModelServer, asker: Asker, clock: FakeClock, trouble: Behaviour
+        self, server: ModelServer, hasty: Asker, clock: FakeClock, trouble: Behaviour
     ):
         server.pages = {"/metrics": trouble}
-        assert await asker.health.pressure(PROFILE) is None
+        assert await hasty.pressure() is None
         clock.advance(timedelta(seconds=1))
         server.pages = VLLM
-        assert await asker.health.pressure(PROFILE)
+        assert await hasty.health.pressure(PROFILE)
 
     async def test_a_server_that_is_away_tells_nothing(self, server: ModelServer, asker: Asker):
         server.go_down()
