@@ -28,8 +28,8 @@ PROBE_WAIT = timedelta(seconds=10)
 """How long a limit rests before one more is tried; half as long after each that is taken."""
 LONGEST_PROBE_WAIT = timedelta(minutes=5)
 """The wait doubles up to this while one more is refused: each time costs some jobs a run."""
-SHORTEST_PROBE_WAIT = timedelta(seconds=1)
-"""Below it so much more was taken that what was too much once is forgotten."""
+SHORTEST_PROBE_WAIT = timedelta(milliseconds=100)
+"""Below it so many more were taken that what was too much once is forgotten."""
 
 
 class Workload(Struct, frozen=True):
@@ -120,7 +120,8 @@ def _refused(adapted: Adapted, workload: Workload, pressure: Pressure | None, no
     limit = max(1, int(adapted.slots * DECREASE))
     ceiling = max(limit, adapted.slots - 1)
     if pressure and _queued(pressure.waiting, pressure):
-        limit = ceiling = min(limit, _taken(adapted, workload, pressure, pressure.waiting))
+        taken = _taken(adapted, workload, pressure, pressure.waiting)
+        limit, ceiling = min(limit, taken), min(ceiling, taken)
     one_too_many = adapted.limit == adapted.ceiling and adapted.changed_at != adapted.lowered_at
     # Four times, since the attempt has halved it: the next one comes after twice as long as this one.
     wait = min(adapted.probe_wait * 4, LONGEST_PROBE_WAIT) if one_too_many else PROBE_WAIT

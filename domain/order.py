@@ -20,6 +20,9 @@ from msgspec.structs import replace
 UNKNOWN_COST = 1.0
 """Seconds that a run counts before any of its line has completed."""
 
+LEAST_COST = 0.001
+"""Seconds that any run counts: what costs nothing would always be next."""
+
 NO_LIMITS: Mapping[str, int] = {}
 
 NEWEST = 0.2
@@ -157,7 +160,8 @@ class _Turn:
         taken: Counter[str] = Counter()
         picked: list[Pick] = []
         while len(picked) < room and (keys := self._open(level)):
-            key = min(keys, key=lambda key: (self._start(key, taken), key[1]))
+            # Of the same start, the job that has waited longer.
+            key = min(keys, key=lambda key: (self._start(key, taken), self._left[key][0]))
             picked.append(self._take(key, self._start(key, taken)))
             taken[key[1]] += 1
         self._move_on(level, taken)
@@ -194,7 +198,7 @@ class _Turn:
 
     def _cost(self, lane: Lane) -> float:
         known = (mean for mean in (lane.mean, self._line.mean) if mean is not None)
-        return next(known, UNKNOWN_COST)
+        return max(next(known, UNKNOWN_COST), LEAST_COST)
 
     def _take(self, key: tuple[int, str], start: float) -> Pick:
         level, owner = key

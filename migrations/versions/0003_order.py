@@ -404,7 +404,7 @@ DECLARE
     got uuid[];
     furthest double precision;
     paid double precision;
-    more integer;
+    missed integer;
     who text[];
     vtimes double precision[];
     lasts bigint[];
@@ -462,8 +462,8 @@ BEGIN
                     SELECT
                         n.owner_service, n.vtime, n.asleep,
                         CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
-                        coalesce(n.mean, here.mean, 1) AS cost,
-                        coalesce(n.mean, here.mean, 1) / coalesce(o.weight, n.weight) AS step,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         least(
                             CASE WHEN share > 0 THEN 1 ELSE room END,
                             CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
@@ -473,67 +473,54 @@ BEGIN
                     WHERE n.line = p_line
                       AND n.level = lvl
                       AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-                ), head AS MATERIALIZED (
-                    SELECT lane.*, first.seq
+                ), waiting AS MATERIALIZED (
+                    SELECT lane.owner_service, j.id, j.seq, j.place
                     FROM lane
                     CROSS JOIN LATERAL (
-                        SELECT j.seq FROM jobs AS j
-                        WHERE j.line = p_line
-                          AND j.level = lvl
-                          AND j.owner_service = lane.owner_service
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq > lane.low
-                          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-                          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-                          AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-                        ORDER BY j.seq
-                        LIMIT 1
-                    ) AS first
-                    WHERE lane.most > 0
+                        SELECT w.id, w.seq, row_number() OVER (ORDER BY w.seq) - 1 AS place
+                        FROM jobs AS w
+                        WHERE w.line = p_line
+                          AND w.level = lvl
+                          AND w.owner_service = lane.owner_service
+                          AND w.status = 'pending'
+                          AND w.due
+                          AND w.seq > lane.low
+                          AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+                          AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+                          AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                        ORDER BY w.seq
+                        LIMIT greatest(lane.most, 0)
+                    ) AS j
+                ), open AS MATERIALIZED (
+                    SELECT lane.* FROM lane
+                    WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
                 ), based AS MATERIALIZED (
                     -- A lane that wakes begins where the one stands that is furthest behind.
                     SELECT
-                        head.*,
+                        o.owner_service, o.step, o.cost,
                         CASE
-                            WHEN head.asleep THEN greatest(
-                                head.vtime,
-                                coalesce((SELECT min(a.vtime) FROM head AS a WHERE NOT a.asleep), starts[lvl])
+                            WHEN o.asleep THEN greatest(
+                                o.vtime,
+                                coalesce((SELECT min(a.vtime) FROM open AS a WHERE NOT a.asleep), starts[lvl])
                             )
-                            ELSE head.vtime
+                            ELSE o.vtime
                         END AS base
-                    FROM head
-                ), quota AS MATERIALIZED (
-                    SELECT next.owner_service, count(*) AS jobs
-                    FROM (
-                        SELECT b.owner_service, b.base + turn.place * b.step AS start
-                        FROM based AS b
-                        CROSS JOIN LATERAL generate_series(0, b.most - 1) AS turn (place)
-                        ORDER BY 2, 1
-                        LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
-                    ) AS next
-                    GROUP BY next.owner_service
+                    FROM open AS o
+                ), next AS MATERIALIZED (
+                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    FROM waiting AS w
+                    JOIN based AS b ON b.owner_service = w.owner_service
+                    ORDER BY 5, 3
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                 ), pick AS MATERIALIZED (
-                    SELECT
-                        b.owner_service, b.cost, j.id, j.seq,
-                        b.base + (row_number() OVER (PARTITION BY b.owner_service ORDER BY j.seq) - 1) * b.step AS start
-                    FROM quota AS q
-                    JOIN based AS b ON b.owner_service = q.owner_service
-                    CROSS JOIN LATERAL (
-                        SELECT j.id, j.seq FROM jobs AS j
-                        WHERE j.line = p_line
-                          AND j.level = lvl
-                          AND j.owner_service = b.owner_service
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq >= b.seq
-                          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-                          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-                          AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-                        ORDER BY j.seq
-                        LIMIT q.jobs
-                        FOR UPDATE SKIP LOCKED
-                    ) AS j
+                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    SELECT n.*
+                    FROM jobs AS j
+                    JOIN next AS n ON n.id = j.id
+                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
+                      AND j.status = 'pending'
+                      AND j.due
+                    FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
@@ -562,16 +549,14 @@ BEGIN
                       AND j.id = p.id
                 )
                 SELECT
-                    (SELECT array_agg(p.id ORDER BY p.start, p.owner_service) FROM pick AS p),
+                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
-                    (SELECT count(*) FROM based)
-                    - (SELECT count(*) FROM quota AS q LEFT JOIN won AS w ON w.owner_service = q.owner_service
-                       WHERE coalesce(w.jobs, 0) < q.jobs),
+                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, more, who, vtimes, lasts;
+                INTO got, furthest, paid, missed, who, vtimes, lasts;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
@@ -615,7 +600,7 @@ BEGIN
                         ELSE 0
                     END;
                 ELSE
-                    EXIT WHEN more = 0;
+                    EXIT WHEN missed = 0;
                 END IF;
             END LOOP;
             EXIT WHEN share > 0;
@@ -718,92 +703,138 @@ AS $$
 #variable_conflict use_column
 DECLARE
     candidates text[];
+    -- Of each line that is a queue, where kinds are asked for: whose jobs match, and how many. It is not read further.
+    matches jsonb;
     best record;
     claimed uuid[] := '{}';
     got uuid[];
 BEGIN
-    WITH matching AS MATERIALIZED (
-        -- A long queue must not be searched without a match.
-        SELECT c.queue, sum(c.jobs) AS jobs
+    IF p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL THEN
+        matches := (
+            SELECT coalesce(jsonb_object_agg(m.queue, jsonb_build_object('owners', m.owners, 'jobs', m.jobs)), '{}')
+            FROM (
+                SELECT o.queue, array_agg(o.owner_service) AS owners, sum(o.jobs) AS jobs
+                FROM (
+                    SELECT c.queue, c.owner_service, sum(c.jobs) AS jobs
+                    FROM (
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                        UNION ALL
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+                    ) AS c
+                    WHERE c.due
+                      AND c.queue <> ''
+                      AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+                      AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+                    GROUP BY c.queue, c.owner_service
+                    HAVING sum(c.jobs) > 0
+                ) AS o
+                GROUP BY o.queue
+            ) AS m
+        );
+    END IF;
+    candidates := ARRAY (
+        SELECT line.name
         FROM (
-            SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
-            UNION ALL
-            SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
-        ) AS c
-        WHERE (p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL)
-          AND c.due
-          AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
-          AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
-          AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
-        GROUP BY c.queue
-    ), line AS (
-        SELECT DISTINCT n.line AS name FROM lanes AS n
-        WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-          AND (p_queues IS NULL OR n.line = ANY (p_queues))
-    )
-    SELECT array_agg(line.name) INTO candidates
-    FROM line
-    LEFT JOIN queues AS q ON q.name = line.name
-    WHERE q.paused IS NOT TRUE
-      AND q.stopped IS NOT TRUE
-      AND q.circuit_state IS DISTINCT FROM 'open'
-      AND CASE
-          -- A line without a queue is named for its kind, with a space between task type and profile.
-          WHEN strpos(line.name, ' ') > 0 THEN
-              (p_task_types IS NULL OR split_part(line.name, ' ', 1) = ANY (p_task_types))
-              AND (p_model_profiles IS NULL OR split_part(line.name, ' ', 2) = ANY (p_model_profiles))
-          ELSE
-              (p_task_types IS NULL AND p_model_profiles IS NULL)
-              OR EXISTS (SELECT FROM matching AS m WHERE m.queue = line.name AND m.jobs > 0)
-      END
-      AND EXISTS (
-          SELECT FROM lanes AS n
-          CROSS JOIN LATERAL (
-              SELECT FROM jobs AS j
-              WHERE j.line = line.name
-                AND j.level = n.level
-                AND j.owner_service = n.owner_service
-                AND j.status = 'pending'
-                AND j.due
-              LIMIT 1
-          ) AS waiting
-          WHERE n.line = line.name
-            AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-      );
+            SELECT DISTINCT n.line AS name FROM lanes AS n
+            WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+              AND (p_queues IS NULL OR n.line = ANY (p_queues))
+        ) AS line
+        LEFT JOIN queues AS q ON q.name = line.name
+        WHERE q.paused IS NOT TRUE
+          AND q.stopped IS NOT TRUE
+          AND q.circuit_state IS DISTINCT FROM 'open'
+          AND CASE
+              -- A line without a queue is named for its kind, with a space between task type and profile.
+              WHEN strpos(line.name, ' ') > 0 THEN
+                  (p_task_types IS NULL OR split_part(line.name, ' ', 1) = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR split_part(line.name, ' ', 2) = ANY (p_model_profiles))
+              ELSE matches IS NULL OR matches ? line.name
+          END
+          AND EXISTS (
+              SELECT FROM lanes AS n
+              CROSS JOIN LATERAL (
+                  SELECT FROM jobs AS j
+                  WHERE j.line = line.name
+                    AND j.level = n.level
+                    AND j.owner_service = n.owner_service
+                    AND j.status = 'pending'
+                    AND j.due
+                  LIMIT 1
+              ) AS waiting
+              WHERE n.line = line.name
+                AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          )
+    );
     PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
 
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
-        SELECT n.line, n.level INTO best
-        FROM lanes AS n
-        CROSS JOIN LATERAL (
-            SELECT j.seq FROM jobs AS j
-            WHERE j.line = n.line
-              AND j.level = n.level
-              AND j.owner_service = n.owner_service
-              AND j.status = 'pending'
-              AND j.due
-              AND j.seq > n.low_seq
-              AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-              AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-            ORDER BY j.seq
-            LIMIT 1
-        ) AS head
-        LEFT JOIN owners AS o ON o.owner_service = n.owner_service
-        WHERE n.line = ANY (candidates)
-          AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-          AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
-          AND cardinality(candidates) > 1
-        ORDER BY n.level, head.seq
-        LIMIT 1;
-        IF NOT FOUND THEN
-            SELECT candidates[1] AS line, NULL::smallint AS level INTO best;
+        best := NULL;
+        IF cardinality(candidates) > 1 THEN
+            WITH head AS MATERIALIZED (
+                SELECT n.line, n.level, first.seq
+                FROM lanes AS n
+                LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                CROSS JOIN LATERAL (
+                    SELECT j.seq FROM jobs AS j
+                    WHERE j.line = n.line
+                      AND j.level = n.level
+                      AND j.owner_service = n.owner_service
+                      AND j.status = 'pending'
+                      AND j.due
+                      AND j.seq > n.low_seq
+                      AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                    ORDER BY j.seq
+                    LIMIT 1
+                ) AS first
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+                  AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+            ), first AS (
+                SELECT head.* FROM head ORDER BY head.level, head.seq LIMIT 1
+            )
+            -- As many as come before another line's first.
+            SELECT
+                first.line, first.level,
+                (
+                    SELECT count(*)
+                    FROM (
+                        SELECT FROM jobs AS j
+                        WHERE j.line = first.line
+                          AND j.level = first.level
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq < coalesce(
+                              (
+                                  SELECT min(other.seq) FROM head AS other
+                                  WHERE other.line <> first.line AND other.level = first.level
+                              ),
+                              9223372036854775807
+                          )
+                        LIMIT p_limit
+                    ) AS before
+                ) AS jobs
+            INTO best
+            FROM first;
+        END IF;
+        IF best IS NULL THEN
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::bigint AS jobs INTO best;
         END IF;
         got := claim_line(
-            best.line, best.level, p_task_types, p_model_profiles, p_owner_services, p_worker_id, p_lease, true,
+            best.line, best.level, p_task_types, p_model_profiles,
             CASE
-                WHEN cardinality(candidates) = 1 THEN p_limit - cardinality(claimed)
-                ELSE greatest(1, (p_limit - cardinality(claimed)) / (2 * cardinality(candidates)))
-            END
+                WHEN matches IS NULL OR strpos(best.line, ' ') > 0 THEN p_owner_services
+                ELSE ARRAY (SELECT jsonb_array_elements_text(matches -> best.line -> 'owners'))
+            END,
+            p_worker_id, p_lease, true,
+            least(
+                p_limit - cardinality(claimed),
+                greatest(best.jobs, 1)::integer,
+                CASE WHEN strpos(best.line, ' ') = 0 THEN (matches -> best.line -> 'jobs')::integer END
+            )
         );
         claimed := claimed || got;
         IF cardinality(got) = 0 OR cardinality(candidates) = 1 THEN

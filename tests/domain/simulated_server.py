@@ -1,6 +1,6 @@
 """A queue in front of a model server in virtual time: what a limit costs and brings, in milliseconds of real time.
 
-The server works on so many calls at once; so many more wait in it, and the rest is refused. A refused job is tried again
+The server works on so many calls at once; so many more wait in it, the rest is refused. A refused job is tried again
 after a while, in its old place, as the service does.
 """
 
@@ -18,7 +18,7 @@ from domain.adaptive import Adapted, Pressure, Workload, adapt
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SimulatedServer:
     """Times are seconds."""
 
@@ -53,8 +53,7 @@ class Outcome:
 
     def rate(self, since: float) -> float:
         """Jobs per second after that time."""
-        late = [at for at in self.completed_at if at > since]
-        return len(late) / (late[-1] - since)
+        return sum(at > since for at in self.completed_at) / (self.completed_at[-1] - since)
 
 
 Limit = Callable[[Adapted | None, Workload, Pressure | None, datetime], Adapted]

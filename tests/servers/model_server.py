@@ -320,6 +320,11 @@ class ModelServer:
         """The same for coroutines."""
         await asyncio.to_thread(self.wait_until, true)
 
+    def look_again(self) -> None:
+        """Wake who waits: something has changed between the beginning and the end of a call."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 

@@ -38,7 +38,7 @@ DECLARE
     got uuid[];
     furthest double precision;
     paid double precision;
-    more integer;
+    missed integer;
     who text[];
     vtimes double precision[];
     lasts bigint[];
@@ -96,8 +96,8 @@ BEGIN
                     SELECT
                         n.owner_service, n.vtime, n.asleep,
                         CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
-                        coalesce(n.mean, here.mean, 1) AS cost,
-                        coalesce(n.mean, here.mean, 1) / coalesce(o.weight, n.weight) AS step,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         least(
                             CASE WHEN share > 0 THEN 1 ELSE room END,
                             CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
@@ -107,67 +107,54 @@ BEGIN
                     WHERE n.line = p_line
                       AND n.level = lvl
                       AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-                ), head AS MATERIALIZED (
-                    SELECT lane.*, first.seq
+                ), waiting AS MATERIALIZED (
+                    SELECT lane.owner_service, j.id, j.seq, j.place
                     FROM lane
                     CROSS JOIN LATERAL (
-                        SELECT j.seq FROM jobs AS j
-                        WHERE j.line = p_line
-                          AND j.level = lvl
-                          AND j.owner_service = lane.owner_service
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq > lane.low
-                          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-                          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-                          AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-                        ORDER BY j.seq
-                        LIMIT 1
-                    ) AS first
-                    WHERE lane.most > 0
+                        SELECT w.id, w.seq, row_number() OVER (ORDER BY w.seq) - 1 AS place
+                        FROM jobs AS w
+                        WHERE w.line = p_line
+                          AND w.level = lvl
+                          AND w.owner_service = lane.owner_service
+                          AND w.status = 'pending'
+                          AND w.due
+                          AND w.seq > lane.low
+                          AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+                          AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+                          AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                        ORDER BY w.seq
+                        LIMIT greatest(lane.most, 0)
+                    ) AS j
+                ), open AS MATERIALIZED (
+                    SELECT lane.* FROM lane
+                    WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
                 ), based AS MATERIALIZED (
                     -- A lane that wakes begins where the one stands that is furthest behind.
                     SELECT
-                        head.*,
+                        o.owner_service, o.step, o.cost,
                         CASE
-                            WHEN head.asleep THEN greatest(
-                                head.vtime,
-                                coalesce((SELECT min(a.vtime) FROM head AS a WHERE NOT a.asleep), starts[lvl])
+                            WHEN o.asleep THEN greatest(
+                                o.vtime,
+                                coalesce((SELECT min(a.vtime) FROM open AS a WHERE NOT a.asleep), starts[lvl])
                             )
-                            ELSE head.vtime
+                            ELSE o.vtime
                         END AS base
-                    FROM head
-                ), quota AS MATERIALIZED (
-                    SELECT next.owner_service, count(*) AS jobs
-                    FROM (
-                        SELECT b.owner_service, b.base + turn.place * b.step AS start
-                        FROM based AS b
-                        CROSS JOIN LATERAL generate_series(0, b.most - 1) AS turn (place)
-                        ORDER BY 2, 1
-                        LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
-                    ) AS next
-                    GROUP BY next.owner_service
+                    FROM open AS o
+                ), next AS MATERIALIZED (
+                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    FROM waiting AS w
+                    JOIN based AS b ON b.owner_service = w.owner_service
+                    ORDER BY 5, 3
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                 ), pick AS MATERIALIZED (
-                    SELECT
-                        b.owner_service, b.cost, j.id, j.seq,
-                        b.base + (row_number() OVER (PARTITION BY b.owner_service ORDER BY j.seq) - 1) * b.step AS start
-                    FROM quota AS q
-                    JOIN based AS b ON b.owner_service = q.owner_service
-                    CROSS JOIN LATERAL (
-                        SELECT j.id, j.seq FROM jobs AS j
-                        WHERE j.line = p_line
-                          AND j.level = lvl
-                          AND j.owner_service = b.owner_service
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq >= b.seq
-                          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-                          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-                          AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-                        ORDER BY j.seq
-                        LIMIT q.jobs
-                        FOR UPDATE SKIP LOCKED
-                    ) AS j
+                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    SELECT n.*
+                    FROM jobs AS j
+                    JOIN next AS n ON n.id = j.id
+                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
+                      AND j.status = 'pending'
+                      AND j.due
+                    FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
@@ -196,16 +183,14 @@ BEGIN
                       AND j.id = p.id
                 )
                 SELECT
-                    (SELECT array_agg(p.id ORDER BY p.start, p.owner_service) FROM pick AS p),
+                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
-                    (SELECT count(*) FROM based)
-                    - (SELECT count(*) FROM quota AS q LEFT JOIN won AS w ON w.owner_service = q.owner_service
-                       WHERE coalesce(w.jobs, 0) < q.jobs),
+                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, more, who, vtimes, lasts;
+                INTO got, furthest, paid, missed, who, vtimes, lasts;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
@@ -249,7 +234,7 @@ BEGIN
                         ELSE 0
                     END;
                 ELSE
-                    EXIT WHEN more = 0;
+                    EXIT WHEN missed = 0;
                 END IF;
             END LOOP;
             EXIT WHEN share > 0;

@@ -31,8 +31,8 @@ WITH given AS MATERIALIZED (
         deadline_at, due, created_at, updated_at
     )
     SELECT
-        g.id, g.seq, 'pending', g.priority, g.priority, g.queue, g.owner_service, g.task_type, g.model_profile, g.max_attempts,
-        g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
+        g.id, g.seq, 'pending', g.priority, g.priority, g.queue, g.owner_service, g.task_type, g.model_profile,
+        g.max_attempts, g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
     FROM given AS g
     JOIN detail ON detail.job_id = g.id
     RETURNING id, seq, run_at, due, updated_at, line, level, owner_service

@@ -2,8 +2,8 @@
 -- $1 line, $2 level, $3 owner_service, $4 seq
 WITH lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime, n.asleep, l.clocks[n.level] AS clock,
-        coalesce(n.mean, l.mean, 1) / coalesce(o.weight, n.weight) AS step,
+        n.level, n.owner_service, n.vtime, n.asleep, n.low_seq, l.clocks[n.level] AS clock,
+        greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2::smallint AND n.owner_service = $3::text AS own,
         (
             SELECT count(*)
@@ -53,13 +53,28 @@ SELECT
     + coalesce(
         (
             SELECT sum(least(b.jobs, turns.before + (
+                -- Of the same start, the one that has waited longer.
                 b.base + turns.before * b.step < own.start
-                OR (b.base + turns.before * b.step = own.start AND b.owner_service < $3)
+                OR (
+                    b.base + turns.before * b.step = own.start
+                    AND (
+                        SELECT j.seq FROM jobs AS j
+                        WHERE j.line = $1
+                          AND j.level = $2
+                          AND j.owner_service = b.owner_service
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq > b.low_seq
+                        ORDER BY j.seq
+                        OFFSET turns.before
+                        LIMIT 1
+                    ) < $4
+                )
             )::integer))
             FROM based AS b
             CROSS JOIN own
             CROSS JOIN LATERAL (
-                SELECT greatest(floor(least((own.start - b.base) / b.step, 1e15)), 0)::bigint AS before
+                SELECT least(greatest(floor((own.start - b.base) / b.step), 0), b.jobs)::bigint AS before
             ) AS turns
             WHERE b.level = $2
               AND NOT b.own

@@ -1,5 +1,6 @@
 -- Position where it is too far to count: the same rule over the counts of jobs, and of its own lane the share that
--- its place among the first and the last says. $1 line, $2 level, $3 owner_service, $4 seq, $5 queue, $6 task_type, $7 profile
+-- its place among the first and the last says. $1 line, $2 level, $3 owner_service, $4 seq,
+-- $5 queue, $6 task_type, $7 model_profile
 WITH counted AS MATERIALIZED (
     SELECT c.priority AS level, c.owner_service, sum(c.jobs) AS jobs
     FROM (
@@ -29,7 +30,7 @@ WITH counted AS MATERIALIZED (
         ) AS last
 ), lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime, coalesce(n.mean, l.mean, 1) / coalesce(o.weight, n.weight) AS step,
+        n.level, n.owner_service, n.vtime, greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2 AND n.owner_service = $3::text AS own,
         coalesce(c.jobs, 0) * CASE
             WHEN n.level = $2 AND n.owner_service = $3 AND ends.last > ends.first

@@ -22,7 +22,10 @@ SELECT
     ) AS due,
     coalesce(w.slots, 0) AS slots,
     greatest(coalesce(w.slots - w.busy, 0), 0) AS idle,
-    greatest(least(policy.concurrency, policy.adapted) - coalesce(l.busy, 0), 0) AS room,
+    CASE
+        WHEN coalesce(policy.concurrency, policy.adapted) IS NOT NULL
+            THEN greatest(least(policy.concurrency, policy.adapted) - coalesce(l.busy, 0), 0)
+    END AS room,
     CASE
         WHEN policy.paused OR policy.stopped THEN 'paused'
         WHEN policy.circuit_state <> 'closed' THEN 'circuit'

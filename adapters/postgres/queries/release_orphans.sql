@@ -13,13 +13,13 @@ WITH orphan AS MATERIALIZED (
         array_agg(o.id) AS ids, array_agg(o.lease_token) AS tokens, count(*)::integer AS jobs
     FROM orphan AS o
 )
-SELECT
-    o.jobs - (
-        SELECT count(*) FROM settle_jobs(
-            o.ids, o.tokens, array_fill('released'::text, ARRAY[o.jobs]), array_fill('pending'::text, ARRAY[o.jobs]),
-            array_fill(NULL::bytea, ARRAY[o.jobs]), array_fill(NULL::text, ARRAY[o.jobs]),
-            array_fill(NULL::text, ARRAY[o.jobs]), array_fill(interval '0', ARRAY[o.jobs]), $2
-        )
-    ) AS count
+SELECT coalesce(sum(o.jobs - lost.jobs), 0)::bigint AS count
 FROM orphans AS o
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs FROM settle_jobs(
+        o.ids, o.tokens, array_fill('released'::text, ARRAY[o.jobs]), array_fill('pending'::text, ARRAY[o.jobs]),
+        array_fill(NULL::bytea, ARRAY[o.jobs]), array_fill(NULL::text, ARRAY[o.jobs]),
+        array_fill(NULL::text, ARRAY[o.jobs]), array_fill(interval '0', ARRAY[o.jobs]), $2
+    )
+) AS lost
 WHERE o.jobs > 0
