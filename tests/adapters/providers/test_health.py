@@ -23,6 +23,7 @@ from tests.adapters.providers.test_gauges import LLAMA_SERVER as LLAMA_SERVER_ME
 from tests.adapters.providers.test_gauges import VLLM as VLLM_METRICS
 from tests.fakes import FakeClock
 from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, cuts, refuses, sends, stalls, tells
+from tests.servers.vllm import Vllm
 
 KEY = "k-very-secret"
 PROFILE = "qwen2.5-14b"
@@ -497,6 +498,20 @@ class TestPressure:
         server.pages = VLLM
         assert await asker.pressure() == Pressure(running=4, waiting=9)
         assert paths(server) == ["/metrics"]
+
+    async def test_a_vllm_that_refuses_more_is_well_and_tells_that_it_is_at_work(
+        self, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        with Vllm(capacity=2, waiting_room=1, service_time=60) as full:
+            asker = Asker(client, clock, full.base_url)
+            body = {"model": full.model, "messages": [{"role": "user", "content": "Hello"}]}
+            calls = [asyncio.create_task(client.post(f"{full.base_url}/chat/completions", json=body)) for _ in range(4)]
+            await full.http.until(lambda _: full.refused == 1)
+            assert await asker.answers()
+            assert await asker.pressure() == Pressure(running=2, waiting=1)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
 
     async def test_llama_server_tells_of_its_load_to_who_has_the_key(
         self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
