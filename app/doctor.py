@@ -10,6 +10,7 @@ from rich.table import Table
 
 from app.bootstrap import broker_trouble, provider_trouble, revision
 from app.keyring import Keyring
+from app.policyfile import PolicyFile
 from app.settings import Settings
 from domain.errors import StorageUnavailable
 
@@ -18,7 +19,13 @@ WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
 
 async def run(settings: Settings, console: Console) -> int:
     """Print the findings. Returns 0 when everything that is configured works, else 1."""
-    findings = [await _storage(settings), await _broker(settings), await _provider(settings), _tokens(settings)]
+    findings = [
+        await _storage(settings),
+        await _broker(settings),
+        await _provider(settings),
+        _tokens(settings),
+        _configuration(settings),
+    ]
     table = Table("part", "state", "what was found", title="AI Service", title_justify="left")
     for finding in findings:
         part, state, found = finding
@@ -67,6 +74,15 @@ def _tokens(settings: Settings) -> tuple[str, str, str]:
             "neither AI_SERVICE_TOKEN nor AI_SERVICE_TOKENS is set: whoever reaches the API may use it",
         )
     return "API tokens", WELL, f"{count} configured; the API asks for one"
+
+
+def _configuration(settings: Settings) -> tuple[str, str, str]:
+    file, policies = settings.config.file, PolicyFile.of(settings).policies
+    if not file.exists():
+        return "Configuration file", OFF, f"AI_SERVICE_CONFIG is not set, and there is no {file}: nothing is limited"
+    queues = f" ({', '.join(policies.queues)})" if policies.queues else ""
+    counts = f"queues: {len(policies.queues)}{queues}, owners: {len(policies.owners)}"
+    return "Configuration file", WELL, f"{file}: {counts}, task types: {len(policies.task_types)}"
 
 
 def _place(url: str) -> str:

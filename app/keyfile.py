@@ -6,16 +6,15 @@ What is said of a file that cannot be used holds nothing of it: its tokens may s
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, NoReturn
 
 import msgspec
 from msgspec import Meta, Struct, ValidationError
 
+from app.datafile import Unusable, document
 from domain.access import Caller, Right
 from domain.errors import Problem, StartupError
 from domain.identity import NAME
@@ -75,70 +74,21 @@ def read(path: Path) -> dict[Digest, Grant]:
         StartupError: it cannot be read or used; one line for its operator, which holds nothing of the file.
     """
     try:
-        return _grants(_parser_for(path)(_text(path)))
-    except _Unusable as error:
+        return _grants(document(path))
+    except Unusable as error:
         raise StartupError(f"{VARIABLE}: {str(path)!r} cannot be used; expected {error}.") from None
 
 
-class _Unusable(Exception):
-    """Says what was expected, and where."""
-
-
-def _parser_for(path: Path) -> Callable[[str], Any]:
-    parse = {".json": _parse_json, ".toml": _parse_toml}.get(path.suffix.lower())
-    if parse is None:
-        raise _Unusable("a file whose name ends in .json or .toml")
-    return parse
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _Unusable(f"a file that can be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise _Unusable("text in UTF-8") from None
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_each_once)
-    except json.JSONDecodeError as error:
-        raise _Unusable(f"valid JSON (line {error.lineno}, column {error.colno})") from None
-    except (ValueError, RecursionError):
-        raise _Unusable("valid JSON") from None
-
-
-def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Otherwise the last one would win in silence.
-    known = dict(members)
-    if len(known) < len(members):
-        raise _Unusable("every token once, and every field of one")
-    return known
-
-
-def _parse_toml(text: str) -> Any:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Its own words may quote the file.
-        place = re.search(r" \(at (line \d+, column \d+|end of document)\)$", str(error))
-        where = f" ({place[1]})" if place else ""
-        raise _Unusable(f"valid TOML with every token once{where}") from None
-
-
-def _grants(document: Any) -> dict[Digest, Grant]:
-    if not isinstance(document, Mapping) or not document:
-        raise _Unusable("a table of tokens, at least one")
-    return {
-        _digest(token, place): _grant(given, place) for place, (token, given) in enumerate(document.items(), start=1)
-    }
+def _grants(given: Any) -> dict[Digest, Grant]:
+    if not isinstance(given, Mapping) or not given:
+        raise Unusable("a table of tokens, at least one")
+    return {_digest(token, place): _grant(entry, place) for place, (token, entry) in enumerate(given.items(), start=1)}
 
 
 def _digest(token: str, place: int) -> Digest:
     # What every client sends as it is: a header's other characters are encoded by some so and by some otherwise.
     if not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", token):
-        raise _Unusable(
+        raise Unusable(
             f"token {place} to be at least {SHORTEST_TOKEN} characters of ASCII without spaces: "
             "`openssl rand -hex 32` makes a good one"
         )
@@ -158,4 +108,4 @@ def _refuse(pointer: str, entry: Any, place: int) -> NoReturn:
     # A field that is missing or unknown is the entry's fault; and what is unknown may be a token in the wrong place.
     field = named if named in EXPECTED and isinstance(entry, Mapping) and named in entry else ""
     subject = f"{field} of token {place}" if field else f"token {place}"
-    raise _Unusable(f"{subject} to be {EXPECTED[field]}")
+    raise Unusable(f"{subject} to be {EXPECTED[field]}")

@@ -14,16 +14,13 @@ from pathlib import Path
 import structlog
 
 from app import keyfile
+from app.datafile import Watched
 from app.keyfile import Digest, Grant, digest_of
 from app.rate import Bucket
 from app.settings import Http
 from domain.access import Caller
-from domain.errors import StartupError
 
 log = structlog.get_logger()
-
-LOOK_EVERY = 1.0
-"""Seconds that a changed file may go unnoticed."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,11 @@ class Keyring:
             StartupError: the file cannot be used.
         """
         self.open = token is None and tokens is None
-        self._file = tokens
         self._clock = clock
         self._keys: dict[Digest, Key] = {}
         # Also when the file names it: a variable wins over a file.
         self._master = {digest_of(token.encode()): Key(Caller(), None)} if token is not None else {}
-        self._look_at = clock() + LOOK_EVERY
-        self._version = _version(tokens)
-        self._trouble = ""
+        self._file = Watched(tokens, keyfile.read, what="tokens", clock=clock) if tokens else None
         self._put_in_force(keyfile.read(tokens) if tokens else {})
 
     @classmethod
@@ -91,21 +85,9 @@ class Keyring:
 
     def _look(self) -> None:
         """Put a changed file in force; one that cannot be used changes nothing and is logged."""
-        now = self._clock()
-        if self._file is None or now < self._look_at:
+        grants = self._file.look() if self._file else None
+        if grants is None:
             return
-        self._look_at = now + LOOK_EVERY
-        version = _version(self._file)
-        if version == self._version and not self._trouble:
-            return
-        try:
-            grants = keyfile.read(self._file)
-        except StartupError as error:
-            if str(error) != self._trouble:
-                log.error("tokens refused", reason=str(error), hint="those that were read before stay in force")
-            self._trouble = str(error)
-            return
-        self._version, self._trouble = version, ""
         self._put_in_force(grants)
         log.info("tokens read again", tokens=len(grants))
 
@@ -121,13 +103,3 @@ class Keyring:
         if known and known.bucket and known.bucket.rate == grant.rate:
             return known.bucket
         return Bucket(grant.rate, self._clock())
-
-
-def _version(file: Path | None) -> tuple[int, ...] | None:
-    """Differs between any two versions of a file. Taken before it is read, so that no change falls between."""
-    try:
-        found = file and file.stat()
-    except OSError:
-        return None
-    # The time of change too: it tells when a file became readable.
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if found else None

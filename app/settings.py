@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
-from app import keyfile
+from app import configfile, keyfile
+from app.durations import duration, positive_duration
 from domain.errors import StartupError
 from domain.identity import NAME
 from domain.retry import RetryPolicy
@@ -28,7 +29,6 @@ Provider = Literal["practice"]
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
-LONGEST_DURATION = timedelta(days=3650)
 SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
 
 
@@ -87,11 +87,21 @@ class Worker(Struct, frozen=True):
     shutdown_grace: timedelta
 
 
+class Config(Struct, frozen=True):
+    """The configuration file; it was in order when the settings were read."""
+
+    file: Path
+    required: bool
+    """A variable names it. That of the default need not exist."""
+
+
 class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
     max_batch_bytes: int
     max_crashes: int
+    circuit_threshold: int
+    """Calls in a row that found no provider, after which a queue's circuit opens."""
 
 
 class Logs(Struct, frozen=True):
@@ -106,6 +116,7 @@ class Settings(Struct, frozen=True):
     llm: Llm
     ai_provider: Provider | None
     worker: Worker
+    config: Config
     limits: Limits
     retry: RetryPolicy
     logs: Logs
@@ -151,23 +162,25 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             base_url=env.get("LLM_BASE_URL", _http_url, None),
             api_key=env.get("LLM_API_KEY", _secret, None),
             model=env.get("LLM_MODEL", _name, "qwen2.5-14b"),
-            timeout=env.get("LLM_TIMEOUT", _positive(duration), timedelta(minutes=5)),
+            timeout=env.get("LLM_TIMEOUT", positive_duration, timedelta(minutes=5)),
         ),
         ai_provider=env.get("AI_PROVIDER", _one_of(Provider), None),
         worker=Worker(
             name=env.get("WORKER_ID", _name, socket.gethostname()),
             http_host=env.get("WORKER_HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # as above
             http_port=env.get("WORKER_HTTP_PORT", _port, 8081),
-            poll_interval=env.get("WORKER_POLL_INTERVAL", _positive(duration), timedelta(seconds=2)),
+            poll_interval=env.get("WORKER_POLL_INTERVAL", positive_duration, timedelta(seconds=2)),
             claim_limit=env.get("WORKER_CLAIM_LIMIT", _between(1, 1000), 4),
             lease_timeout=env.get("WORKER_LEASE_TIMEOUT", _lease, timedelta(minutes=15)),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
+        config=_config(env.get(configfile.VARIABLE, Path, None)),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
             max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
+            circuit_threshold=env.get("CIRCUIT_THRESHOLD", _between(1, 1000), 5),
         ),
         retry=RetryPolicy(
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
@@ -205,37 +218,10 @@ class _SecretUnusable(ValueError):
     """A value that must not be repeated in an error."""
 
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
 _SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:,@/?#\s\[\]]*)(?::[0-9]{1,5})?"
-
-
-def duration(given: str) -> timedelta:
-    """`500ms`, `2s`, `5m`, `1h30m`, `30d`; ten years at most.
-
-    Raises:
-        ValueError: it reads otherwise; the text says what is expected.
-    """
-    parts = _DURATION.findall(given)
-    if not parts or "".join(number + unit for number, unit in parts) != given:
-        raise ValueError("a duration such as 500ms, 2s, 5m, 1h30m or 30d")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if seconds > LONGEST_DURATION.total_seconds():
-        raise ValueError(f"a duration of at most {LONGEST_DURATION.days}d")
-    return timedelta(seconds=seconds)
-
-
-def _positive(parse: Callable[[str], timedelta]) -> Callable[[str], timedelta]:
-    def parsed(given: str) -> timedelta:
-        value = parse(given)
-        if not value:
-            raise ValueError("a duration above zero")
-        return value
-
-    return parsed
 
 
 def _lease(given: str) -> timedelta:
@@ -304,6 +290,12 @@ def _keyfile(given: str) -> Path:
     path = Path(given)
     keyfile.read(path)
     return path
+
+
+def _config(given: Path | None) -> Config:
+    config = Config(file=given or configfile.DEFAULT, required=given is not None)
+    configfile.read(config.file, required=config.required)
+    return config
 
 
 def _http_url(given: str) -> str:

@@ -67,9 +67,11 @@ class Circuit(Struct, frozen=True):
     probe_at: datetime | None = None
     """Not before this is the server asked again."""
     probes: int = 0
-    """How often it was asked or tried in vain since the circuit opened."""
+    """How often its health address was asked in vain since the circuit opened."""
+    trials: int = 0
+    """How often a job was tried in vain since then."""
     missed: tuple[JobId, ...] = ()
-    """The jobs of the latest consecutive runs that found nobody there, at most `threshold` of them."""
+    """The jobs of the latest consecutive runs that found nobody there: no more than it takes to open."""
     missed_at: datetime | None = None
     """When the first of them did."""
     failed_job: JobId | None = None
@@ -86,8 +88,9 @@ class Circuit(Struct, frozen=True):
             case Sign.ANSWERED:
                 return replace(self, missed=(), missed_at=None)
             case Sign.MISSED:
-                missed = (*self.missed, report.job_id)[-threshold:]
-                if len(missed) >= threshold and (len(set(missed)) > 1 or threshold == 1):
+                # Of two jobs at least, whatever the threshold: one alone may be what the server chokes on.
+                missed = (*self.missed, report.job_id)[-max(threshold, 2) :]
+                if len(missed) >= threshold and len(set(missed)) > 1:
                     return self._open(report, now)
                 return replace(self, missed=missed, missed_at=self.missed_at or now)
             case Sign.DOWN | Sign.REFUSED:
@@ -99,9 +102,7 @@ class Circuit(Struct, frozen=True):
         """The health address was asked."""
         if self.state is not CircuitState.OPEN:
             return self
-        if healthy:
-            return replace(self, state=CircuitState.HALF_OPEN)
-        return self._wait(now, LONGEST_PROBE_WAIT)
+        return replace(self, state=CircuitState.HALF_OPEN) if healthy else self._probed_in_vain(now)
 
     def to_be_probed(self, now: datetime) -> bool:
         return self.state is CircuitState.OPEN and (self.probe_at is None or self.probe_at <= now)
@@ -109,8 +110,16 @@ class Circuit(Struct, frozen=True):
     def _tried(self, report: Report, now: datetime) -> Circuit:
         if report.sign is Sign.ANSWERED:
             return Circuit()
-        failed = replace(self, state=CircuitState.OPEN, failed_job=report.job_id)
-        return failed._wait(now, LONGEST_PROBE_WAIT if report.sign is Sign.DOWN else LONGEST_TRIAL_WAIT)
+        blamed = self if report.sign is Sign.NONE else self._open(report, now)
+        tried = replace(
+            blamed,
+            state=CircuitState.OPEN,
+            opened_at=self.opened_at,
+            probes=self.probes,
+            trials=self.trials,
+            failed_job=report.job_id,
+        )
+        return tried._probed_in_vain(now) if report.sign is Sign.DOWN else tried._tried_in_vain(now)
 
     def _open(self, report: Report, now: datetime) -> Circuit:
         return Circuit(
@@ -123,9 +132,17 @@ class Circuit(Struct, frozen=True):
             failed_job=report.job_id,
         )
 
-    def _wait(self, now: datetime, longest: timedelta) -> Circuit:
-        wait = min(FIRST_WAIT * 2 ** min(self.probes + 1, 10), longest)
-        return replace(self, probes=self.probes + 1, probe_at=now + wait)
+    def _probed_in_vain(self, now: datetime) -> Circuit:
+        probes = self.probes + 1
+        return replace(self, probes=probes, probe_at=now + _back_off(probes, LONGEST_PROBE_WAIT))
+
+    def _tried_in_vain(self, now: datetime) -> Circuit:
+        trials = self.trials + 1
+        return replace(self, trials=trials, probe_at=now + _back_off(trials, LONGEST_TRIAL_WAIT))
+
+
+def _back_off(failures: int, longest: timedelta) -> timedelta:
+    return min(FIRST_WAIT * (1 << min(failures, 10)), longest)
 
 
 def sign_of(failure: Failure | None, *, healthy: bool) -> Sign:
@@ -148,6 +165,7 @@ def sign_of(failure: Failure | None, *, healthy: bool) -> Sign:
 
 SILENT = frozenset(
     {
+        ErrorCode.CANCELLED,
         ErrorCode.TIMEOUT,
         ErrorCode.DEPENDENCY_ERROR,
         ErrorCode.STORAGE_ERROR,

@@ -128,6 +128,8 @@ class NewJob(Struct, frozen=True):
     labels: dict[str, str] = {}
     batch_id: UUID | None = None
     idempotency: IdempotencyKey | None = None
+    weight: float = 1.0
+    """Its owner's share of GPU time, as the token says that submits it; a configured one takes precedence."""
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""
@@ -140,6 +142,7 @@ class NewJob(Struct, frozen=True):
             model_profile=self.model_profile,
             queue=self.queue,
             priority=self.priority,
+            level=int(self.priority),
             status=JobStatus.PENDING,
             input=self.input,
             max_attempts=self.max_attempts,
@@ -194,6 +197,8 @@ class Job(Struct, frozen=True, kw_only=True):
     model_profile: str
     queue: str | None
     priority: Priority
+    level: int
+    """How urgent it is in its line: its priority, or more where it has waited long (lower is more urgent)."""
     status: JobStatus
     input: Raw | None
     """None where it was not asked for (lists)."""
@@ -225,6 +230,11 @@ class Job(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     updated_at: datetime
 
+    @property
+    def line(self) -> str:
+        """What it waits in: its queue, or the jobs of its kind where it has none. No name has a space in it."""
+        return self.queue or f"{self.task_type} {self.model_profile}"
+
     def claim(
         self,
         token: LeaseToken,
@@ -252,8 +262,11 @@ class Job(Struct, frozen=True, kw_only=True):
             updated_at=now,
         )
 
-    def leased(self) -> LeasedJob:
+    def leased(self, *, trial: bool = False) -> LeasedJob:
         """The running job as its worker holds it.
+
+        Args:
+            trial: whether it was let through a half-open circuit.
 
         Raises:
             InvalidTransition: it is not running.
@@ -272,6 +285,7 @@ class Job(Struct, frozen=True, kw_only=True):
             give_backs=self.give_backs,
             number=self.number,
             input=self.input,
+            trial=trial,
         )
 
     def renew(self, lease: Lease, expires_at: datetime) -> Job:
@@ -351,6 +365,7 @@ class Job(Struct, frozen=True, kw_only=True):
             give_backs=0,
             result=None,
             failure=None,
+            level=int(self.priority),
             run_at=now,
             due=True,
             deadline_at=None,

@@ -21,6 +21,9 @@ from msgspec.structs import replace
 UNKNOWN_COST = 1.0
 """Seconds that a run counts before any of its line has shown what they take."""
 
+LEAST_COST = 0.001
+"""Seconds that any run counts: what costs nothing would always be next."""
+
 NO_LIMITS: Mapping[str, int] = {}
 
 NEWEST = 0.2
@@ -158,15 +161,15 @@ class _Turn:
         self._wake(level)
         taken: Counter[str] = Counter()
         picked: list[Pick] = []
-        turns = [(lane.vtime, not lane.fresh, lane.owner) for lane in map(self._lanes.__getitem__, self._open(level))]
+        turns = [self._bid(key, taken) for key in self._open(level)]
         heapify(turns)
         while turns and len(picked) < room:
-            start, _, owner = turns[0]
+            start, _, _, owner = turns[0]
             key = (level, owner)
             picked.append(self._take(key, start))
             taken[owner] += 1
             if self._is_open(key):
-                heapreplace(turns, (self._start(key, taken), True, owner))
+                heapreplace(turns, self._bid(key, taken))
             else:
                 heappop(turns)
         self._move_on(level, taken)
@@ -196,7 +199,7 @@ class _Turn:
     def _wake(self, level: int) -> None:
         """A lane that wakes begins where the one stands that is furthest behind: it has no credit for having slept.
 
-        It goes before that one, though, or an owner's place would depend on its name.
+        It goes before that one, though, or who submits one job at a time would have half as many turns as a flood.
         """
         keys = self._open(level)
         awake = [self._lanes[key].vtime for key in keys if not self._lanes[key].asleep]
@@ -206,13 +209,18 @@ class _Turn:
             if lane.asleep:
                 self._lanes[key] = replace(lane, vtime=max(lane.vtime, now), asleep=False, fresh=True)
 
+    def _bid(self, key: tuple[int, str], taken: Mapping[str, int]) -> tuple[float, bool, int, str]:
+        """The least is next: of the same start a lane that has just woken, then the job that has waited longer."""
+        known = not self._lanes[key].fresh or key[1] in taken
+        return self._start(key, taken), known, self._head(key), key[1]
+
     def _start(self, key: tuple[int, str], taken: Mapping[str, int]) -> float:
         lane = self._lanes[key]
         return lane.vtime + taken.get(lane.owner, 0) * (self._cost(lane) / lane.weight)
 
     def _cost(self, lane: Lane) -> float:
         known = (mean for mean in (lane.mean, self._line.mean) if mean is not None)
-        return next(known, UNKNOWN_COST)
+        return max(next(known, UNKNOWN_COST), LEAST_COST)
 
     def _take(self, key: tuple[int, str], start: float) -> Pick:
         level, owner = key

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Raw, Struct
 
-from domain.adaptive import Adapted, Pressure
+from domain.adaptive import Adapted, Pressure, Workload
 from domain.chat import ChatAnswer, ChatRequest
 from domain.circuit import Circuit
 from domain.errors import ErrorCode, Failure
@@ -321,6 +321,9 @@ class JobStore(Protocol):
     async def free_abandoned_slots(self) -> int:
         """Free slots of runs whose end nobody will tell any more. Returns how many they were."""
 
+    async def tend_lines(self) -> None:
+        """Set right what a crash or a race may have left: counts of busy slots, owners' places that nobody uses."""
+
     async def tallies(self) -> list[Tally]:
         """How many jobs there are of each kind."""
 
@@ -356,18 +359,6 @@ class JobStore(Protocol):
 
     async def ping(self) -> None:
         """Return when the storage answers."""
-
-
-class Workload(Struct, frozen=True):
-    """How the runs of a queue ended within a time, and how it stands now."""
-
-    completed: int
-    overloads: int
-    """Runs that ended with `rate_limited`, `provider_unavailable` or `timeout`."""
-    busy: int
-    due: int
-    slots: int
-    """Of its live workers."""
 
 
 class QueueStore(Protocol):

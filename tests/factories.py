@@ -65,6 +65,7 @@ def stored_job(**changes: Any) -> Job:
         model_profile=PROFILE,
         queue=QUEUE,
         priority=Priority.NORMAL,
+        level=3,
         status=JobStatus.PENDING,
         input=CHAT_INPUT,
         max_attempts=3,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from adapters.memory.store import MemoryJobStore
+from domain.adaptive import Adapted, Pressure, Workload
+from domain.circuit import Circuit
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
+from domain.policy import Policies, QueuePolicy
 from domain.ports import Added, Claim, Demand, Exchange
+from domain.queue import QueueState
 from tests.factories import NOW
 
 
@@ -62,6 +68,82 @@ class RecordingEvents:
 
     def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
         self.listeners.append(listener)
+
+
+async def nothing() -> None:
+    pass
+
+
+class FakeQueues:
+    """Keeps the states of queues, and knows of runs and load what a test tells it."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._states: dict[str, QueueState] = {}
+        self.completed: dict[str, datetime] = {}
+        """When a run of a queue last completed."""
+        self.load: dict[str, Workload] = {}
+        self.changes = 0
+        """How often a circuit was locked and looked at."""
+        self.meanwhile: Callable[[], Awaitable[object]] = nothing
+        """What another process does, the next time that this one looks for completed runs."""
+
+    def circuit(self, queue: str) -> Circuit:
+        return self._state(queue).circuit
+
+    async def states(self) -> list[QueueState]:
+        return [self._states[name] for name in sorted(self._states)]
+
+    async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
+        for name in {*queues, *policies.queues}:
+            if not only_new or name not in self._states:
+                self._change(name, policy=policies.queues.get(name, QueuePolicy()))
+
+    async def hold(self, queues: Sequence[str], *, paused: bool | None = None, stopped: bool | None = None) -> None:
+        flags = {"paused": paused, "stopped": stopped}
+        for name in queues:
+            self._change(name, **{flag: value for flag, value in flags.items() if value is not None})
+
+    async def change_circuit(self, queue: str, change: Callable[[Circuit, datetime], Circuit]) -> Circuit:
+        self.changes += 1
+        self._change(queue, circuit=change(self.circuit(queue), self._now()))
+        return self.circuit(queue)
+
+    async def completed_since(self, queue: str, since: datetime) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, nothing
+        await meanwhile()
+        return queue in self.completed and self.completed[queue] > since
+
+    async def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        return self.load[queue]
+
+    async def adapt(self, queue: str, adapted: Adapted | None) -> None:
+        self._change(queue, adapted=adapted)
+
+    def _state(self, queue: str) -> QueueState:
+        return self._states.get(queue, QueueState(queue))
+
+    def _change(self, queue: str, **changes: object) -> None:
+        self._states[queue] = replace(self._state(queue), **changes)
+
+
+class FakeHealth:
+    """Says of model servers what a test wants to hear, and keeps whose were asked for."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.loads: Mapping[str, Pressure] = {}
+        self.asked: list[str] = []
+        self.meanwhile: Callable[[], Awaitable[object]] = nothing
+        """What happens while a server is asked."""
+
+    async def answers(self, model_profile: str) -> bool:
+        self.asked.append(model_profile)
+        await self.meanwhile()
+        return model_profile not in self.down
+
+    async def pressure(self, model_profile: str) -> Pressure | None:
+        return self.loads.get(model_profile)
 
 
 class FragileStore(MemoryJobStore):

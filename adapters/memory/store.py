@@ -6,7 +6,7 @@ For tests and as the reference that the PostgreSQL store is compared with; nothi
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
 from uuid import UUID, uuid4
@@ -14,7 +14,18 @@ from uuid import UUID, uuid4
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from domain.errors import Failure, InvalidTransition, JobNotFound, KeyReused, LeaseLost
+from adapters.memory.queues import MemoryQueueStore
+from domain.adaptive import Workload
+from domain.circuit import Circuit, CircuitState
+from domain.errors import (
+    ErrorCode,
+    Failure,
+    InvalidTransition,
+    JobNotFound,
+    KeyReused,
+    LeaseLost,
+    TooManyPending,
+)
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
     Job,
@@ -24,13 +35,16 @@ from domain.job import (
     LeasedJob,
     LeaseToken,
     NewJob,
+    Priority,
     RunEnd,
     RunOutcome,
     RunRecord,
     Settlement,
 )
+from domain.order import Lane, Line, choose, correct
 from domain.ports import (
     DEMAND_LIMIT,
+    NO_CEILINGS,
     Added,
     Claim,
     Demand,
@@ -46,6 +60,7 @@ from domain.ports import (
     Tally,
     WorkerBeat,
 )
+from domain.queue import Hold
 
 LATELY = timedelta(minutes=5)
 
@@ -54,6 +69,17 @@ class _EndedRun(Struct, frozen=True):
     lease: Lease
     record: RunRecord
     waited: timedelta
+
+
+class _ClosingSlot(Struct, frozen=True):
+    """A slot of a run that has lost its job, until its call is known to be closed."""
+
+    line: str
+    level: int
+    owner: str
+    charge: float
+    started_at: datetime
+    expires_at: datetime
 
 
 class _Process(Struct, frozen=True):
@@ -75,10 +101,16 @@ class MemoryJobStore:
         self._progress: dict[JobId, Progress] = {}
         self._finished: list[tuple[str, JobStatus, datetime]] = []
         self._processes: dict[UUID, _Process] = {}
+        self._lines: defaultdict[str, Line] = defaultdict(Line)
+        self._charges: dict[Lease, float] = {}
+        self._closing: dict[Lease, _ClosingSlot] = {}
+        self._trials: dict[str, Lease] = {}
+        self.queues = MemoryQueueStore(self)
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         if reused := self._with_anothers_key(jobs):
             raise KeyReused(reused)
+        self._must_have_room(jobs, ceilings)
         return [self._add(new) for new in jobs]
 
     async def get(self, job_id: JobId) -> Job:
@@ -117,7 +149,9 @@ class MemoryJobStore:
         return sum(_matches(job, where) for job in self._jobs.values())
 
     async def ahead(self, job: Job) -> int:
-        return sum(_line(each) == _line(job) and _order(each) < _order(job) for each in self._ready())
+        line = [each for each in self._ready() if each.line == job.line and each.level <= job.level]
+        picks, _ = choose(self._weighed(job.line), _waiting(line), len(line))
+        return next((place for place, pick in enumerate(picks) if pick.seq == job.seq), len(picks))
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         lost = frozenset(settlement.lease for settlement in settlements if not self._settle(settlement))
@@ -130,6 +164,8 @@ class MemoryJobStore:
                 self._jobs[held.job_id] = (await self.get(held.job_id)).renew(held, self._now() + lease)
             except (JobNotFound, LeaseLost):
                 lost.add(held)
+                if slot := self._closing.get(held):
+                    self._closing[held] = replace(slot, expires_at=self._now() + lease)
         return frozenset(lost)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
@@ -143,8 +179,15 @@ class MemoryJobStore:
         return sum(self._settle(settlement) for settlement in orphans)
 
     async def claim(self, claim: ExternalClaim) -> list[Job]:
-        claimable = sorted((job for job in self._ready() if _is_for(job, claim)), key=_order)
-        return [self._start(job, claim.worker_id, claim.lease, outside=True) for job in claimable[: claim.limit]]
+        claimed: list[Job] = []
+        while len(claimed) < claim.limit:
+            fitting = sorted((job for job in self._ready() if _is_for(job, claim)), key=_order)
+            lines = list(dict.fromkeys(job.line for job in fitting))
+            started = (self._claim_one(line, [job for job in fitting if job.line == line], claim) for line in lines)
+            if not (job := next(filter(None, started), None)):
+                break
+            claimed.append(job)
+        return claimed
 
     async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
         job = self._jobs.get(lease.job_id)
@@ -201,6 +244,49 @@ class MemoryJobStore:
             for job in expired
         ]
 
+    async def preempt(self, queue: str, alive_within: timedelta) -> list[JobEvent]:
+        state = self.queues.state(queue)
+        if not state.policy.preempt or state.held:
+            return []
+        high = [job for job in self._ready() if job.queue == queue and job.priority is Priority.HIGH]
+        slots = self._demand(queue, await self.workers(alive_within)).slots
+        limit = slots if state.limit is None else min(slots, state.limit)
+        closing = sum(slot.line == queue for slot in self._closing.values())
+        wanted = len(high) - max(limit - self._busy(queue), 0) - closing
+        low = [
+            job
+            for job in self._jobs.values()
+            if (job.queue, job.status, job.priority) == (queue, JobStatus.RUNNING, Priority.LOW)
+            and job.lease_timeout is None
+        ]
+        low.sort(key=lambda job: (job.started_at, job.seq), reverse=True)
+        return [self._put(job, job.preempt(self._now()), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
+
+    async def expire_deadlines(self) -> list[JobEvent]:
+        now = self._now()
+        late = [job for job in self._jobs.values() if job.expire(now) is not job]
+        return [self._put(job, job.expire(now), RunOutcome.CANCELLED) for job in late]
+
+    async def age(self) -> int:
+        raised = 0
+        for job in self._ready():
+            if ageing := self.queues.state(job.queue).policy.ageing:
+                levels = (self._now() - _due_since(job)) // ageing
+                target = max(1, job.priority - 2 * levels)
+                if target < job.level:
+                    self._jobs[job.id] = replace(job, level=target)
+                    raised += 1
+        return raised
+
+    async def free_abandoned_slots(self) -> int:
+        abandoned = [lease for lease, slot in self._closing.items() if slot.expires_at < self._now()]
+        for lease in abandoned:
+            self._free_closing(lease)
+        return len(abandoned)
+
+    async def tend_lines(self) -> None:
+        pass
+
     async def tallies(self) -> list[Tally]:
         kinds = Counter(
             Tally(
@@ -250,7 +336,7 @@ class MemoryJobStore:
         else:
             heads: dict[tuple[object, ...], Job] = {}
             for job in sorted(ready, key=_order):
-                heads.setdefault((*_line(job), "" if job.queue else job.owner_service, job.priority), job)
+                heads.setdefault((job.line, job.level, job.owner_service), job)
             first = list(heads.values())
         return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
 
@@ -279,10 +365,11 @@ class MemoryJobStore:
         workers = await self.workers(alive_within)
         return [self._demand(queue, workers) for queue in queues]
 
-    async def beat(self, beat: WorkerBeat) -> None:
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
         now = self._now()
         before = self._processes.get(beat.id)
         self._processes[beat.id] = _Process(beat, before.started_at if before else now, now)
+        return frozenset(queue for queue in beat.queues if self.queues.state(queue).held is Hold.PAUSED)
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         gone_before = self._now() - older_than
@@ -293,6 +380,55 @@ class MemoryJobStore:
     async def ping(self) -> None:
         pass
 
+    def now(self) -> datetime:
+        return self._now()
+
+    def busy(self) -> dict[str, int]:
+        names = {job.queue for job in self._jobs.values() if job.queue}
+        return {name: self._busy(name) for name in names}
+
+    def completed_since(self, queue: str, since: datetime) -> bool:
+        return any(
+            run.record.outcome is RunOutcome.COMPLETED and run.record.ended_at and run.record.ended_at > since
+            for job in self._jobs.values()
+            if job.queue == queue
+            for run in self._runs[job.id]
+        )
+
+    def workload(self, queue: str, within: timedelta, alive_within: timedelta) -> Workload:
+        since = self._now() - within
+        ended = [
+            run.record
+            for job in self._jobs.values()
+            if job.queue == queue
+            for run in self._runs[job.id]
+            if run.record.ended_at and run.record.ended_at > since
+        ]
+        alive = [each.beat for each in self._processes.values() if each.seen_at > self._now() - alive_within]
+        return Workload(
+            completed=sum(record.outcome is RunOutcome.COMPLETED for record in ended),
+            overloads=sum(record.failure is not None and record.failure.code in OVERLOADS for record in ended),
+            busy=self._busy(queue),
+            due=min(sum(job.queue == queue for job in self._ready()), DEMAND_LIMIT),
+            slots=sum(beat.slots_per_queue for beat in alive if queue in beat.queues),
+        )
+
+    def _busy(self, line: str) -> int:
+        running = sum(job.status is JobStatus.RUNNING and job.line == line for job in self._jobs.values())
+        return running + sum(slot.line == line for slot in self._closing.values())
+
+    def _must_have_room(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> None:
+        new = {
+            (each.owner_service, each.idempotency.key if each.idempotency else each.id)
+            for each in jobs
+            if each.id not in self._jobs
+            and (each.idempotency is None or (each.owner_service, each.idempotency.key) not in self._keys)
+        }
+        for owner, more in Counter(owner for owner, _ in new).items():
+            pending = sum((job.owner_service, job.status) == (owner, JobStatus.PENDING) for job in self._jobs.values())
+            if owner in ceilings and pending + more > ceilings[owner]:
+                raise TooManyPending(owner, ceilings[owner])
+
     def _add(self, new: NewJob) -> Added:
         key = (new.owner_service, new.idempotency.key) if new.idempotency else None
         known = self._keys[key][1] if key in self._keys else new.id
@@ -302,10 +438,17 @@ class MemoryJobStore:
         run_at = new.run_at or now
         job = new.stored(next(self._seq), run_at=run_at, due=run_at <= now, now=now)
         self._jobs[job.id] = job
+        self._weigh(job, new.weight)
         self._changes[job.id].append(StatusChange(job.number, job.status, now))
         if key and new.idempotency:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
         return Added(job, created=True)
+
+    def _weigh(self, job: Job, weight: float) -> None:
+        line = self._lines[job.line]
+        others = tuple(lane for lane in line.lanes if (lane.level, lane.owner) != (job.level, job.owner_service))
+        [lane] = set(line.lanes) - set(others) or {Lane(job.level, job.owner_service)}
+        self._lines[job.line] = replace(line, lanes=(*others, replace(lane, weight=weight)))
 
     def _with_anothers_key(self, jobs: Sequence[NewJob]) -> list[JobId]:
         """Those whose key names another submission: one that is stored, or one before it among these."""
@@ -339,6 +482,8 @@ class MemoryJobStore:
     def _put(self, before: Job, after: Job, outcome: RunOutcome) -> JobEvent:
         """Keep a job's new state, and what led to it."""
         self._jobs[after.id] = after
+        if before.lease and before.lease != after.lease:
+            self._leave_slot(before, before.lease, outcome)
         failure = after.failure if outcome in TELLING else None
         if before.lease and before.lease != after.lease and before.started_at and before.worker_id:
             record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure)
@@ -372,6 +517,7 @@ class MemoryJobStore:
 
     def _settle(self, settlement: Settlement) -> bool:
         lease = settlement.lease
+        self._free_closing(lease)
         try:
             job = self._jobs[lease.job_id]
             settled = job.settle(settlement, self._now())
@@ -381,17 +527,86 @@ class MemoryJobStore:
         self._put(job, settled, settlement.outcome)
         return True
 
-    def _start(self, job: Job, worker_id: str, lease: timedelta, *, outside: bool) -> Job:
+    def _leave_slot(self, job: Job, lease: Lease, outcome: RunOutcome) -> None:
+        """A run that ended frees its slot; one that was taken away keeps it until its call is closed."""
+        assert job.started_at  # noqa: S101  # it was running
+        assert job.lease_expires_at  # noqa: S101
+        charge = self._charges.pop(lease, 0.0)
+        slot = _ClosingSlot(job.line, job.level, job.owner_service, charge, job.started_at, job.lease_expires_at)
+        self._closing[lease] = slot
+        if outcome not in TAKEN_AWAY:
+            self._free_closing(lease, completed=outcome is RunOutcome.COMPLETED)
+
+    def _free_closing(self, lease: Lease, *, completed: bool = False) -> None:
+        if slot := self._closing.pop(lease, None):
+            cost = (self._now() - slot.started_at).total_seconds()
+            line = self._weighed(slot.line)
+            self._lines[slot.line] = correct(
+                line, slot.level, slot.owner, charged=slot.charge, real=cost, completed=completed
+            )
+
+    def _start(self, job: Job, worker_id: str, lease: timedelta, charge: float, *, outside: bool) -> Job:
         now = self._now()
         started = job.claim(LeaseToken(uuid4()), worker_id, now + lease, now, lease if outside else None)
         self._put(job, started, RunOutcome.COMPLETED)
+        assert started.lease  # noqa: S101  # it was just claimed
+        self._charges[started.lease] = charge
         return started
 
     def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
-        claimable = sorted((job for job in self._ready() if _is_served(job, claim)), key=_order)
-        return tuple(
-            self._start(job, claim.worker_id, claim.lease, outside=False).leased() for job in claimable[: claim.limit]
+        fitting = [job for job in self._ready() if _is_served(job, claim)]
+        started = self._claim_line(claim.queue, fitting, claim.limit, claim.worker_id, claim.lease, outside=False)
+        return tuple(job.leased(trial=job.lease == self._trials.get(claim.queue)) for job in started)
+
+    def _claim_one(self, line: str, fitting: list[Job], claim: ExternalClaim) -> Job | None:
+        return next(iter(self._claim_line(line, fitting, 1, claim.worker_id, claim.lease, outside=True)), None)
+
+    def _claim_line(
+        self, line: str, fitting: list[Job], limit: int, worker_id: str, lease: timedelta, *, outside: bool
+    ) -> list[Job]:
+        now = self._now()
+        fitting = [job for job in fitting if job.expire(now) is job]
+        state = self.queues.state(line)
+        room = limit if state.limit is None else min(limit, state.limit - self._busy(line))
+        if state.held is Hold.PAUSED or state.circuit.state is CircuitState.OPEN or room <= 0 or not fitting:
+            return []
+        if state.circuit.state is CircuitState.HALF_OPEN:
+            return self._try_one(line, fitting, state.circuit, worker_id, lease, outside=outside)
+        jobs = {job.seq: job for job in fitting}
+        picks, self._lines[line] = choose(
+            self._weighed(line),
+            _waiting(fitting),
+            room,
+            reserved_share=state.policy.reserved_share,
+            spare=self._spare({job.owner_service for job in fitting}),
+            others={(job.level, job.owner_service) for job in self._ready() if job.line == line} - _lanes(fitting),
         )
+        return [self._start(jobs[pick.seq], worker_id, lease, pick.cost, outside=outside) for pick in picks]
+
+    def _try_one(
+        self, line: str, fitting: list[Job], circuit: Circuit, worker_id: str, lease: timedelta, *, outside: bool
+    ) -> list[Job]:
+        """Half open: one job, if none is being tried; not the one that failed last if there is another."""
+        if (trial := self._trials.get(line)) and self._jobs[trial.job_id].lease == trial:
+            return []
+        near = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))[:100]
+        job = min(near, key=lambda job: (job.id == circuit.failed_job, job.give_backs, job.level, job.seq))
+        started = self._start(job, worker_id, lease, 0.0, outside=outside)
+        assert started.lease  # noqa: S101  # it was just claimed
+        self._trials[line] = started.lease
+        return [started]
+
+    def _weighed(self, line: str) -> Line:
+        """The line with the weights that are configured of owners."""
+        known = self._lines[line]
+        lanes = (replace(lane, weight=self.queues.owner(lane.owner).weight or lane.weight) for lane in known.lanes)
+        return replace(known, lanes=tuple(lanes))
+
+    def _spare(self, owners: Iterable[str]) -> dict[str, int]:
+        limits = {owner: self.queues.owner(owner).max_running for owner in owners}
+        running = Counter(job.owner_service for job in self._jobs.values() if job.status is JobStatus.RUNNING)
+        running.update(slot.owner for slot in self._closing.values())
+        return {owner: limit - running[owner] for owner, limit in limits.items() if limit is not None}
 
     def _lately(self) -> Iterator[tuple[Job, _EndedRun]]:
         since = self._now() - LATELY
@@ -405,7 +620,9 @@ class MemoryJobStore:
         due = sum(job.queue == queue for job in self._ready())
         slots = sum(worker.slots_per_queue for worker in serving)
         busy = sum(worker.running.get(queue, 0) for worker in serving)
-        return Demand(queue, min(due, DEMAND_LIMIT), slots, max(0, slots - busy))
+        state = self.queues.state(queue)
+        room = None if state.limit is None else max(0, state.limit - self._busy(queue))
+        return Demand(queue, min(due, DEMAND_LIMIT), slots, max(0, slots - busy), room, state.held)
 
 
 TELLING = {
@@ -417,22 +634,33 @@ TELLING = {
 }
 """Outcomes of which the history tells why."""
 
+TAKEN_AWAY = {RunOutcome.CANCELLED, RunOutcome.RETRIED, RunOutcome.PREEMPTED}
+"""Outcomes that a run's holder does not know of yet."""
+
+OVERLOADS = {ErrorCode.RATE_LIMITED, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.TIMEOUT}
+
 
 def _end_of(record: RunRecord) -> RunEnd | None:
     return RunEnd(record.outcome, record.failure.code if record.failure else None) if record.outcome else None
 
 
 def _order(job: Job) -> tuple[int, int]:
-    return job.priority, job.seq
+    return job.level, job.seq
+
+
+def _lanes(jobs: Iterable[Job]) -> set[tuple[int, str]]:
+    return {(job.level, job.owner_service) for job in jobs}
+
+
+def _waiting(jobs: Iterable[Job]) -> dict[tuple[int, str], list[int]]:
+    waiting: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+    for job in sorted(jobs, key=lambda job: job.seq):
+        waiting[job.level, job.owner_service].append(job.seq)
+    return dict(waiting)
 
 
 def _created(job: Job) -> tuple[datetime, int]:
     return job.created_at, job.seq
-
-
-def _line(job: Job) -> tuple[str, ...]:
-    """What a job waits in line in: its queue, or the jobs of its kind where it has none."""
-    return (job.queue,) if job.queue else (job.task_type, job.model_profile)
 
 
 def _due_since(job: Job) -> datetime:

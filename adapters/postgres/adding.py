@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import asyncpg
 import msgspec
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from adapters.postgres.listing import listing
 from adapters.postgres.pool import DEADLOCK_TRIES, Run, query, runner, transaction
 from adapters.postgres.rows import job_of
-from domain.errors import KeyReused, StorageUnavailable
+from domain.errors import KeyReused, StorageUnavailable, TooManyPending
 from domain.job import Job, JobId, NewJob
 from domain.ports import Added, JobFilter, Listing
 
@@ -19,30 +19,48 @@ CHUNK = 1_000
 """Jobs per statement: bounds the memory that a large batch takes. 10,000 at once are a tenth faster (measured)."""
 
 
-async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob]) -> list[Added]:
+async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
     """Store what is not there yet, all or none; see `JobStore.add`."""
     first = _first_of_each(jobs)
     by_id: dict[JobId, NewJob] = {}
     for each in first:
         by_id.setdefault(each.id, each)
     new = list(by_id.values())
-    if len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new)):
+    limited = {owner: ceilings[owner] for owner in {each.owner_service for each in new} & ceilings.keys()}
+    if not limited and (len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new))):
         stored = await _stored(runner(pool), new)
     else:
-        stored = await _stored_together(pool, new)
+        stored = await _stored_together(pool, new, limited)
     return _told(first, stored)
 
 
-async def _stored_together(pool: asyncpg.Pool, new: Sequence[NewJob]) -> dict[JobId, Added]:
+async def _stored_together(
+    pool: asyncpg.Pool, new: Sequence[NewJob], ceilings: Mapping[str, int]
+) -> dict[JobId, Added]:
     """In one transaction. Two with the same keys may meet in their middle: the victim of a deadlock is tried again."""
     for tries_left in reversed(range(DEADLOCK_TRIES)):
         try:
             async with transaction(pool) as run:
-                return await _stored(run, new)
+                for owner in sorted(ceilings):  # one after the other: else each would see only its own jobs
+                    await run(query("lock_owner"), [owner])
+                stored = await _stored(run, new)
+                await _must_have_room(run, stored, ceilings)
+                return stored
         except StorageUnavailable as error:
             if not (tries_left and isinstance(error.__cause__, asyncpg.DeadlockDetectedError)):
                 raise
     raise AssertionError("a transaction commits or raises")
+
+
+async def _must_have_room(run: Run, stored: Mapping[JobId, Added], ceilings: Mapping[str, int]) -> None:
+    """
+    Raises:
+        TooManyPending: an owner has more waiting jobs now than its ceiling.
+    """
+    for owner in sorted({added.job.owner_service for added in stored.values() if added.created} & ceilings.keys()):
+        [row] = await run(query("pending_of"), [owner])
+        if row["jobs"] > ceilings[owner]:
+            raise TooManyPending(owner, ceilings[owner])
 
 
 def _first_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:
@@ -134,6 +152,7 @@ def _columns(jobs: Sequence[NewJob]) -> list[object]:
         [new.idempotency and new.idempotency.key for new in jobs],
         [new.idempotency and new.idempotency.fingerprint for new in jobs],
         [bytes(new.input) for new in jobs],
+        [new.weight for new in jobs],
     ]
 
 

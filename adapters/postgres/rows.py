@@ -24,6 +24,7 @@ def job_of(row: asyncpg.Record) -> Job:
         model_profile=row["model_profile"],
         queue=row["queue"],
         priority=Priority(row["priority"]),
+        level=row["level"],
         status=JobStatus(row["status"]),
         input=_raw(row["input"]),
         result=_raw(row["result"]),
@@ -64,6 +65,7 @@ def leased_of(row: asyncpg.Record) -> LeasedJob:
         give_backs=row["give_backs"],
         number=row["number"],
         input=Raw(row["input"]),
+        trial=row["trial"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
     CRASHED,
     CRASHED_TOO_OFTEN,
+    DEADLINE_PASSED,
     EXPIRED,
     Job,
     JobId,
@@ -36,6 +37,7 @@ from domain.job import (
 )
 from domain.ports import (
     DEMAND_LIMIT,
+    NO_CEILINGS,
     Added,
     Claim,
     Demand,
@@ -51,6 +53,7 @@ from domain.ports import (
     Tally,
     WorkerBeat,
 )
+from domain.queue import Hold
 
 log = structlog.get_logger()
 
@@ -60,12 +63,17 @@ SWEEP_LIMIT = 1_000
 FOLD_LIMIT = 50_000
 """Notes of changed counts that one statement sums up at most."""
 
+LANES_KEPT = timedelta(hours=1)
+"""An owner's lane that nobody has used for so long is forgotten: it wakes where the others stand anyway."""
+
 COUNTED_AHEAD = 1_000
 """Up to so many jobs a position is counted; farther off it is estimated."""
 
 NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
 EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+RESCUE = "SELECT * FROM rescue_jobs($1, $2, $3, $4, $5, $6, $7)"
+PREEMPT = "SELECT * FROM preempt_jobs($1, $2)"
 CLAIM = "SELECT job_id, lease_token FROM claim_for_external($1, $2, $3, $4, $5, $6, $7)"
 
 
@@ -75,8 +83,8 @@ class PostgresJobStore:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        return await add(self._pool, jobs)
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
+        return await add(self._pool, jobs, ceilings)
 
     async def get(self, job_id: JobId) -> Job:
         rows = await self._fetch("get_jobs", [job_id])
@@ -122,16 +130,12 @@ class PostgresJobStore:
         return int((await fetch_planned_for(self._pool, *counting(where)))[0]["jobs"])
 
     async def ahead(self, job: Job) -> int:
-        order = (job.priority, job.seq)
-        kind = (job.task_type, job.model_profile)
-        if job.queue is None:
-            counted = await self._fetch("ahead_unserved", *kind, *order, COUNTED_AHEAD + 1)
-        else:
-            counted = await self._fetch("ahead", job.queue, *order, COUNTED_AHEAD + 1)
-        if counted[0]["jobs"] <= COUNTED_AHEAD:
-            return int(counted[0]["jobs"])
-        estimated = await self._fetch("ahead_estimate", job.queue, *kind, *order)
-        return max(COUNTED_AHEAD + 1, int(estimated[0]["jobs"]))
+        place = (job.line, job.level, job.owner_service, job.seq)
+        [counted] = await self._fetch("ahead", *place, COUNTED_AHEAD + 1)
+        if counted["jobs"] <= COUNTED_AHEAD:
+            return int(counted["jobs"])
+        [estimated] = await self._fetch("ahead_estimate", *place, job.queue, job.task_type, job.model_profile)
+        return max(COUNTED_AHEAD + 1, int(estimated["jobs"]))
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         try:
@@ -169,7 +173,8 @@ class PostgresJobStore:
         async with transaction(self._pool) as run:
             claimed = await run(CLAIM, given)
             rows = await run(query("get_jobs"), [[row["job_id"] for row in claimed]]) if claimed else []
-        return sorted(map(job_of, rows), key=lambda job: (job.priority, job.seq))
+        jobs = {row["id"]: job_of(row) for row in rows}
+        return [jobs[row["job_id"]] for row in claimed]
 
     async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
         told = None if progress is None else bytes(progress)
@@ -204,20 +209,42 @@ class PostgresJobStore:
         return dict(promoted)
 
     async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
-        rows = await self._fetch(
-            "rescue_expired",
-            max_crashes,
-            ErrorCode.STALE_WORKER,
-            CRASHED,
-            CRASHED_TOO_OFTEN,
-            EXPIRED.message,
-            retry_delay,
-            SWEEP_LIMIT,
-        )
-        events = [event_of(row) for row in rows]
+        told = (CRASHED, CRASHED_TOO_OFTEN, EXPIRED.message)
+        given = [max_crashes, ErrorCode.STALE_WORKER, *told, retry_delay, SWEEP_LIMIT]
+        events = [event_of(row) for row in await self._run(RESCUE, given)]
         for queue, jobs in Counter(event.queue for event in events).items():
             log.warning("jobs rescued", queue=queue, jobs=jobs)
         return events
+
+    async def preempt(self, queue: str, alive_within: timedelta) -> list[JobEvent]:
+        events = [event_of(row) for row in await self._run(PREEMPT, [queue, alive_within])]
+        if events:
+            log.info("jobs preempted", queue=queue, jobs=len(events))
+        return events
+
+    async def expire_deadlines(self) -> list[JobEvent]:
+        events: list[JobEvent] = []
+        found = SWEEP_LIMIT
+        while found == SWEEP_LIMIT:
+            rows = await self._fetch("expire_deadlines", DEADLINE_PASSED.code, DEADLINE_PASSED.message, SWEEP_LIMIT)
+            found = len(rows)
+            events += [event_of(row) for row in rows]
+        return events
+
+    async def age(self) -> int:
+        [row] = await self._fetch("age", SWEEP_LIMIT)
+        return int(row["jobs"])
+
+    async def free_abandoned_slots(self) -> int:
+        [row] = await self._run("SELECT free_abandoned_slots() AS slots", [])
+        if row["slots"]:
+            log.warning("abandoned slots freed", slots=row["slots"])
+        return int(row["slots"])
+
+    async def tend_lines(self) -> None:
+        [row] = await self._run("SELECT tend_lines($1) AS wrong", [LANES_KEPT])
+        if row["wrong"]:
+            log.warning("busy slots counted anew", lines=row["wrong"])
 
     async def tallies(self) -> list[Tally]:
         return [
@@ -282,12 +309,23 @@ class PostgresJobStore:
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         # It follows a submit: whoever waits for that answer must not wait for a figure.
         rows = await self._run(query("demand"), [queues, alive_within, DEMAND_LIMIT], within=HEARTBEAT_TIMEOUT)
-        return [Demand(row["queue"], row["due"], row["slots"], row["idle"]) for row in rows]
+        return [
+            Demand(
+                row["queue"],
+                row["due"],
+                row["slots"],
+                row["idle"],
+                row["room"],
+                Hold(row["held"]) if row["held"] else None,
+            )
+            for row in rows
+        ]
 
-    async def beat(self, beat: WorkerBeat) -> None:
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
         running = msgspec.json.encode(beat.running).decode()
         given = [beat.id, beat.worker_id, beat.host, list(beat.queues), beat.slots_per_queue, running]
-        await self._run(query("beat"), given, within=HEARTBEAT_TIMEOUT)
+        rows = await self._run(query("beat"), given, within=HEARTBEAT_TIMEOUT)
+        return frozenset(row["name"] for row in rows)
 
     async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
         await self._fetch("forget_worker", worker, older_than)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 from app.client import Filters
-from app.settings import duration
+from app.durations import duration
 from domain.errors import ErrorCode
 from domain.job import JobStatus
 

@@ -9,6 +9,9 @@ from datetime import datetime
 from domain.circuit import Circuit, CircuitState, Report, Sign
 from domain.ports import Health, QueueStore
 
+TELLING = frozenset({Sign.MISSED, Sign.DOWN, Sign.REFUSED})
+"""Signs of trouble; what answered is only asked for where some run did not."""
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -18,16 +21,15 @@ class Guard:
     """Consecutive runs that find nobody there, after which the circuit opens."""
 
     async def heard(self, queue: str, reports: Sequence[Report]) -> None:
-        """Judge the ends of runs of a queue. Costs nothing where all went well."""
-        telling = [report for report in reports if report.trial or report.sign not in {Sign.ANSWERED, Sign.NONE}]
-        if not telling:
+        """Judge the ends of runs of a queue, in their order. Costs nothing where all went well."""
+        if not any(report.trial or report.sign in TELLING for report in reports):
             return
         answered = await self._answered_meanwhile(queue)
 
         def change(circuit: Circuit, now: datetime) -> Circuit:
-            if answered and circuit.missed_at == answered:
-                circuit = Circuit() if circuit.state is CircuitState.CLOSED else circuit
-            for report in telling:
+            if answered and circuit.state is CircuitState.CLOSED and circuit.missed_at == answered:
+                circuit = Circuit()
+            for report in reports:
                 circuit = circuit.heard(report, self.threshold, now)
             return circuit
 

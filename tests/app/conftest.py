@@ -40,6 +40,7 @@ LIMITS = Limits(
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
     max_crashes=3,
+    circuit_threshold=5,
 )
 LEASE_TIMEOUT = timedelta(minutes=15)
 NEVER = 3600.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -152,6 +153,31 @@ async def test_the_doctor_counts_tokens_and_shows_none(tmp_path: Path):
 async def test_the_doctor_says_that_an_api_without_tokens_is_open():
     _, shown = await examined({})
     assert re.search(r"API tokens .* not used .* whoever reaches the API may use it", shown)
+
+
+async def test_the_doctor_counts_what_the_configuration_file_configures(tmp_path: Path):
+    content = {
+        "ollama": {"api_key": "hunter2"},
+        "queues": {"gpu.llm": {"concurrency": 4}, "gpu.speech": {}},
+        "owners": {"telephony": {"weight": 3}},
+    }
+    (path := tmp_path / "c.json").write_text(json.dumps(content))
+    status, shown = await examined({"AI_SERVICE_CONFIG": str(path)})
+    assert status == 0
+    assert re.search(r"Configuration file .* ok ", shown)
+    assert f"{path}: queues: 2 (gpu.llm, gpu.speech), owners: 1, task types: 0" in shown
+    assert "hunter2" not in shown
+
+
+async def test_the_doctor_says_that_there_is_no_configuration_file():
+    _, shown = await examined({})
+    assert re.search(r"Configuration file .* not used .* there is no /config/ai_service_config.json", shown)
+
+
+def test_the_doctor_stops_at_a_configuration_file_that_cannot_be_used(tmp_path: Path):
+    (path := tmp_path / "c.toml").write_text("[queues.gpu]\nconcurency = 4")
+    said = one_line(run("doctor", AI_SERVICE_CONFIG=str(path)))
+    assert "expected queues.gpu.concurency to be one of concurrency, " in said
 
 
 async def test_the_doctor_shows_values_as_they_are():

@@ -42,6 +42,7 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("MAX_RESULT_BYTES", "limits.max_result_bytes", 16 * MIB, {"1GiB": 1024 * MIB}),
     ("MAX_BATCH_BYTES", "limits.max_batch_bytes", 64 * MIB, {"1MiB": MIB}),
     ("MAX_CRASHES", "limits.max_crashes", 3, {"1": 1}),
+    ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
     ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
     ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
@@ -89,6 +90,8 @@ UNUSABLE = [
     ("WORKER_LEASE_TIMEOUT", "25h", "a duration from 5s to 24h"),
     ("MAX_BATCH_BYTES", "64MB", "a number of bytes"),
     ("MAX_CRASHES", "40000", "a whole number from 1"),
+    ("CIRCUIT_THRESHOLD", "0", "a whole number from 1 to 1000"),
+    ("CIRCUIT_THRESHOLD", "1001", "a whole number from 1 to 1000"),
     ("MAX_INPUT_BYTES", "0", "a number of bytes"),
     ("MAX_INPUT_BYTES", "1 MB", "a number of bytes"),
     ("MAX_RESULT_BYTES", "2GiB", "at most 1GiB"),
@@ -258,6 +261,49 @@ def test_a_file_of_tokens_that_cannot_be_used_stops_the_start_with_one_line(
         from_env({"AI_SERVICE_TOKENS": str(path)})
     line = str(stopped.value)
     assert re.fullmatch(rf"AI_SERVICE_TOKENS: '{path}' cannot be used; expected {re.escape(expected)}.*\.", line)
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("given", ["", "  "])
+def test_without_a_name_the_configuration_file_is_the_default_one_which_need_not_exist(given: str):
+    config = from_env({"AI_SERVICE_CONFIG": given}).config
+    assert (config.file, config.required) == (Path("/config/ai_service_config.json"), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.json", '{"ollama": {"api_key": "hunter2"}, "queues": {"gpu.llm": {}}}'),
+        ("c.toml", "ollama.api_key='hunter2'"),
+    ],
+)
+def test_a_configuration_file_is_named_and_nothing_of_it_is_shown(name: str, text: str, tmp_path: Path):
+    (path := tmp_path / name).write_text(text)
+    settings = from_env({"AI_SERVICE_CONFIG": f" {path} "})
+    assert (settings.config.file, settings.config.required) == (path, True)
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("c.json", '{"queues": {"gpu": {"hunter2": 4}}}', "field 1 of queues.gpu to be one of concurrency"),
+        ("c.json", '{"owners": {"me": {"weight": "hunter2"}}}', "owners.me.weight to be a number"),
+        ("c.toml", "provider = hunter2", "valid TOML"),
+        ("c.yaml", "provider: hunter2", "a file whose name ends in .json or .toml"),
+        ("c.json", None, "a file that can be read (No such file or directory)"),
+    ],
+)
+def test_a_configuration_file_that_cannot_be_used_stops_the_start_with_one_line(
+    name: str, text: str | None, expected: str, tmp_path: Path
+):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StartupError) as stopped:
+        from_env({"AI_SERVICE_CONFIG": str(path)})
+    line = str(stopped.value)
+    assert re.fullmatch(rf"AI_SERVICE_CONFIG: '{path}' cannot be used; expected {re.escape(expected)}.*\.", line)
     assert "hunter2" not in line
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import msgspec
 import pytest
 
 from adapters.rabbitmq.events import Body, messages
-from app import keyfile, up
+from app import configfile, keyfile, up
 from app.http import openapi_document
 from app.server import bind, url_of
 from app.settings import from_env
 from domain.access import Right
 from domain.chat import parse_chat_input
-from domain.errors import ErrorCode
+from domain.errors import ErrorCode, StartupError
 from domain.job import RunOutcome
+from domain.policy import OwnerPolicy, QueuePolicy, TaskPolicy
 from domain.retry import RETRIES, Retry
 
 ROOT = Path(__file__).parents[2]
@@ -193,8 +195,41 @@ class Recorded(Mapping[str, str]):
         return 0
 
 
+def test_the_configuration_files_that_are_shown_say_the_same(tmp_path: Path):
+    toml, _ = blocks("docs/configuration.md", "toml")
+    [document] = blocks("docs/configuration.md", "json")
+    (tmp_path / "config.toml").write_text(toml)
+    (tmp_path / "config.json").write_text(document)
+
+    policies = configfile.read(tmp_path / "config.json")
+    assert policies == configfile.read(tmp_path / "config.toml")
+    assert policies.queues["gpu.llm"] == QueuePolicy(
+        8, preempt=True, reserved_share=0.1, ageing=timedelta(minutes=30), adaptive=True
+    )
+    assert policies.owners["telephony"] == OwnerPolicy(3, max_pending=50_000)
+    assert policies.task_types == {"call_analysis": TaskPolicy(timedelta(minutes=10))}
+
+
+def test_the_documented_keys_of_the_configuration_file_are_those_of_the_code():
+    page = (ROOT / "docs/configuration.md").read_text()
+    documented = re.findall(r"^\| `(\w+)\.NAME\.(\w+)` \|", page, re.MULTILINE)
+    policies = {"queues": QueuePolicy, "owners": OwnerPolicy, "task_types": TaskPolicy}
+
+    assert documented == [(part, field) for part, policy in policies.items() for field in policy.__struct_fields__]
+    assert all(f"`{key}`" in page for key in configfile.UNREAD)
+
+
+def test_the_refusal_that_is_shown_is_what_is_said(tmp_path: Path):
+    [shown] = blocks("docs/configuration.md", "text")
+    (path := tmp_path / "config.json").write_text('{"queues": {"gpu.llm": {"concurency": 8}}}')
+
+    with pytest.raises(StartupError) as refused:
+        configfile.read(path)
+    assert str(refused.value) == shown.strip().replace(str(configfile.DEFAULT), str(path))
+
+
 def test_the_file_of_tokens_that_is_shown_is_accepted(tmp_path: Path):
-    [toml] = blocks("docs/configuration.md", "toml")
+    _, toml = blocks("docs/configuration.md", "toml")
     (path := tmp_path / "tokens.toml").write_text(toml)
 
     granted = [(grant.owner, grant.rate, sorted(grant.rights)) for grant in keyfile.read(path).values()]

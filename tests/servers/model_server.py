@@ -122,6 +122,11 @@ def refuses(status: int, body: object = "", *, headers: Mapping[str, str] | None
     return behave
 
 
+def tells(body: object = "") -> Behaviour:
+    """Answers 200 with this body: bytes or a text as they are, anything else as JSON."""
+    return refuses(200, body)
+
+
 def streams(*pieces: bytes, content_type: str = "text/event-stream") -> Behaviour:
     """Streams these bytes as they are, then ends well."""
 
@@ -226,13 +231,17 @@ class ModelServer:
     Args:
         default: what it does to a call that the script does not reach.
         scripts_get: serve `GET` like `POST`.
+        pages: what it does to `GET` by path, and by `*` to that of any other path; 404 without. None: as above.
     """
 
     default: Behaviour = field(default_factory=lambda: says("The answer."))
     scripts_get: bool = False
+    pages: Mapping[str, Behaviour] | None = None
     healthy: bool = True
     requests: list[Request] = field(default_factory=list)
     """The calls so far, in the order in which they came."""
+    looks: list[Request] = field(default_factory=list)
+    """Each `GET` so far that is not served like a call."""
     running: int = 0
     """Calls that are being served now."""
     most_at_once: int = 0
@@ -311,6 +320,11 @@ class ModelServer:
         """The same for coroutines."""
         await asyncio.to_thread(self.wait_until, true)
 
+    def look_again(self) -> None:
+        """Wake who waits: something has changed between the beginning and the end of a call."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
@@ -351,9 +365,19 @@ class ModelServer:
                 reply = Reply(writer)
                 if request.method == "GET" and not self.scripts_get:
                     early = b""
-                    await reply.whole(200 if self.healthy else 503, b'{"object": "list", "data": []}', JSON)
+                    await self._show(request, reply)
                 else:
                     early = await self._serve(request, reply, reader)
+
+    async def _show(self, request: Request, reply: Reply) -> None:
+        with self._changed:
+            self.looks.append(request)
+            self._changed.notify_all()
+        if self.pages is None:
+            await reply.whole(200 if self.healthy else 503, b'{"object": "list", "data": []}', JSON)
+        else:
+            path = request.path.partition("?")[0]
+            await self.pages.get(path, self.pages.get("*", refuses(404, "Not Found")))(request, reply)
 
     async def _serve(self, request: Request, reply: Reply, reader: asyncio.StreamReader) -> bytes:
         """Do what is to be done to this call. Returns what has already been read of the connection's next one."""

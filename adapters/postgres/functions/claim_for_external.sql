@@ -1,8 +1,6 @@
 -- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
--- Candidates are read without locks, line by line, and locked in their common order; the caller gets fewer than it
--- asked for only when there are no more, since a round that lost its candidates to others looks deeper.
--- Its plan is a general one: one made for rare values would look for them among all jobs, and sort. Each line is read
--- in its order, to its last match.
+-- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
+-- All of the lines are locked in the order of their names: two claims never wait for each other in a circle.
 CREATE OR REPLACE FUNCTION claim_for_external(
     p_worker_id text,
     p_lease interval,
@@ -20,121 +18,150 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    depth integer := p_limit + 16;
-    chosen uuid[] := '{}';
-    locked uuid[];
-    candidates uuid[];
+    candidates text[];
+    -- Of each line that is a queue, where kinds are asked for: whose jobs match, and how many. It is not read further.
+    matches jsonb;
+    best record;
+    claimed uuid[] := '{}';
+    got uuid[];
 BEGIN
-    LOOP
-        WITH RECURSIVE queue (name) AS (
-            (
-                SELECT j.queue FROM jobs AS j
-                WHERE j.status = 'pending' AND j.due AND j.queue IS NOT NULL AND p_queues IS NULL
-                ORDER BY j.queue
-                LIMIT 1
-            )
-            UNION ALL
-            SELECT (
-                SELECT j.queue FROM jobs AS j
-                WHERE j.status = 'pending' AND j.due AND j.queue > q.name
-                ORDER BY j.queue
-                LIMIT 1
-            )
-            FROM queue AS q
-            WHERE q.name IS NOT NULL
-        ), kind (task_type, model_profile, owner_service) AS (
-            (
-                SELECT j.task_type, j.model_profile, j.owner_service FROM jobs AS j
-                WHERE j.status = 'pending' AND j.due AND j.queue IS NULL AND p_queues IS NULL
-                ORDER BY j.task_type, j.model_profile, j.owner_service
-                LIMIT 1
-            )
-            UNION ALL
-            SELECT following.*
-            FROM kind AS k
-            CROSS JOIN LATERAL (
-                SELECT j.task_type, j.model_profile, j.owner_service FROM jobs AS j
-                WHERE j.status = 'pending' AND j.due AND j.queue IS NULL
-                  AND (j.task_type, j.model_profile, j.owner_service)
-                    > (k.task_type, k.model_profile, k.owner_service)
-                ORDER BY j.task_type, j.model_profile, j.owner_service
-                LIMIT 1
-            ) AS following
-        ), matching AS MATERIALIZED (
-            SELECT c.queue, sum(c.jobs)::bigint AS jobs
+    IF p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL THEN
+        matches := (
+            SELECT coalesce(jsonb_object_agg(m.queue, jsonb_build_object('owners', m.owners, 'jobs', m.jobs)), '{}')
             FROM (
-                SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
-                UNION ALL
-                SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
-            ) AS c
-            WHERE (p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL OR p_owner_services IS NOT NULL)
-              AND c.due
-              AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
-              AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
-              AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
-            GROUP BY c.queue
-        ), promising AS (
-            -- A long queue must not be searched beyond its last match, or without one.
-            SELECT q.name, m.jobs
-            FROM (SELECT name FROM queue UNION SELECT unnest(p_queues)) AS q
-            LEFT JOIN matching AS m ON m.queue = q.name
-            WHERE m.jobs > 0
-               OR (p_task_types IS NULL AND p_model_profiles IS NULL AND p_owner_services IS NULL)
-        ), candidate AS (
-            SELECT c.*
-            FROM promising AS q
-            CROSS JOIN LATERAL (
-                SELECT j.id, j.priority, j.seq FROM jobs AS j
-                WHERE j.queue = q.name AND j.status = 'pending' AND j.due
-                  AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
-                  AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
-                  AND (p_owner_services IS NULL OR j.owner_service = ANY (p_owner_services))
-                ORDER BY j.priority, j.seq
-                LIMIT least(depth, q.jobs)
-            ) AS c
-            UNION ALL
-            SELECT c.*
-            FROM kind AS k
-            CROSS JOIN LATERAL (
-                SELECT j.id, j.priority, j.seq FROM jobs AS j
-                WHERE j.queue IS NULL AND j.status = 'pending' AND j.due
-                  AND j.task_type = k.task_type
-                  AND j.model_profile = k.model_profile
-                  AND j.owner_service = k.owner_service
-                ORDER BY j.priority, j.seq
-                LIMIT depth
-            ) AS c
-            WHERE (p_task_types IS NULL OR k.task_type = ANY (p_task_types))
-              AND (p_model_profiles IS NULL OR k.model_profile = ANY (p_model_profiles))
-              AND (p_owner_services IS NULL OR k.owner_service = ANY (p_owner_services))
-        )
-        SELECT array_agg(first.id) INTO candidates
-        FROM (SELECT c.id FROM candidate AS c ORDER BY c.priority, c.seq LIMIT depth) AS first;
-
-        locked := ARRAY (
-            SELECT j.id FROM jobs AS j
-            WHERE j.id = ANY (candidates) AND j.status = 'pending' AND j.due AND j.id <> ALL (chosen)
-            ORDER BY j.priority, j.seq
-            LIMIT p_limit - cardinality(chosen)
-            FOR UPDATE SKIP LOCKED
+                SELECT o.queue, array_agg(o.owner_service) AS owners, sum(o.jobs) AS jobs
+                FROM (
+                    SELECT c.queue, c.owner_service, sum(c.jobs) AS jobs
+                    FROM (
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                        UNION ALL
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+                    ) AS c
+                    WHERE c.due
+                      AND c.queue <> ''
+                      AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+                      AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+                    GROUP BY c.queue, c.owner_service
+                    HAVING sum(c.jobs) > 0
+                ) AS o
+                GROUP BY o.queue
+            ) AS m
         );
-        chosen := chosen || locked;
-        EXIT WHEN cardinality(chosen) >= p_limit OR coalesce(cardinality(candidates), 0) < depth;
-        depth := depth * 4;
+    END IF;
+    candidates := ARRAY (
+        SELECT line.name
+        FROM (
+            SELECT DISTINCT n.line AS name FROM lanes AS n
+            WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+              AND (p_queues IS NULL OR n.line = ANY (p_queues))
+        ) AS line
+        LEFT JOIN queues AS q ON q.name = line.name
+        WHERE q.paused IS NOT TRUE
+          AND q.stopped IS NOT TRUE
+          AND q.circuit_state IS DISTINCT FROM 'open'
+          AND CASE
+              -- A line without a queue is named for its kind, with a space between task type and profile.
+              WHEN strpos(line.name, ' ') > 0 THEN
+                  (p_task_types IS NULL OR split_part(line.name, ' ', 1) = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR split_part(line.name, ' ', 2) = ANY (p_model_profiles))
+              ELSE matches IS NULL OR matches ? line.name
+          END
+          AND EXISTS (
+              SELECT FROM lanes AS n
+              CROSS JOIN LATERAL (
+                  SELECT FROM jobs AS j
+                  WHERE j.line = line.name
+                    AND j.level = n.level
+                    AND j.owner_service = n.owner_service
+                    AND j.status = 'pending'
+                    AND j.due
+                  LIMIT 1
+              ) AS waiting
+              WHERE n.line = line.name
+                AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          )
+    );
+    PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+
+    WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
+        best := NULL;
+        IF cardinality(candidates) > 1 THEN
+            WITH head AS MATERIALIZED (
+                SELECT n.line, n.level, first.seq
+                FROM lanes AS n
+                LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                CROSS JOIN LATERAL (
+                    SELECT j.seq FROM jobs AS j
+                    WHERE j.line = n.line
+                      AND j.level = n.level
+                      AND j.owner_service = n.owner_service
+                      AND j.status = 'pending'
+                      AND j.due
+                      AND j.seq > n.low_seq
+                      AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                    ORDER BY j.seq
+                    LIMIT 1
+                ) AS first
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+                  AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+            ), first AS (
+                SELECT head.* FROM head ORDER BY head.level, head.seq LIMIT 1
+            )
+            -- As many as come before another line's first.
+            SELECT
+                first.line, first.level,
+                (
+                    SELECT count(*)
+                    FROM (
+                        SELECT FROM jobs AS j
+                        WHERE j.line = first.line
+                          AND j.level = first.level
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq < coalesce(
+                              (
+                                  SELECT min(other.seq) FROM head AS other
+                                  WHERE other.line <> first.line AND other.level = first.level
+                              ),
+                              9223372036854775807
+                          )
+                        LIMIT p_limit
+                    ) AS before
+                ) AS jobs
+            INTO best
+            FROM first;
+        END IF;
+        IF best IS NULL THEN
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::bigint AS jobs INTO best;
+        END IF;
+        got := claim_line(
+            best.line, best.level, p_task_types, p_model_profiles,
+            CASE
+                WHEN matches IS NULL OR strpos(best.line, ' ') > 0 THEN p_owner_services
+                ELSE ARRAY (SELECT jsonb_array_elements_text(matches -> best.line -> 'owners'))
+            END,
+            p_worker_id, p_lease, true,
+            least(
+                p_limit - cardinality(claimed),
+                greatest(best.jobs, 1)::integer,
+                CASE WHEN strpos(best.line, ' ') = 0 THEN (matches -> best.line -> 'jobs')::integer END
+            )
+        );
+        claimed := claimed || got;
+        IF cardinality(got) = 0 OR cardinality(candidates) = 1 THEN
+            candidates := array_remove(candidates, best.line);
+        END IF;
     END LOOP;
 
     RETURN QUERY
-    UPDATE jobs AS j
-    SET status = 'running',
-        number = j.number + 1,
-        lease_token = gen_random_uuid(),
-        lease_expires_at = now() + p_lease,
-        lease_timeout = p_lease,
-        worker_id = p_worker_id,
-        waited_ms = waited_ms(j.run_at, j.created_at, now()),
-        started_at = now(),
-        updated_at = now()
-    WHERE j.id = ANY (chosen)
-    RETURNING j.id, j.lease_token;
+    SELECT j.id, j.lease_token
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
 END
 $$

@@ -1,6 +1,4 @@
--- Claim: the most urgent due jobs of one queue that nobody holds, each with a new lease.
--- plpgsql keeps the plan: JIT would compile it for ten times the price of running it once the table is large, and one
--- made while the table was empty would go on scanning it.
+-- Claim for a built-in worker: the most urgent due jobs of one queue that it serves, each with a new lease.
 CREATE OR REPLACE FUNCTION claim_jobs(
     p_queue text,
     p_task_types text[],
@@ -21,55 +19,32 @@ RETURNS TABLE (
     max_attempts smallint,
     give_backs smallint,
     number integer,
+    trial boolean,
     input bytea
 )
 LANGUAGE plpgsql
 SET jit = off
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
+DECLARE
+    claimed uuid[];
 BEGIN
+    claimed := claim_line(
+        p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_limit
+    );
+    IF cardinality(claimed) = 0 THEN
+        RETURN;
+    END IF;
     RETURN QUERY
-    WITH claimed AS (
-        UPDATE jobs AS j
-        SET status = 'running',
-            number = j.number + 1,
-            lease_token = gen_random_uuid(),
-            lease_expires_at = now() + p_lease,
-            lease_timeout = NULL,
-            worker_id = p_worker_id,
-            waited_ms = waited_ms(j.run_at, j.created_at, now()),
-            started_at = now(),
-            updated_at = now()
-        -- ANY (ARRAY (...)), not a join: a generic plan takes LIMIT for a tenth of the table and would scan all of it.
-        WHERE j.id = ANY (ARRAY (
-            SELECT ready.id
-            FROM jobs AS ready
-            WHERE ready.queue = p_queue
-              AND ready.status = 'pending'
-              AND ready.due
-              AND ready.task_type = ANY (p_task_types)
-              AND ready.model_profile = ANY (p_model_profiles)
-            ORDER BY ready.priority, ready.seq
-            LIMIT p_limit
-            FOR UPDATE SKIP LOCKED
-        ))
-        RETURNING j.*
-    )
     SELECT
-        claimed.id,
-        claimed.lease_token,
-        claimed.task_type,
-        claimed.model_profile,
-        claimed.owner_service,
-        claimed.queue,
-        claimed.priority,
-        claimed.attempts,
-        claimed.max_attempts,
-        claimed.give_backs,
-        claimed.number,
-        (SELECT job_inputs.input FROM job_inputs WHERE job_inputs.job_id = claimed.id)
-    FROM claimed
-    ORDER BY claimed.priority, claimed.seq;
+        j.id, j.lease_token, j.task_type, j.model_profile, j.owner_service, j.queue, j.priority, j.attempts,
+        j.max_attempts, j.give_backs, j.number,
+        EXISTS (SELECT FROM lines AS l WHERE l.name = p_queue AND l.trial_token = j.lease_token),
+        (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
 END
 $$

@@ -29,6 +29,7 @@ RETURNS TABLE (
     max_attempts smallint,
     give_backs smallint,
     number integer,
+    trial boolean,
     input bytea
 )
 LANGUAGE plpgsql
@@ -39,9 +40,10 @@ BEGIN
         RETURN QUERY
         SELECT
             s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
-            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer, NULL::bytea
+            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer, NULL::boolean, NULL::bytea
         FROM settle_jobs(
-            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
+            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays,
+            nullif(p_queue, '')
         ) AS s;
     END IF;
     IF p_limit > 0 THEN

@@ -1,5 +1,6 @@
 -- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the places, from 1, of
 -- those where it is not: by place and not by job, for two runs of one job may end together, one of them too late.
+-- Either way the run's slot is free then. p_line is the line of them all; NULL: look it up.
 CREATE OR REPLACE FUNCTION settle_jobs(
     p_job_ids uuid[],
     p_tokens uuid[],
@@ -8,17 +9,41 @@ CREATE OR REPLACE FUNCTION settle_jobs(
     p_results bytea[],
     p_error_codes text[],
     p_error_messages text[],
-    p_delays interval[]
+    p_delays interval[],
+    p_line text
 )
 RETURNS TABLE (lost bigint)
 LANGUAGE plpgsql
 SET jit = off
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
     settled bigint[];
+    ended_in text[];
+    at_levels smallint[];
+    of_owners text[];
+    charges double precision[];
+    costs double precision[];
+    as_completed boolean[];
+    back_in text[];
+    back_levels smallint[];
+    back_owners text[];
+    back_seqs bigint[];
 BEGIN
+    -- The lines first: whoever claims holds one of them, and then asks for jobs.
+    PERFORM FROM lines AS l
+    WHERE l.name = ANY (
+        CASE WHEN p_line IS NOT NULL THEN ARRAY[p_line] ELSE ARRAY (
+            SELECT j.line FROM jobs AS j WHERE j.id = ANY (p_job_ids)
+            UNION
+            SELECT c.line FROM closing_slots AS c WHERE c.lease_token = ANY (p_tokens)
+        ) END
+    )
+    ORDER BY l.name
+    FOR UPDATE;
+
     WITH ended AS MATERIALIZED (
         SELECT *
         FROM unnest(
@@ -49,7 +74,18 @@ BEGIN
           AND j.lease_token = e.token
         RETURNING
             e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
-            e.token, e.outcome, e.result, e.error_code, e.error_message
+            e.token, e.outcome, e.result, e.error_code, e.error_message,
+            j.line, j.level, j.owner_service, j.seq, j.charge, j.due
+    ), closed AS (
+        DELETE FROM closing_slots AS c
+        WHERE c.lease_token = ANY (p_tokens)
+        RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+    ), freed AS (
+        SELECT
+            job.line, job.level, job.owner_service, job.charge, job.started_at, job.outcome = 'completed' AS completed
+        FROM job
+        UNION ALL
+        SELECT closed.*, false FROM closed
     ), run AS (
         INSERT INTO runs (
             job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
@@ -65,7 +101,30 @@ BEGIN
         FROM job
         WHERE job.result IS NOT NULL
     )
-    SELECT coalesce(array_agg(job.place), '{}') INTO settled FROM job;
+    SELECT
+        (SELECT coalesce(array_agg(job.place), '{}') FROM job), slot.*, back.*
+    INTO
+        settled, ended_in, at_levels, of_owners, charges, costs, as_completed,
+        back_in, back_levels, back_owners, back_seqs
+    FROM (
+        SELECT
+            array_agg(f.line), array_agg(f.level), array_agg(f.owner_service), array_agg(f.charge),
+            array_agg(extract(epoch FROM now() - f.started_at)::double precision), array_agg(f.completed)
+        FROM freed AS f
+    ) AS slot
+    CROSS JOIN (
+        SELECT
+            array_agg(job.line), array_agg(job.level), array_agg(job.owner_service), array_agg(job.seq)
+        FROM job
+        WHERE job.status = 'pending'
+          AND job.due
+    ) AS back;
+    IF ended_in IS NOT NULL THEN
+        PERFORM free_slots(ended_in, at_levels, of_owners, charges, costs, as_completed);
+    END IF;
+    IF back_in IS NOT NULL THEN
+        PERFORM reach_lanes(back_in, back_levels, back_owners, back_seqs);
+    END IF;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
         RETURN QUERY

@@ -1,15 +1,17 @@
 -- Submit: store new jobs in the order given, all or none; one that is there already, by its id or its idempotency key, is
 -- left alone. A twin that is being stored at this moment is waited for.
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
--- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs
+-- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs,
+-- $16 weights of their owners
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[],
-        $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[]
+        $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[],
+        $16::float8[]
     ) AS g (
         id, owner_service, owner_ref, task_type, model_profile, queue, priority, max_attempts, gate, deadline_at,
-        labels, batch_id, idempotency_key, fingerprint, input
+        labels, batch_id, idempotency_key, fingerprint, input, weight
     )
 ), detail AS (
     INSERT INTO job_details (
@@ -25,15 +27,37 @@ WITH given AS MATERIALIZED (
     RETURNING job_id
 ), job AS (
     INSERT INTO jobs (
-        id, seq, status, priority, queue, owner_service, task_type, model_profile, max_attempts, run_at, deadline_at,
-        due, created_at, updated_at
+        id, seq, status, priority, level, queue, owner_service, task_type, model_profile, max_attempts, run_at,
+        deadline_at, due, created_at, updated_at
     )
     SELECT
-        g.id, g.seq, 'pending', g.priority, g.queue, g.owner_service, g.task_type, g.model_profile, g.max_attempts,
-        g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
+        g.id, g.seq, 'pending', g.priority, g.priority, g.queue, g.owner_service, g.task_type, g.model_profile,
+        g.max_attempts, g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
     FROM given AS g
     JOIN detail ON detail.job_id = g.id
-    RETURNING id, seq, run_at, due, updated_at
+    RETURNING id, seq, run_at, due, updated_at, line, level, owner_service
+), line AS (
+    INSERT INTO lines (name)
+    SELECT DISTINCT job.line FROM job
+    WHERE NOT EXISTS (SELECT FROM lines AS l WHERE l.name = job.line)
+    ORDER BY 1
+    ON CONFLICT DO NOTHING
+), lane AS (
+    -- Writes nothing where the owner's lane is there, which is nearly always.
+    INSERT INTO lanes AS n (line, level, owner_service, weight)
+    SELECT job.line, job.level, job.owner_service, max(g.weight)
+    FROM job
+    JOIN given AS g ON g.id = job.id
+    WHERE NOT EXISTS (
+        SELECT FROM lanes AS k
+        WHERE k.line = job.line
+          AND k.level = job.level
+          AND k.owner_service = job.owner_service
+          AND k.weight = g.weight
+    )
+    GROUP BY 1, 2, 3
+    ORDER BY 1, 2, 3
+    ON CONFLICT (line, level, owner_service) DO UPDATE SET weight = excluded.weight
 ), body AS (
     INSERT INTO job_inputs (job_id, input)
     SELECT g.id, g.input

@@ -1,7 +1,8 @@
--- Position where it is too far to count: all that is more urgent, and of its equals the share that its place among the
--- first and the last of them says. $1 queue (NULL: of this kind), $2 task_type, $3 model_profile, $4 priority, $5 seq
-WITH line AS (
-    SELECT c.priority, sum(c.jobs) AS jobs
+-- Position where it is too far to count: the same rule over the counts of jobs, and of its own lane the share that
+-- its place among the first and the last says. $1 line, $2 level, $3 owner_service, $4 seq,
+-- $5 queue, $6 task_type, $7 model_profile
+WITH counted AS MATERIALIZED (
+    SELECT c.priority AS level, c.owner_service, sum(c.jobs) AS jobs
     FROM (
         SELECT * FROM job_counts
         UNION ALL
@@ -9,31 +10,55 @@ WITH line AS (
         FROM job_count_changes
     ) AS c
     WHERE c.due
-      AND c.priority <= $4::smallint
-      AND c.queue = coalesce($1, '')
-      AND ($1 IS NOT NULL OR (c.task_type = $2 AND c.model_profile = $3))
-    GROUP BY c.priority
+      AND c.priority <= $2::smallint
+      AND c.queue = coalesce($5::text, '')
+      AND ($5::text IS NOT NULL OR (c.task_type = $6::text AND c.model_profile = $7::text))
+    GROUP BY c.priority, c.owner_service
 ), ends AS (
     SELECT
         (
             SELECT j.seq FROM jobs AS j
-            WHERE j.queue = $1 AND j.status = 'pending' AND j.due AND j.priority = $4::smallint
+            WHERE j.line = $1 AND j.level = $2 AND j.owner_service = $3 AND j.status = 'pending' AND j.due
             ORDER BY j.seq
             LIMIT 1
         ) AS first,
         (
             SELECT j.seq FROM jobs AS j
-            WHERE j.queue = $1 AND j.status = 'pending' AND j.due AND j.priority = $4::smallint
+            WHERE j.line = $1 AND j.level = $2 AND j.owner_service = $3 AND j.status = 'pending' AND j.due
             ORDER BY j.seq DESC
             LIMIT 1
         ) AS last
+), lane AS MATERIALIZED (
+    SELECT
+        n.level, n.owner_service, n.vtime, greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+        n.level = $2 AND n.owner_service = $3::text AS own,
+        coalesce(c.jobs, 0) * CASE
+            WHEN n.level = $2 AND n.owner_service = $3 AND ends.last > ends.first
+                THEN ($4::bigint - ends.first)::numeric / (ends.last - ends.first)
+            ELSE 1
+        END AS jobs
+    FROM lines AS l
+    JOIN lanes AS n ON n.line = l.name
+    LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+    LEFT JOIN counted AS c ON c.level = n.level AND c.owner_service = n.owner_service
+    CROSS JOIN ends
+    WHERE l.name = $1
+      AND n.level <= $2
+), own AS (
+    SELECT lane.vtime + lane.jobs::float8 * lane.step AS start, lane.jobs FROM lane WHERE lane.own
 )
 SELECT
-    coalesce(sum(line.jobs) FILTER (WHERE line.priority < $4::smallint), 0)::bigint
-    + (
-        coalesce(sum(line.jobs) FILTER (WHERE line.priority = $4::smallint), 0)
-        * CASE WHEN ends.last > ends.first THEN ($5::bigint - ends.first)::numeric / (ends.last - ends.first) ELSE 1 END
+    (
+        coalesce((SELECT sum(lane.jobs) FROM lane WHERE lane.level < $2), 0)
+        + coalesce((SELECT own.jobs FROM own), 0)
+        + coalesce(
+            (
+                SELECT sum(least(lane.jobs::float8, greatest((own.start - lane.vtime) / lane.step, 0)))
+                FROM lane
+                CROSS JOIN own
+                WHERE lane.level = $2
+                  AND NOT lane.own
+            ),
+            0
+        )
     )::bigint AS jobs
-FROM ends
-LEFT JOIN line ON true
-GROUP BY ends.first, ends.last

@@ -3,7 +3,8 @@
 WITH victim AS MATERIALIZED (
     -- Its own time, but not earlier than what it waited for: a claim may have begun after this statement did.
     SELECT
-        j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number,
+        j.id, j.lease_token, j.lease_expires_at, j.worker_id, j.started_at, j.waited_ms, j.number + 1 AS number,
+        j.line, j.level, j.owner_service, j.charge,
         greatest(now(), j.updated_at) AS at
     FROM jobs AS j
     WHERE j.id = ANY ($1::uuid[])
@@ -18,6 +19,13 @@ WITH victim AS MATERIALIZED (
     )
     SELECT
         v.id, v.lease_token, v.worker_id, v.started_at, v.at, v.waited_ms, v.number, 'cancelled', 'cancelled', $2, $3
+    FROM victim AS v
+    WHERE v.lease_token IS NOT NULL
+), slot AS (
+    -- Taken until the run's worker says that its call is closed.
+    INSERT INTO closing_slots (lease_token, job_id, line, level, owner_service, charge, started_at, expires_at)
+    SELECT
+        v.lease_token, v.id, v.line, v.level, v.owner_service, v.charge, v.started_at, v.lease_expires_at
     FROM victim AS v
     WHERE v.lease_token IS NOT NULL
 ), change AS (

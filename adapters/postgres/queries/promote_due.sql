@@ -13,6 +13,12 @@ WITH ready AS MATERIALIZED (
     UPDATE jobs AS j
     SET due = true
     WHERE j.id = ANY (ARRAY (SELECT ready.id FROM ready))
-    RETURNING j.queue
+    RETURNING j.queue, j.line, j.level, j.owner_service, j.seq
+), lane AS (
+    SELECT reach_lanes(array_agg(p.line), array_agg(p.level), array_agg(p.owner_service), array_agg(p.seq))
+    FROM promoted AS p
+    HAVING count(*) > 0
 )
-SELECT queue, count(*) AS jobs FROM promoted GROUP BY queue
+SELECT p.queue, count(*) AS jobs
+FROM promoted AS p, (SELECT count(*) FROM lane) AS lanes
+GROUP BY p.queue

@@ -15,6 +15,11 @@ WITH held AS MATERIALIZED (
     UPDATE jobs AS j
     SET lease_expires_at = now() + $3::interval
     WHERE j.id = ANY (ARRAY (SELECT free.id FROM free))
+), closing AS (
+    -- Their jobs are others' by now, but the calls are still being closed.
+    UPDATE closing_slots AS c
+    SET expires_at = now() + $3::interval
+    WHERE c.lease_token = ANY ($2::uuid[])
 )
 SELECT given.place
 FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (id, token, place)

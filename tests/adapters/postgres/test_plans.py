@@ -35,12 +35,12 @@ LAST = FIRST + timedelta(milliseconds=JOBS)
 
 FILL = f"""
     INSERT INTO jobs (
-        id, seq, created_at, run_at, updated_at, priority, max_attempts, due, status, queue, owner_service, task_type,
+        id, seq, created_at, run_at, updated_at, priority, level, max_attempts, due, status, queue, owner_service, task_type,
         model_profile, lease_token, lease_expires_at, worker_id, finished_at, error_code
     )
     SELECT
         gen_random_uuid(), n, '{FIRST.isoformat()}'::timestamptz + n * interval '1 ms', now(), now(),
-        1 + 2 * (n % 3), 3, n % 10 <> 2,
+        1 + 2 * (n % 3), 1 + 2 * (n % 3), 3, n % 10 <> 2,
         CASE WHEN n % 100 = 0 THEN 'running' WHEN n % 200 = 1 THEN 'failed' WHEN n % 2 = 1 THEN 'completed'
              ELSE 'pending' END,
         CASE WHEN n = 10 THEN 'rare' WHEN n % 7 <> 0 THEN 'gpu.' || n % 3 END,
@@ -51,6 +51,8 @@ FILL = f"""
         CASE WHEN n % 100 = 0 THEN 'worker' END, CASE WHEN n % 2 = 1 THEN now() END,
         CASE WHEN n = 1 THEN 'bad_audio' WHEN n % 200 = 1 THEN 'timeout' END
     FROM generate_series(1, {JOBS}) AS n;
+    INSERT INTO lines (name) SELECT DISTINCT line FROM jobs;
+    INSERT INTO lanes (line, level, owner_service) SELECT DISTINCT line, level, owner_service FROM jobs;
     INSERT INTO job_details (
         job_id, seq, created_at, owner_service, owner_ref, task_type, model_profile, queue, priority, labels, batch_id
     )

@@ -1,0 +1,262 @@
+-- Claim from one line: its free slots go to its waiting jobs by the rule of domain/order.py. Returns them in order.
+-- Claimers of a line take turns by its row's lock, and each statement below sees what was committed before it was had:
+-- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
+-- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
+-- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
+CREATE OR REPLACE FUNCTION claim_line(
+    p_line text,
+    p_level smallint,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_worker_id text,
+    p_lease interval,
+    p_outside boolean,
+    p_limit integer
+)
+RETURNS uuid[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    room integer := p_limit;
+    share double precision := 0;
+    sweeping boolean;
+    sweep_began timestamptz;
+    swept boolean := false;
+    levels smallint[];
+    lvl smallint;
+    heads smallint[];
+    starts double precision[];
+    owed double precision;
+    claimed uuid[] := '{}';
+    got uuid[];
+    furthest double precision;
+    paid double precision;
+    missed integer;
+    who text[];
+    vtimes double precision[];
+    lasts bigint[];
+BEGIN
+    SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN claimed;
+    END IF;
+    starts := here.clocks;
+    owed := here.reserve;
+    SELECT * INTO policy FROM queues WHERE name = p_line;
+    IF FOUND THEN
+        IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
+            RETURN claimed;
+        END IF;
+        share := policy.reserved_share;
+        room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
+        IF room > 0 AND policy.circuit_state = 'half_open' THEN
+            claimed := claim_trial(
+                p_line, (policy.circuit ->> 'failed_job')::uuid, p_task_types, p_model_profiles, p_owner_services,
+                p_worker_id, p_lease, p_outside
+            );
+            RETURN claimed;
+        END IF;
+    END IF;
+    IF room <= 0 THEN
+        RETURN claimed;
+    END IF;
+    levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+    ORDER BY o.owner_service
+    FOR UPDATE;
+
+    sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
+    LOOP
+        IF sweeping THEN
+            sweep_began := clock_timestamp();
+        END IF;
+        FOREACH lvl IN ARRAY levels LOOP
+            CONTINUE WHEN lvl <> p_level;  -- never where it is NULL
+            LOOP
+                EXIT WHEN room <= 0;
+                IF share > 0 THEN
+                    -- Who is next may change with each pick: the less urgent levels have their share to come.
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                    );
+                    EXIT WHEN heads IS NULL;
+                    lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
+                END IF;
+
+                WITH lane AS MATERIALIZED (
+                    SELECT
+                        n.owner_service, n.vtime, n.asleep,
+                        CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+                        least(
+                            CASE WHEN share > 0 THEN 1 ELSE room END,
+                            CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
+                        ) AS most
+                    FROM lanes AS n
+                    LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                    WHERE n.line = p_line
+                      AND n.level = lvl
+                      AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                ), waiting AS MATERIALIZED (
+                    SELECT lane.owner_service, j.id, j.seq, j.place
+                    FROM lane
+                    CROSS JOIN LATERAL (
+                        SELECT w.id, w.seq, row_number() OVER (ORDER BY w.seq) - 1 AS place
+                        FROM jobs AS w
+                        WHERE w.line = p_line
+                          AND w.level = lvl
+                          AND w.owner_service = lane.owner_service
+                          AND w.status = 'pending'
+                          AND w.due
+                          AND w.seq > lane.low
+                          AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+                          AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+                          AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                        ORDER BY w.seq
+                        LIMIT greatest(lane.most, 0)
+                    ) AS j
+                ), open AS MATERIALIZED (
+                    SELECT lane.* FROM lane
+                    WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
+                ), based AS MATERIALIZED (
+                    -- A lane that wakes begins where the one stands that is furthest behind.
+                    SELECT
+                        o.owner_service, o.step, o.cost,
+                        CASE
+                            WHEN o.asleep THEN greatest(
+                                o.vtime,
+                                coalesce((SELECT min(a.vtime) FROM open AS a WHERE NOT a.asleep), starts[lvl])
+                            )
+                            ELSE o.vtime
+                        END AS base
+                    FROM open AS o
+                ), next AS MATERIALIZED (
+                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    FROM waiting AS w
+                    JOIN based AS b ON b.owner_service = w.owner_service
+                    ORDER BY 5, 3
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
+                ), pick AS MATERIALIZED (
+                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    SELECT n.*
+                    FROM jobs AS j
+                    JOIN next AS n ON n.id = j.id
+                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
+                      AND j.status = 'pending'
+                      AND j.due
+                    FOR UPDATE OF j SKIP LOCKED
+                ), won AS MATERIALIZED (
+                    SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
+                ), moved AS MATERIALIZED (
+                    SELECT b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last
+                    FROM based AS b
+                    LEFT JOIN won AS w ON w.owner_service = b.owner_service
+                    UNION ALL
+                    SELECT lane.owner_service, lane.vtime, NULL
+                    FROM lane
+                    WHERE NOT lane.asleep
+                      AND NOT EXISTS (SELECT FROM based AS b WHERE b.owner_service = lane.owner_service)
+                ), started AS (
+                    UPDATE jobs AS j
+                    SET status = 'running',
+                        number = j.number + 1,
+                        lease_token = gen_random_uuid(),
+                        lease_expires_at = now() + p_lease,
+                        lease_timeout = CASE WHEN p_outside THEN p_lease END,
+                        worker_id = p_worker_id,
+                        waited_ms = waited_ms(j.run_at, j.created_at, now()),
+                        charge = p.cost,
+                        started_at = now(),
+                        updated_at = now()
+                    FROM pick AS p
+                    WHERE j.id = ANY (ARRAY (SELECT pick.id FROM pick))
+                      AND j.id = p.id
+                )
+                SELECT
+                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
+                    (SELECT max(p.start) FROM pick AS p),
+                    (SELECT sum(p.cost) FROM pick AS p),
+                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
+                    (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
+                INTO got, furthest, paid, missed, who, vtimes, lasts;
+
+                -- Apart: only now the jobs that were taken are no longer seen as waiting.
+                UPDATE lanes AS n
+                SET used_at = now(),
+                    vtime = m.vtime,
+                    asleep = m.next IS NULL,
+                    low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
+                FROM (
+                    SELECT moved.*, next.seq AS next
+                    FROM unnest(who, vtimes, lasts) AS moved (owner_service, vtime, last)
+                    JOIN lanes AS k
+                      ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
+                    LEFT JOIN LATERAL (
+                        SELECT j.seq FROM jobs AS j
+                        WHERE j.line = p_line
+                          AND j.level = lvl
+                          AND j.owner_service = moved.owner_service
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq > CASE WHEN sweeping THEN 0 ELSE k.low_seq END
+                        ORDER BY j.seq
+                        LIMIT 1
+                    ) AS next ON true
+                ) AS m
+                WHERE n.line = p_line
+                  AND n.level = lvl
+                  AND n.owner_service = m.owner_service
+                  AND (n.vtime <> m.vtime OR n.asleep <> (m.next IS NULL) OR n.low_seq >= m.next);
+
+                EXIT WHEN got IS NULL;
+                claimed := claimed || got;
+                room := room - cardinality(got);
+                starts[lvl] := greatest(starts[lvl], furthest);
+                IF share > 0 THEN
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                    );
+                    owed := owed + CASE
+                        WHEN lvl > ANY (heads) THEN (share - 1) * paid
+                        WHEN lvl < ANY (heads) THEN share * paid
+                        ELSE 0
+                    END;
+                ELSE
+                    EXIT WHEN missed = 0;
+                END IF;
+            END LOOP;
+            EXIT WHEN share > 0;
+        END LOOP;
+        IF sweeping THEN
+            swept := true;
+            here.sweep_took := clock_timestamp() - sweep_began;
+        END IF;
+        EXIT WHEN room <= 0 OR sweeping OR clock_timestamp() - here.swept_at < 20 * here.sweep_took;
+        sweeping := true;
+    END LOOP;
+
+    -- A look that found nothing writes nothing, unless it was dear and must not be repeated at once.
+    IF cardinality(claimed) > 0 OR (swept AND here.sweep_took > interval '2 milliseconds') THEN
+        UPDATE lines AS l
+        SET busy = here.busy + cardinality(claimed),
+            clocks = starts,
+            reserve = owed,
+            swept_at = CASE WHEN swept THEN clock_timestamp() ELSE l.swept_at END,
+            sweep_took = here.sweep_took
+        WHERE l.name = p_line;
+    END IF;
+    RETURN claimed;
+END
+$$

@@ -1,0 +1,76 @@
+-- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
+-- The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
+RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    slots integer;
+    wanted integer;
+BEGIN
+    SELECT * INTO policy FROM queues WHERE name = p_queue;
+    IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
+        RETURN;
+    END IF;
+    SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    slots := (
+        SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
+        WHERE p_queue = ANY (w.queues)
+          AND w.seen_at > now() - p_alive
+    );
+    wanted := (
+        SELECT count(*)
+        FROM (
+            SELECT FROM jobs AS j
+            WHERE j.line = p_queue AND j.level = 1 AND j.status = 'pending' AND j.due AND j.priority = 1
+            LIMIT 1000
+        ) AS high
+    )
+    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    IF wanted IS NULL OR wanted <= 0 THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH victim AS MATERIALIZED (
+        SELECT
+            j.id, j.lease_token, j.lease_expires_at, j.worker_id, j.started_at, j.waited_ms,
+            j.line, j.level, j.owner_service, j.seq, j.charge, j.number + 1 AS number
+        FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.priority = 5
+          AND j.lease_timeout IS NULL
+        ORDER BY j.started_at DESC, j.seq DESC
+        LIMIT wanted
+        FOR UPDATE SKIP LOCKED
+    ), run AS (
+        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome)
+        SELECT v.id, v.lease_token, v.worker_id, v.started_at, now(), v.waited_ms, v.number, 'pending', 'preempted'
+        FROM victim AS v
+    ), slot AS (
+        INSERT INTO closing_slots (lease_token, job_id, line, level, owner_service, charge, started_at, expires_at)
+        SELECT v.lease_token, v.id, v.line, v.level, v.owner_service, v.charge, v.started_at, v.lease_expires_at
+        FROM victim AS v
+    ), lane AS (
+        SELECT reach_lanes(array_agg(v.line), array_agg(v.level), array_agg(v.owner_service), array_agg(v.seq))
+        FROM victim AS v
+    )
+    UPDATE jobs AS j
+    SET status = 'pending',
+        number = v.number,
+        due = true,
+        lease_token = NULL,
+        lease_expires_at = NULL,
+        updated_at = now()
+    FROM victim AS v, (SELECT count(*) FROM lane) AS lanes
+    WHERE j.id = v.id
+    RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number;
+END
+$$

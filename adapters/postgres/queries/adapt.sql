@@ -1,0 +1,2 @@
+-- Adaptive concurrency: keep the limit that was found. $1 queue, $2 slots, $3 what it was found by
+UPDATE queues SET adapted = $2, adapting = $3 WHERE name = $1

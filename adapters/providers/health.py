@@ -1,0 +1,263 @@
+"""How model servers are asked how they are: by addresses that cost nothing, with nothing of any job.
+
+A server that is slow, that knows its callers not or its addresses otherwise, is not dead. It is where it takes no
+connection, breaks one off, or says so itself at an address that is known to be that of its health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import httpx
+import msgspec
+import structlog
+from msgspec import Struct
+
+from adapters.providers import classify
+from adapters.providers.gauges import read_pressure
+from adapters.providers.openai_chat import CALL_ERRORS, models_url
+from domain.adaptive import Pressure
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(seconds=2)
+ANSWER_KEPT = 1.0
+"""Seconds: many runs that fail together ask once."""
+PRESSURE_KEPT = 0.5
+NO_METRICS_KEPT = 60.0
+LONGEST_BODY = 1 << 20
+
+
+class ServerKind(StrEnum):
+    VLLM = "vllm"
+    LLAMA_SERVER = "llama-server"
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    """Any other that speaks OpenAI's API."""
+
+
+HEALTH_PATHS = {ServerKind.VLLM: "health", ServerKind.LLAMA_SERVER: "health", ServerKind.OLLAMA: "api/version"}
+"""Beside where the API begins; open, and asked without the key. What is not named here is asked for its models.
+
+Never asked of a server that is not known: LiteLLM's `/health` calls its models, LM Studio answers 200 to any path.
+"""
+
+MAKERS = {"vllm": ServerKind.VLLM, "llamacpp": ServerKind.LLAMA_SERVER, "library": ServerKind.OLLAMA}
+"""Whom the servers name as the owner of the models they list."""
+
+BAD_AT_LISTING = frozenset({500, 501, 529})
+"""Somebody answers, although not with a list of models; 502 and its like come from a proxy that found nobody."""
+
+
+@dataclass(frozen=True, repr=False)
+class Server:
+    """Where the server of a profile is. Shows nothing of itself: an address may hold a password."""
+
+    base_url: str
+    """Where its API begins: `http://host:8000/v1`, or `http://host:8000`."""
+    kind: ServerKind | None = None
+    """None: it is recognised by what it lists, and asked accordingly from then on."""
+    api_key: str = ""
+
+
+class HttpHealth:
+    """Asks the servers of profiles over HTTP; True for a profile that has none. Belongs to its client's event loop.
+
+    Profiles of one server share its answers. At one moment one question is on its way to a server.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        servers: Mapping[str, Server],
+        *,
+        patience: timedelta = PATIENCE,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        patients: dict[object, _Patient] = {}
+        self._patients = {
+            profile: patients.setdefault(_identity(server), _Patient(client, server, patience, monotonic))
+            for profile, server in servers.items()
+        }
+
+    async def answers(self, model_profile: str) -> bool:
+        patient = self._patients.get(model_profile)
+        return patient is None or await patient.trouble.latest() is None
+
+    async def pressure(self, model_profile: str) -> Pressure | None:
+        patient = self._patients.get(model_profile)
+        return await patient.pressure.latest() if patient else None
+
+
+class _Kept(Generic[T]):
+    """The latest answer to a question, for as long as it is worth keeping; who comes meanwhile waits for it."""
+
+    def __init__(self, ask: Callable[[], Awaitable[tuple[T, float]]], monotonic: Callable[[], float]) -> None:
+        self._ask = ask
+        self._monotonic = monotonic
+        # A lock, and no task of its own: when the one who asks is cancelled, the next in line asks anew.
+        self._asking = asyncio.Lock()
+        self._kept: tuple[T, float] | None = None
+
+    async def latest(self) -> T:
+        async with self._asking:
+            if self._kept is None or self._monotonic() >= self._kept[1]:
+                answer, seconds = await self._ask()
+                self._kept = answer, self._monotonic() + seconds
+            return self._kept[0]
+
+
+class _Answer(Struct, frozen=True):
+    status: int
+    body: bytes
+
+    @property
+    def good(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class _Patient:
+    """One server, and what has been learnt of it."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, server: Server, patience: timedelta, monotonic: Callable[[], float]
+    ) -> None:
+        self.trouble: _Kept[str | None] = _Kept(self._look, monotonic)
+        """What is wrong with it; None while it can be used."""
+        self.pressure: _Kept[Pressure | None] = _Kept(self._measure, monotonic)
+        self._client = client
+        self._server = server
+        self._patience = patience.total_seconds()
+        self._models = httpx.URL(models_url(server.base_url))
+        self._recognised: ServerKind | None = None
+        self._name = f"{self._models.host}:{_port(self._models)}"
+        self._troubled = False
+
+    async def _look(self) -> tuple[str | None, float]:
+        trouble = await self._trouble()
+        if trouble and not self._troubled:
+            log.warning("model server is down", server=self._name, trouble=trouble)
+        if self._troubled and not trouble:
+            log.info("model server is back", server=self._name)
+        self._troubled = trouble is not None
+        return trouble, ANSWER_KEPT
+
+    async def _trouble(self) -> str | None:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._ask()
+        except CALL_ERRORS as error:
+            # What is started in its place may be of another kind.
+            self._recognised = None
+            return classify.broken_call(error).message
+        except TimeoutError:
+            return await self._connect()
+
+    async def _ask(self) -> str | None:
+        kind = self._server.kind or self._recognised
+        path = HEALTH_PATHS.get(kind) if kind else None
+        if path:
+            answer = await self._get(self._beside(path))
+            if answer.good or answer.status >= 500:
+                return None if answer.good else f"The provider answered {answer.status}."
+            # It has no such address, or something before it lets nobody through to it.
+            kind = self._recognised = None
+        return await self._ask_for_models(recognise=kind is None and self._server.kind is None)
+
+    async def _ask_for_models(self, *, recognise: bool) -> str | None:
+        answer = await self._get(self._models, self._server.api_key)
+        if recognise and answer.good:
+            self._recognised = await self._recognise(answer.body)
+        if answer.status < 500 or answer.status in BAD_AT_LISTING:
+            return None
+        return f"The provider answered {answer.status}."
+
+    async def _recognise(self, models: bytes) -> ServerKind | None:
+        """What kind of server lists such models. Its health address is believed once it has said that all is well."""
+        kind = _maker(models)
+        if kind is None:
+            return ServerKind.OPENAI
+        with suppress(*CALL_ERRORS):
+            if (await self._get(self._beside(HEALTH_PATHS[kind]))).good:
+                return kind
+        return None
+
+    async def _connect(self) -> str | None:
+        """Whether it takes a connection: one that does is alive, however long it lets us wait."""
+        try:
+            async with asyncio.timeout(self._patience):
+                _, writer = await asyncio.open_connection(self._models.raw_host.decode(), _port(self._models))
+        except OSError:
+            return "The provider accepts no connections."
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return None
+
+    async def _measure(self) -> tuple[Pressure | None, float]:
+        try:
+            async with asyncio.timeout(self._patience):
+                # vLLM's is open; llama-server's is not.
+                answer = await self._get(self._beside("metrics"), self._server.api_key)
+        except (*CALL_ERRORS, TimeoutError):
+            return None, PRESSURE_KEPT
+        told = answer.good and len(answer.body) <= LONGEST_BODY
+        pressure = read_pressure(answer.body) if told else None
+        # 501 is llama-server's way to say that it was started without metrics.
+        has_none = pressure is None and (answer.status < 500 or answer.status == 501)
+        return pressure, NO_METRICS_KEPT if has_none else PRESSURE_KEPT
+
+    async def _get(self, url: httpx.URL, api_key: str = "") -> _Answer:
+        """Its answer, with the body as far as it comes. No time limit of its own."""
+        headers = {"accept-encoding": "identity"}
+        if api_key:
+            headers["authorization"] = "Bearer " + api_key
+        body = bytearray()
+        async with self._client.stream("GET", url, headers=headers, timeout=None) as response:
+            # The status has arrived: somebody is there.
+            with suppress(*CALL_ERRORS):
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > LONGEST_BODY:
+                        break
+            return _Answer(response.status_code, bytes(body))
+
+    def _beside(self, path: str) -> httpx.URL:
+        """An address beside `/v1`, not below it."""
+        above = self._models.path.removesuffix("/models").removesuffix("/v1")
+        return self._models.copy_with(path=f"{above}/{path}")
+
+
+def _identity(server: Server) -> object:
+    return models_url(server.base_url), server.kind, server.api_key
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+class _Model(Struct):
+    owned_by: Any = None
+
+
+class _Models(Struct):
+    data: list[_Model] = []
+
+
+def _maker(models: bytes) -> ServerKind | None:
+    """Who serves all of these models, where they say so."""
+    try:
+        listed = msgspec.json.decode(models, type=_Models).data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    owners = {str(model.owned_by) for model in listed}
+    return MAKERS.get(owners.pop()) if len(owners) == 1 else None

@@ -1,0 +1,1402 @@
+"""Order, fairness, limits and outages: lines and lanes, slots, how queues are held and guarded.
+
+Revision ID: 0003
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+COLUMNS = (
+    """
+    ALTER TABLE jobs
+        -- What it waits in: its queue, or the jobs of its kind. No name has a space in it.
+        ADD COLUMN line text NOT NULL GENERATED ALWAYS AS (coalesce(queue, task_type || ' ' || model_profile)) STORED,
+        -- How urgent it is in its line: its priority, or more where it has waited long.
+        ADD COLUMN level smallint,
+        -- Seconds that its owner's lane was charged when its last run began.
+        ADD COLUMN charge double precision NOT NULL DEFAULT 0
+    """,
+    "UPDATE jobs SET level = priority",
+    "ALTER TABLE jobs ALTER COLUMN level SET NOT NULL",
+    """
+    ALTER TABLE runs
+        DROP CONSTRAINT runs_outcome_check,
+        ADD CONSTRAINT runs_outcome_check CHECK (
+            outcome IN (
+                'completed', 'failed', 'given_back', 'released', 'preempted', 'expired', 'crashed', 'cancelled',
+                'retried'
+            )
+        )
+    """,
+)
+
+TABLES = (
+    """
+    -- How queues are to be served, and what holds them. Rarely written.
+    CREATE TABLE queues (
+        name text PRIMARY KEY,
+        paused boolean NOT NULL DEFAULT false,
+        stopped boolean NOT NULL DEFAULT false,
+        concurrency integer CHECK (concurrency > 0),
+        preempt boolean NOT NULL DEFAULT false,
+        reserved_share double precision NOT NULL DEFAULT 0 CHECK (reserved_share BETWEEN 0 AND 0.5),
+        ageing interval CHECK (ageing > interval '0'),
+        adaptive boolean NOT NULL DEFAULT false,
+        -- The limit that the model server was found to take, and what that was found by.
+        adapted integer CHECK (adapted > 0),
+        adapting jsonb,
+        circuit_state text NOT NULL DEFAULT 'closed' CHECK (circuit_state IN ('closed', 'open', 'half_open')),
+        circuit jsonb
+    )
+    """,
+    """
+    CREATE TABLE owners (
+        owner_service text PRIMARY KEY,
+        weight double precision CHECK (weight > 0),
+        max_running integer CHECK (max_running > 0)
+    )
+    """,
+    """
+    -- Hot: each claim and each end of a run locks its line's row, and writes it once. One row a page.
+    CREATE TABLE lines (
+        name text PRIMARY KEY,
+        busy integer NOT NULL DEFAULT 0,
+        -- By level.
+        clocks double precision[] NOT NULL DEFAULT '{0,0,0,0,0}',
+        reserve double precision NOT NULL DEFAULT 0,
+        mean double precision,
+        swept_at timestamptz NOT NULL DEFAULT to_timestamp(0),
+        sweep_took interval NOT NULL DEFAULT interval '0',
+        -- The run that was let through a half-open circuit.
+        trial_job uuid,
+        trial_token uuid
+    ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
+    """,
+    """
+    -- Hot: what each owner was given of a line.
+    CREATE TABLE lanes (
+        line text NOT NULL,
+        level smallint NOT NULL,
+        owner_service text NOT NULL,
+        vtime double precision NOT NULL DEFAULT 0,
+        asleep boolean NOT NULL DEFAULT true,
+        mean double precision,
+        weight double precision NOT NULL DEFAULT 1,
+        -- No job that waits in it has this seq or a lower one, as far as is known.
+        low_seq bigint NOT NULL DEFAULT 0,
+        used_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (line, level, owner_service)
+    ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
+    """,
+    """
+    -- Slots of runs that have lost their jobs, until their calls are known to be closed.
+    CREATE TABLE closing_slots (
+        lease_token uuid PRIMARY KEY,
+        job_id uuid NOT NULL,
+        line text NOT NULL,
+        level smallint NOT NULL,
+        owner_service text NOT NULL,
+        charge double precision NOT NULL,
+        started_at timestamptz NOT NULL,
+        expires_at timestamptz NOT NULL
+    )
+    """,
+)
+
+INDEXES = (
+    "DROP INDEX jobs_ready",
+    "DROP INDEX jobs_unserved",
+    "CREATE INDEX jobs_ready ON jobs (line, level, owner_service, seq) WHERE status = 'pending' AND due",
+    """
+    CREATE INDEX jobs_deadlines ON jobs (deadline_at)
+    WHERE status = 'pending' AND started_at IS NULL AND deadline_at IS NOT NULL
+    """,
+)
+
+CONTENTS = (
+    """
+    INSERT INTO lines (name, busy)
+    SELECT line, count(*) FILTER (WHERE status = 'running') FROM jobs GROUP BY line
+    """,
+    """
+    INSERT INTO lanes (line, level, owner_service)
+    SELECT DISTINCT line, level, owner_service FROM jobs WHERE status = 'pending' AND due
+    """,
+)
+
+RUNNING_OF = """
+-- How many slots an owner has taken, over all lines: its running jobs, and those whose calls are still being closed.
+CREATE OR REPLACE FUNCTION running_of(p_owner_service text)
+RETURNS integer
+LANGUAGE sql
+STABLE
+AS $$
+    SELECT (
+        (SELECT count(*) FROM jobs AS j WHERE j.status = 'running' AND j.owner_service = p_owner_service)
+        + (SELECT count(*) FROM closing_slots AS c WHERE c.owner_service = p_owner_service)
+    )::integer
+$$
+"""
+
+HEADS_OF_LINE = """
+-- The levels of a line that have a job to be claimed: the most urgent first, then the others by how long theirs waits.
+-- NULL where there is none. Only asked for where a queue has a reserved share.
+CREATE OR REPLACE FUNCTION heads_of_line(
+    p_line text,
+    p_level smallint,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_sweeping boolean
+)
+RETURNS smallint[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    found smallint[];
+BEGIN
+    WITH head AS MATERIALIZED (
+        SELECT n.level, min(first.seq) AS seq
+        FROM lanes AS n
+        LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+        CROSS JOIN LATERAL (
+            SELECT j.seq FROM jobs AS j
+            WHERE j.line = p_line
+              AND j.level = n.level
+              AND j.owner_service = n.owner_service
+              AND j.status = 'pending'
+              AND j.due
+              AND j.seq > CASE WHEN p_sweeping THEN 0 ELSE n.low_seq END
+              AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+              AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+              AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+            ORDER BY j.seq
+            LIMIT 1
+        ) AS first
+        WHERE n.line = p_line
+          AND (p_level IS NULL OR n.level = p_level)
+          AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+        GROUP BY n.level
+    )
+    SELECT array_agg(h.level ORDER BY h.level > (SELECT min(top.level) FROM head AS top), h.seq) INTO found
+    FROM head AS h;
+    RETURN found;
+END
+$$
+"""
+
+REACH_LANES = """
+-- Jobs have come to wait in these lanes: see that the lanes are there, and are read from far enough in front.
+-- Writes nothing where that is so already, as for nearly every new job.
+CREATE OR REPLACE FUNCTION reach_lanes(
+    p_lines text[], p_levels smallint[], p_owner_services text[], p_seqs bigint[]
+)
+RETURNS void
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO lines (name)
+    SELECT DISTINCT given.line FROM unnest(p_lines) AS given (line)
+    WHERE NOT EXISTS (SELECT FROM lines AS l WHERE l.name = given.line)
+    ORDER BY 1
+    ON CONFLICT DO NOTHING;
+    INSERT INTO lanes AS n (line, level, owner_service, low_seq)
+    SELECT given.line, given.level, given.owner_service, min(given.seq) - 1
+    FROM unnest(p_lines, p_levels, p_owner_services, p_seqs) AS given (line, level, owner_service, seq)
+    WHERE NOT EXISTS (
+        SELECT FROM lanes AS k
+        WHERE k.line = given.line
+          AND k.level = given.level
+          AND k.owner_service = given.owner_service
+          AND k.low_seq < given.seq
+    )
+    GROUP BY 1, 2, 3
+    ORDER BY 1, 2, 3
+    ON CONFLICT (line, level, owner_service) DO UPDATE SET low_seq = least(n.low_seq, excluded.low_seq);
+END
+$$
+"""
+
+FREE_SLOTS = """
+-- Free slots of lines, and correct what their runs were charged by what they cost: see `correct` in domain/order.py.
+-- Runs that end together count in a mean by their own mean. The lines must be locked.
+CREATE OR REPLACE FUNCTION free_slots(
+    p_lines text[],
+    p_levels smallint[],
+    p_owner_services text[],
+    p_charges double precision[],
+    p_costs double precision[],
+    p_completed boolean[]
+)
+RETURNS void
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    WITH freed AS MATERIALIZED (
+        SELECT * FROM unnest(p_lines, p_levels, p_owner_services, p_charges, p_costs, p_completed)
+            AS f (line, level, owner_service, charge, cost, completed)
+    ), lane AS (
+        UPDATE lanes AS n
+        SET vtime = n.vtime + f.more / coalesce(o.weight, n.weight),
+            mean = CASE WHEN f.runs > 0 THEN f.mean + coalesce(n.mean - f.mean, 0) * power(0.8, f.runs) ELSE n.mean END
+        FROM (
+            SELECT
+                line, level, owner_service, sum(cost - charge) AS more,
+                count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+            FROM freed
+            GROUP BY line, level, owner_service
+        ) AS f
+        LEFT JOIN owners AS o ON o.owner_service = f.owner_service
+        WHERE n.line = ANY (p_lines)
+          AND n.line = f.line
+          AND n.level = f.level
+          AND n.owner_service = f.owner_service
+    )
+    UPDATE lines AS l
+    SET busy = greatest(l.busy - f.slots, 0),
+        mean = CASE WHEN f.runs > 0 THEN f.mean + coalesce(l.mean - f.mean, 0) * power(0.8, f.runs) ELSE l.mean END
+    FROM (
+        SELECT
+            line, count(*) AS slots,
+            count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+        FROM freed
+        GROUP BY line
+    ) AS f
+    WHERE l.name = ANY (p_lines)
+      AND l.name = f.line;
+END
+$$
+"""
+
+CLAIM_TRIAL = """
+-- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
+-- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
+-- not use up the give-backs of the first in line. Called by claim_line, which has locked the line.
+CREATE OR REPLACE FUNCTION claim_trial(
+    p_line text,
+    p_failed_job uuid,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_worker_id text,
+    p_lease interval,
+    p_outside boolean
+)
+RETURNS uuid[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    job record;
+BEGIN
+    IF EXISTS (SELECT FROM lines AS l JOIN jobs AS j ON j.id = l.trial_job AND j.lease_token = l.trial_token
+               WHERE l.name = p_line) THEN
+        RETURN '{}';
+    END IF;
+    SELECT j.id, j.level, j.owner_service INTO job
+    FROM jobs AS j
+    WHERE j.id = ANY (ARRAY (
+        SELECT near.id
+        FROM (
+            SELECT w.id, w.level, w.seq, w.give_backs FROM jobs AS w
+            WHERE w.line = p_line
+              AND w.status = 'pending'
+              AND w.due
+              AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+              AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+              AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
+              AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+            ORDER BY w.level, w.owner_service, w.seq
+            LIMIT 100
+        ) AS near
+        ORDER BY near.id IS NOT DISTINCT FROM p_failed_job, near.give_backs, near.level, near.seq
+        LIMIT 1
+    ))
+      AND j.status = 'pending'
+      AND j.due
+    FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
+
+    UPDATE jobs AS j
+    SET status = 'running',
+        number = j.number + 1,
+        lease_token = gen_random_uuid(),
+        lease_expires_at = now() + p_lease,
+        lease_timeout = CASE WHEN p_outside THEN p_lease END,
+        worker_id = p_worker_id,
+        waited_ms = waited_ms(j.run_at, j.created_at, now()),
+        charge = 0,
+        started_at = now(),
+        updated_at = now()
+    WHERE j.id = job.id;
+    UPDATE lines AS l
+    SET busy = l.busy + 1, trial_job = job.id, trial_token = (SELECT j.lease_token FROM jobs AS j WHERE j.id = job.id)
+    WHERE l.name = p_line;
+    RETURN ARRAY[job.id];
+END
+$$
+"""
+
+CLAIM_LINE = """
+-- Claim from one line: its free slots go to its waiting jobs by the rule of domain/order.py. Returns them in order.
+-- Claimers of a line take turns by its row's lock, and each statement below sees what was committed before it was had:
+-- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
+-- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
+-- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
+CREATE OR REPLACE FUNCTION claim_line(
+    p_line text,
+    p_level smallint,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_worker_id text,
+    p_lease interval,
+    p_outside boolean,
+    p_limit integer
+)
+RETURNS uuid[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    room integer := p_limit;
+    share double precision := 0;
+    sweeping boolean;
+    sweep_began timestamptz;
+    swept boolean := false;
+    levels smallint[];
+    lvl smallint;
+    heads smallint[];
+    starts double precision[];
+    owed double precision;
+    claimed uuid[] := '{}';
+    got uuid[];
+    furthest double precision;
+    paid double precision;
+    missed integer;
+    who text[];
+    vtimes double precision[];
+    lasts bigint[];
+BEGIN
+    SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN claimed;
+    END IF;
+    starts := here.clocks;
+    owed := here.reserve;
+    SELECT * INTO policy FROM queues WHERE name = p_line;
+    IF FOUND THEN
+        IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
+            RETURN claimed;
+        END IF;
+        share := policy.reserved_share;
+        room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
+        IF room > 0 AND policy.circuit_state = 'half_open' THEN
+            claimed := claim_trial(
+                p_line, (policy.circuit ->> 'failed_job')::uuid, p_task_types, p_model_profiles, p_owner_services,
+                p_worker_id, p_lease, p_outside
+            );
+            RETURN claimed;
+        END IF;
+    END IF;
+    IF room <= 0 THEN
+        RETURN claimed;
+    END IF;
+    levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+    ORDER BY o.owner_service
+    FOR UPDATE;
+
+    sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
+    LOOP
+        IF sweeping THEN
+            sweep_began := clock_timestamp();
+        END IF;
+        FOREACH lvl IN ARRAY levels LOOP
+            CONTINUE WHEN lvl <> p_level;  -- never where it is NULL
+            LOOP
+                EXIT WHEN room <= 0;
+                IF share > 0 THEN
+                    -- Who is next may change with each pick: the less urgent levels have their share to come.
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                    );
+                    EXIT WHEN heads IS NULL;
+                    lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
+                END IF;
+
+                WITH lane AS MATERIALIZED (
+                    SELECT
+                        n.owner_service, n.vtime, n.asleep,
+                        CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+                        least(
+                            CASE WHEN share > 0 THEN 1 ELSE room END,
+                            CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
+                        ) AS most
+                    FROM lanes AS n
+                    LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                    WHERE n.line = p_line
+                      AND n.level = lvl
+                      AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                ), waiting AS MATERIALIZED (
+                    SELECT lane.owner_service, j.id, j.seq, j.place
+                    FROM lane
+                    CROSS JOIN LATERAL (
+                        SELECT w.id, w.seq, row_number() OVER (ORDER BY w.seq) - 1 AS place
+                        FROM jobs AS w
+                        WHERE w.line = p_line
+                          AND w.level = lvl
+                          AND w.owner_service = lane.owner_service
+                          AND w.status = 'pending'
+                          AND w.due
+                          AND w.seq > lane.low
+                          AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+                          AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+                          AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                        ORDER BY w.seq
+                        LIMIT greatest(lane.most, 0)
+                    ) AS j
+                ), open AS MATERIALIZED (
+                    SELECT lane.* FROM lane
+                    WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
+                ), based AS MATERIALIZED (
+                    -- A lane that wakes begins where the one stands that is furthest behind.
+                    SELECT
+                        o.owner_service, o.step, o.cost,
+                        CASE
+                            WHEN o.asleep THEN greatest(
+                                o.vtime,
+                                coalesce((SELECT min(a.vtime) FROM open AS a WHERE NOT a.asleep), starts[lvl])
+                            )
+                            ELSE o.vtime
+                        END AS base
+                    FROM open AS o
+                ), next AS MATERIALIZED (
+                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    FROM waiting AS w
+                    JOIN based AS b ON b.owner_service = w.owner_service
+                    ORDER BY 5, 3
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
+                ), pick AS MATERIALIZED (
+                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    SELECT n.*
+                    FROM jobs AS j
+                    JOIN next AS n ON n.id = j.id
+                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
+                      AND j.status = 'pending'
+                      AND j.due
+                    FOR UPDATE OF j SKIP LOCKED
+                ), won AS MATERIALIZED (
+                    SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
+                ), moved AS MATERIALIZED (
+                    SELECT b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last
+                    FROM based AS b
+                    LEFT JOIN won AS w ON w.owner_service = b.owner_service
+                    UNION ALL
+                    SELECT lane.owner_service, lane.vtime, NULL
+                    FROM lane
+                    WHERE NOT lane.asleep
+                      AND NOT EXISTS (SELECT FROM based AS b WHERE b.owner_service = lane.owner_service)
+                ), started AS (
+                    UPDATE jobs AS j
+                    SET status = 'running',
+                        number = j.number + 1,
+                        lease_token = gen_random_uuid(),
+                        lease_expires_at = now() + p_lease,
+                        lease_timeout = CASE WHEN p_outside THEN p_lease END,
+                        worker_id = p_worker_id,
+                        waited_ms = waited_ms(j.run_at, j.created_at, now()),
+                        charge = p.cost,
+                        started_at = now(),
+                        updated_at = now()
+                    FROM pick AS p
+                    WHERE j.id = ANY (ARRAY (SELECT pick.id FROM pick))
+                      AND j.id = p.id
+                )
+                SELECT
+                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
+                    (SELECT max(p.start) FROM pick AS p),
+                    (SELECT sum(p.cost) FROM pick AS p),
+                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
+                    (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
+                INTO got, furthest, paid, missed, who, vtimes, lasts;
+
+                -- Apart: only now the jobs that were taken are no longer seen as waiting.
+                UPDATE lanes AS n
+                SET used_at = now(),
+                    vtime = m.vtime,
+                    asleep = m.next IS NULL,
+                    low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
+                FROM (
+                    SELECT moved.*, next.seq AS next
+                    FROM unnest(who, vtimes, lasts) AS moved (owner_service, vtime, last)
+                    JOIN lanes AS k
+                      ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
+                    LEFT JOIN LATERAL (
+                        SELECT j.seq FROM jobs AS j
+                        WHERE j.line = p_line
+                          AND j.level = lvl
+                          AND j.owner_service = moved.owner_service
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq > CASE WHEN sweeping THEN 0 ELSE k.low_seq END
+                        ORDER BY j.seq
+                        LIMIT 1
+                    ) AS next ON true
+                ) AS m
+                WHERE n.line = p_line
+                  AND n.level = lvl
+                  AND n.owner_service = m.owner_service
+                  AND (n.vtime <> m.vtime OR n.asleep <> (m.next IS NULL) OR n.low_seq >= m.next);
+
+                EXIT WHEN got IS NULL;
+                claimed := claimed || got;
+                room := room - cardinality(got);
+                starts[lvl] := greatest(starts[lvl], furthest);
+                IF share > 0 THEN
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                    );
+                    owed := owed + CASE
+                        WHEN lvl > ANY (heads) THEN (share - 1) * paid
+                        WHEN lvl < ANY (heads) THEN share * paid
+                        ELSE 0
+                    END;
+                ELSE
+                    EXIT WHEN missed = 0;
+                END IF;
+            END LOOP;
+            EXIT WHEN share > 0;
+        END LOOP;
+        IF sweeping THEN
+            swept := true;
+            here.sweep_took := clock_timestamp() - sweep_began;
+        END IF;
+        EXIT WHEN room <= 0 OR sweeping OR clock_timestamp() - here.swept_at < 20 * here.sweep_took;
+        sweeping := true;
+    END LOOP;
+
+    -- A look that found nothing writes nothing, unless it was dear and must not be repeated at once.
+    IF cardinality(claimed) > 0 OR (swept AND here.sweep_took > interval '2 milliseconds') THEN
+        UPDATE lines AS l
+        SET busy = here.busy + cardinality(claimed),
+            clocks = starts,
+            reserve = owed,
+            swept_at = CASE WHEN swept THEN clock_timestamp() ELSE l.swept_at END,
+            sweep_took = here.sweep_took
+        WHERE l.name = p_line;
+    END IF;
+    RETURN claimed;
+END
+$$
+"""
+
+CLAIM_JOBS = """
+-- Claim for a built-in worker: the most urgent due jobs of one queue that it serves, each with a new lease.
+CREATE OR REPLACE FUNCTION claim_jobs(
+    p_queue text,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_worker_id text,
+    p_lease interval,
+    p_limit integer
+)
+RETURNS TABLE (
+    job_id uuid,
+    lease_token uuid,
+    task_type text,
+    model_profile text,
+    owner_service text,
+    queue text,
+    priority smallint,
+    attempts smallint,
+    max_attempts smallint,
+    give_backs smallint,
+    number integer,
+    trial boolean,
+    input bytea
+)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    claimed uuid[];
+BEGIN
+    claimed := claim_line(
+        p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_limit
+    );
+    IF cardinality(claimed) = 0 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT
+        j.id, j.lease_token, j.task_type, j.model_profile, j.owner_service, j.queue, j.priority, j.attempts,
+        j.max_attempts, j.give_backs, j.number,
+        EXISTS (SELECT FROM lines AS l WHERE l.name = p_queue AND l.trial_token = j.lease_token),
+        (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
+END
+$$
+"""
+
+CLAIM_FOR_EXTERNAL = """
+-- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
+-- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
+-- All of the lines are locked in the order of their names: two claims never wait for each other in a circle.
+CREATE OR REPLACE FUNCTION claim_for_external(
+    p_worker_id text,
+    p_lease interval,
+    p_limit integer,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_queues text[]
+)
+RETURNS TABLE (job_id uuid, lease_token uuid)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    candidates text[];
+    -- Of each line that is a queue, where kinds are asked for: whose jobs match, and how many. It is not read further.
+    matches jsonb;
+    best record;
+    claimed uuid[] := '{}';
+    got uuid[];
+BEGIN
+    IF p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL THEN
+        matches := (
+            SELECT coalesce(jsonb_object_agg(m.queue, jsonb_build_object('owners', m.owners, 'jobs', m.jobs)), '{}')
+            FROM (
+                SELECT o.queue, array_agg(o.owner_service) AS owners, sum(o.jobs) AS jobs
+                FROM (
+                    SELECT c.queue, c.owner_service, sum(c.jobs) AS jobs
+                    FROM (
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                        UNION ALL
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+                    ) AS c
+                    WHERE c.due
+                      AND c.queue <> ''
+                      AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+                      AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+                    GROUP BY c.queue, c.owner_service
+                    HAVING sum(c.jobs) > 0
+                ) AS o
+                GROUP BY o.queue
+            ) AS m
+        );
+    END IF;
+    candidates := ARRAY (
+        SELECT line.name
+        FROM (
+            SELECT DISTINCT n.line AS name FROM lanes AS n
+            WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+              AND (p_queues IS NULL OR n.line = ANY (p_queues))
+        ) AS line
+        LEFT JOIN queues AS q ON q.name = line.name
+        WHERE q.paused IS NOT TRUE
+          AND q.stopped IS NOT TRUE
+          AND q.circuit_state IS DISTINCT FROM 'open'
+          AND CASE
+              -- A line without a queue is named for its kind, with a space between task type and profile.
+              WHEN strpos(line.name, ' ') > 0 THEN
+                  (p_task_types IS NULL OR split_part(line.name, ' ', 1) = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR split_part(line.name, ' ', 2) = ANY (p_model_profiles))
+              ELSE matches IS NULL OR matches ? line.name
+          END
+          AND EXISTS (
+              SELECT FROM lanes AS n
+              CROSS JOIN LATERAL (
+                  SELECT FROM jobs AS j
+                  WHERE j.line = line.name
+                    AND j.level = n.level
+                    AND j.owner_service = n.owner_service
+                    AND j.status = 'pending'
+                    AND j.due
+                  LIMIT 1
+              ) AS waiting
+              WHERE n.line = line.name
+                AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          )
+    );
+    PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+
+    WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
+        best := NULL;
+        IF cardinality(candidates) > 1 THEN
+            WITH head AS MATERIALIZED (
+                SELECT n.line, n.level, first.seq
+                FROM lanes AS n
+                LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                CROSS JOIN LATERAL (
+                    SELECT j.seq FROM jobs AS j
+                    WHERE j.line = n.line
+                      AND j.level = n.level
+                      AND j.owner_service = n.owner_service
+                      AND j.status = 'pending'
+                      AND j.due
+                      AND j.seq > n.low_seq
+                      AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                    ORDER BY j.seq
+                    LIMIT 1
+                ) AS first
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+                  AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+            ), first AS (
+                SELECT head.* FROM head ORDER BY head.level, head.seq LIMIT 1
+            )
+            -- As many as come before another line's first.
+            SELECT
+                first.line, first.level,
+                (
+                    SELECT count(*)
+                    FROM (
+                        SELECT FROM jobs AS j
+                        WHERE j.line = first.line
+                          AND j.level = first.level
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq < coalesce(
+                              (
+                                  SELECT min(other.seq) FROM head AS other
+                                  WHERE other.line <> first.line AND other.level = first.level
+                              ),
+                              9223372036854775807
+                          )
+                        LIMIT p_limit
+                    ) AS before
+                ) AS jobs
+            INTO best
+            FROM first;
+        END IF;
+        IF best IS NULL THEN
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::bigint AS jobs INTO best;
+        END IF;
+        got := claim_line(
+            best.line, best.level, p_task_types, p_model_profiles,
+            CASE
+                WHEN matches IS NULL OR strpos(best.line, ' ') > 0 THEN p_owner_services
+                ELSE ARRAY (SELECT jsonb_array_elements_text(matches -> best.line -> 'owners'))
+            END,
+            p_worker_id, p_lease, true,
+            least(
+                p_limit - cardinality(claimed),
+                greatest(best.jobs, 1)::integer,
+                CASE WHEN strpos(best.line, ' ') = 0 THEN (matches -> best.line -> 'jobs')::integer END
+            )
+        );
+        claimed := claimed || got;
+        IF cardinality(got) = 0 OR cardinality(candidates) = 1 THEN
+            candidates := array_remove(candidates, best.line);
+        END IF;
+    END LOOP;
+
+    RETURN QUERY
+    SELECT j.id, j.lease_token
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
+END
+$$
+"""
+
+SETTLE_JOBS = """
+-- Settle: end runs and move their jobs on, where the run's token is still the job's. Returns the places, from 1, of
+-- those where it is not: by place and not by job, for two runs of one job may end together, one of them too late.
+-- Either way the run's slot is free then. p_line is the line of them all; NULL: look it up.
+CREATE OR REPLACE FUNCTION settle_jobs(
+    p_job_ids uuid[],
+    p_tokens uuid[],
+    p_outcomes text[],
+    p_statuses text[],
+    p_results bytea[],
+    p_error_codes text[],
+    p_error_messages text[],
+    p_delays interval[],
+    p_line text
+)
+RETURNS TABLE (lost bigint)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    settled bigint[];
+    ended_in text[];
+    at_levels smallint[];
+    of_owners text[];
+    charges double precision[];
+    costs double precision[];
+    as_completed boolean[];
+    back_in text[];
+    back_levels smallint[];
+    back_owners text[];
+    back_seqs bigint[];
+BEGIN
+    -- The lines first: whoever claims holds one of them, and then asks for jobs.
+    PERFORM FROM lines AS l
+    WHERE l.name = ANY (
+        CASE WHEN p_line IS NOT NULL THEN ARRAY[p_line] ELSE ARRAY (
+            SELECT j.line FROM jobs AS j WHERE j.id = ANY (p_job_ids)
+            UNION
+            SELECT c.line FROM closing_slots AS c WHERE c.lease_token = ANY (p_tokens)
+        ) END
+    )
+    ORDER BY l.name
+    FOR UPDATE;
+
+    WITH ended AS MATERIALIZED (
+        SELECT *
+        FROM unnest(
+            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays
+        ) WITH ORDINALITY AS e (job_id, token, outcome, status, result, error_code, error_message, delay, place)
+    ), job AS (
+        UPDATE jobs AS j
+        SET status = e.status,
+            number = j.number + 1,
+            attempts = j.attempts + (e.outcome IN ('completed', 'failed'))::integer,
+            give_backs = j.give_backs + (e.outcome = 'given_back')::integer,
+            error_code = CASE WHEN e.status = 'completed' THEN NULL ELSE coalesce(e.error_code, j.error_code) END,
+            error_message = CASE
+                WHEN e.status = 'completed' THEN NULL
+                WHEN e.error_code IS NULL THEN j.error_message
+                ELSE e.error_message
+            END,
+            run_at = CASE WHEN e.delay > interval '0' THEN now() + e.delay ELSE j.run_at END,
+            due = e.delay = interval '0',
+            lease_token = NULL,
+            lease_expires_at = NULL,
+            lease_timeout = NULL,
+            finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
+            updated_at = now()
+        FROM ended AS e
+        WHERE j.id = ANY (p_job_ids)
+          AND j.id = e.job_id
+          AND j.lease_token = e.token
+        RETURNING
+            e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
+            e.token, e.outcome, e.result, e.error_code, e.error_message,
+            j.line, j.level, j.owner_service, j.seq, j.charge, j.due
+    ), closed AS (
+        DELETE FROM closing_slots AS c
+        WHERE c.lease_token = ANY (p_tokens)
+        RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+    ), freed AS (
+        SELECT
+            job.line, job.level, job.owner_service, job.charge, job.started_at, job.outcome = 'completed' AS completed
+        FROM job
+        UNION ALL
+        SELECT closed.*, false FROM closed
+    ), run AS (
+        INSERT INTO runs (
+            job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
+            error_message
+        )
+        SELECT
+            job.id, job.token, job.worker_id, job.started_at, now(), job.waited_ms, job.number, job.status,
+            job.outcome, job.error_code, job.error_message
+        FROM job
+    ), result AS (
+        INSERT INTO job_results (job_id, result)
+        SELECT job.id, job.result
+        FROM job
+        WHERE job.result IS NOT NULL
+    )
+    SELECT
+        (SELECT coalesce(array_agg(job.place), '{}') FROM job), slot.*, back.*
+    INTO
+        settled, ended_in, at_levels, of_owners, charges, costs, as_completed,
+        back_in, back_levels, back_owners, back_seqs
+    FROM (
+        SELECT
+            array_agg(f.line), array_agg(f.level), array_agg(f.owner_service), array_agg(f.charge),
+            array_agg(extract(epoch FROM now() - f.started_at)::double precision), array_agg(f.completed)
+        FROM freed AS f
+    ) AS slot
+    CROSS JOIN (
+        SELECT
+            array_agg(job.line), array_agg(job.level), array_agg(job.owner_service), array_agg(job.seq)
+        FROM job
+        WHERE job.status = 'pending'
+          AND job.due
+    ) AS back;
+    IF ended_in IS NOT NULL THEN
+        PERFORM free_slots(ended_in, at_levels, of_owners, charges, costs, as_completed);
+    END IF;
+    IF back_in IS NOT NULL THEN
+        PERFORM reach_lanes(back_in, back_levels, back_owners, back_seqs);
+    END IF;
+
+    IF cardinality(settled) < cardinality(p_job_ids) THEN
+        RETURN QUERY
+        SELECT given.place FROM generate_series(1, cardinality(p_job_ids)::bigint) AS given (place)
+        WHERE given.place <> ALL (settled);
+    END IF;
+END
+$$
+"""
+
+EXCHANGE_JOBS = """
+-- Exchange: settle what ended and claim what is next, in one commit. A row of the answer is a lost or a claimed job.
+-- The claim sees what the settlement freed: each statement of a function takes its own snapshot.
+CREATE OR REPLACE FUNCTION exchange_jobs(
+    p_job_ids uuid[],
+    p_tokens uuid[],
+    p_outcomes text[],
+    p_statuses text[],
+    p_results bytea[],
+    p_error_codes text[],
+    p_error_messages text[],
+    p_delays interval[],
+    p_queue text,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_worker_id text,
+    p_lease interval,
+    p_limit integer
+)
+RETURNS TABLE (
+    lost bigint,
+    job_id uuid,
+    lease_token uuid,
+    task_type text,
+    model_profile text,
+    owner_service text,
+    queue text,
+    priority smallint,
+    attempts smallint,
+    max_attempts smallint,
+    give_backs smallint,
+    number integer,
+    trial boolean,
+    input bytea
+)
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+BEGIN
+    IF cardinality(p_job_ids) > 0 THEN
+        RETURN QUERY
+        SELECT
+            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
+            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer, NULL::boolean, NULL::bytea
+        FROM settle_jobs(
+            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays,
+            nullif(p_queue, '')
+        ) AS s;
+    END IF;
+    IF p_limit > 0 THEN
+        RETURN QUERY
+        SELECT NULL::bigint, c.*
+        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_limit) AS c;
+    END IF;
+END
+$$
+"""
+
+RESCUE_JOBS = """
+-- Scheduler, every second: take running jobs whose lease ran out from workers that must be dead, and free their slots.
+-- A built-in worker's run crashed and is not counted; an external worker's failed.
+CREATE OR REPLACE FUNCTION rescue_jobs(
+    p_max_crashes integer,
+    p_error_code text,
+    p_crashed text,
+    p_crashed_too_often text,
+    p_expired text,
+    p_delay interval,
+    p_limit integer
+)
+RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    locked text[];
+    rescued uuid[];
+BEGIN
+    locked := ARRAY (
+        SELECT DISTINCT dead.line
+        FROM (
+            SELECT j.line FROM jobs AS j
+            WHERE j.status = 'running'
+              AND j.lease_expires_at < now()
+            ORDER BY j.lease_expires_at
+            LIMIT p_limit
+        ) AS dead
+    );
+    IF cardinality(locked) = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+
+    WITH dead AS MATERIALIZED (
+        SELECT
+            j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms,
+            j.line, j.level, j.owner_service, j.seq, j.charge,
+            j.number + 1 AS number,
+            j.lease_timeout IS NOT NULL AS external,
+            j.attempts + (j.lease_timeout IS NOT NULL)::integer AS attempts,
+            j.crashes + (j.lease_timeout IS NULL)::integer AS crashes,
+            CASE WHEN j.lease_timeout IS NULL THEN j.crashes + 1 >= p_max_crashes
+                 ELSE j.attempts + 1 >= j.max_attempts
+            END AS hopeless
+        FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.lease_expires_at < now()
+          AND j.line = ANY (locked)
+        ORDER BY j.lease_expires_at
+        LIMIT p_limit
+        FOR UPDATE SKIP LOCKED
+    ), said AS MATERIALIZED (
+        SELECT
+            d.*,
+            CASE WHEN d.hopeless THEN 'failed' ELSE 'pending' END AS became,
+            CASE WHEN d.external THEN p_expired
+                 WHEN d.hopeless THEN format(p_crashed_too_often, d.crashes)
+                 ELSE p_crashed
+            END AS message,
+            d.external AND NOT d.hopeless AND p_delay > interval '0' AS delayed
+        FROM dead AS d
+    ), run AS (
+        INSERT INTO runs (
+            job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
+            error_message
+        )
+        SELECT
+            s.id, s.lease_token, s.worker_id, s.started_at, now(), s.waited_ms, s.number, s.became,
+            CASE WHEN s.external THEN 'expired' ELSE 'crashed' END, p_error_code, s.message
+        FROM said AS s
+    ), job AS (
+        UPDATE jobs AS j
+        SET status = s.became,
+            number = s.number,
+            attempts = s.attempts,
+            crashes = s.crashes,
+            error_code = p_error_code,
+            error_message = s.message,
+            run_at = CASE WHEN s.delayed THEN now() + p_delay ELSE j.run_at END,
+            due = NOT s.delayed,
+            lease_token = NULL,
+            lease_expires_at = NULL,
+            lease_timeout = NULL,
+            finished_at = CASE WHEN s.hopeless THEN now() END,
+            updated_at = now()
+        FROM said AS s
+        WHERE j.id = s.id
+        RETURNING j.id
+    ), slot AS (
+        SELECT free_slots(
+            array_agg(s.line), array_agg(s.level), array_agg(s.owner_service), array_agg(s.charge),
+            array_agg(extract(epoch FROM now() - s.started_at)::double precision), array_agg(false)
+        )
+        FROM said AS s
+    ), lane AS (
+        SELECT reach_lanes(
+            array_agg(s.line), array_agg(s.level), array_agg(s.owner_service), array_agg(s.seq)
+        )
+        FROM said AS s
+        WHERE s.became = 'pending'
+          AND NOT s.delayed
+    )
+    SELECT coalesce(array_agg(job.id), '{}') INTO rescued
+    FROM job, (SELECT count(*) FROM slot) AS slots, (SELECT count(*) FROM lane) AS lanes;
+
+    RETURN QUERY
+    SELECT j.id, j.owner_service, j.task_type, j.queue, j.status, j.number FROM jobs AS j WHERE j.id = ANY (rescued);
+END
+$$
+"""
+
+PREEMPT_JOBS = """
+-- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
+-- The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
+RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    slots integer;
+    wanted integer;
+BEGIN
+    SELECT * INTO policy FROM queues WHERE name = p_queue;
+    IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
+        RETURN;
+    END IF;
+    SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    slots := (
+        SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
+        WHERE p_queue = ANY (w.queues)
+          AND w.seen_at > now() - p_alive
+    );
+    wanted := (
+        SELECT count(*)
+        FROM (
+            SELECT FROM jobs AS j
+            WHERE j.line = p_queue AND j.level = 1 AND j.status = 'pending' AND j.due AND j.priority = 1
+            LIMIT 1000
+        ) AS high
+    )
+    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    IF wanted IS NULL OR wanted <= 0 THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH victim AS MATERIALIZED (
+        SELECT
+            j.id, j.lease_token, j.lease_expires_at, j.worker_id, j.started_at, j.waited_ms,
+            j.line, j.level, j.owner_service, j.seq, j.charge, j.number + 1 AS number
+        FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.priority = 5
+          AND j.lease_timeout IS NULL
+        ORDER BY j.started_at DESC, j.seq DESC
+        LIMIT wanted
+        FOR UPDATE SKIP LOCKED
+    ), run AS (
+        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome)
+        SELECT v.id, v.lease_token, v.worker_id, v.started_at, now(), v.waited_ms, v.number, 'pending', 'preempted'
+        FROM victim AS v
+    ), slot AS (
+        INSERT INTO closing_slots (lease_token, job_id, line, level, owner_service, charge, started_at, expires_at)
+        SELECT v.lease_token, v.id, v.line, v.level, v.owner_service, v.charge, v.started_at, v.lease_expires_at
+        FROM victim AS v
+    ), lane AS (
+        SELECT reach_lanes(array_agg(v.line), array_agg(v.level), array_agg(v.owner_service), array_agg(v.seq))
+        FROM victim AS v
+    )
+    UPDATE jobs AS j
+    SET status = 'pending',
+        number = v.number,
+        due = true,
+        lease_token = NULL,
+        lease_expires_at = NULL,
+        updated_at = now()
+    FROM victim AS v, (SELECT count(*) FROM lane) AS lanes
+    WHERE j.id = v.id
+    RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number;
+END
+$$
+"""
+
+FREE_ABANDONED_SLOTS = """
+-- Scheduler, every second: free slots whose worker was not heard of until their lease ran out. Returns how many.
+CREATE OR REPLACE FUNCTION free_abandoned_slots()
+RETURNS bigint
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    locked text[];
+    freed bigint;
+BEGIN
+    locked := ARRAY (SELECT DISTINCT c.line FROM closing_slots AS c WHERE c.expires_at < now());
+    IF cardinality(locked) = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+    WITH gone AS (
+        DELETE FROM closing_slots AS c
+        WHERE c.expires_at < now()
+          AND c.line = ANY (locked)
+        RETURNING *
+    ), slot AS (
+        SELECT
+            count(*) AS slots,
+            free_slots(
+                array_agg(g.line), array_agg(g.level), array_agg(g.owner_service), array_agg(g.charge),
+                array_agg(extract(epoch FROM now() - g.started_at)::double precision), array_agg(false)
+            )
+        FROM gone AS g
+    )
+    SELECT slot.slots INTO freed FROM slot;
+    RETURN freed;
+END
+$$
+"""
+
+TEND_LINES = """
+-- Scheduler, now and then: set right what a crash or a race may have left of lines: lanes with jobs that were not
+-- found, lanes that nobody has used for long, counts of busy slots. Returns how many counts were wrong.
+CREATE OR REPLACE FUNCTION tend_lines(p_unused interval)
+RETURNS integer
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    wrong integer;
+BEGIN
+    PERFORM FROM lines AS l ORDER BY l.name FOR UPDATE;
+
+    DELETE FROM lanes AS n WHERE n.asleep AND n.used_at < now() - p_unused;
+
+    WITH RECURSIVE lane (line, level, owner_service, seq) AS (
+        (
+            SELECT j.line, j.level, j.owner_service, j.seq FROM jobs AS j
+            WHERE j.status = 'pending' AND j.due
+            ORDER BY j.line, j.level, j.owner_service, j.seq
+            LIMIT 1
+        )
+        UNION ALL
+        SELECT following.*
+        FROM lane AS k
+        CROSS JOIN LATERAL (
+            SELECT j.line, j.level, j.owner_service, j.seq FROM jobs AS j
+            WHERE j.status = 'pending' AND j.due
+              AND (j.line, j.level, j.owner_service) > (k.line, k.level, k.owner_service)
+            ORDER BY j.line, j.level, j.owner_service, j.seq
+            LIMIT 1
+        ) AS following
+    )
+    INSERT INTO lanes (line, level, owner_service, low_seq)
+    SELECT k.line, k.level, k.owner_service, k.seq - 1 FROM lane AS k
+    ON CONFLICT DO NOTHING;
+    INSERT INTO lines (name) SELECT DISTINCT n.line FROM lanes AS n ON CONFLICT DO NOTHING;
+
+    WITH counted AS (
+        SELECT taken.line, count(*) AS slots
+        FROM (
+            SELECT j.line FROM jobs AS j WHERE j.status = 'running'
+            UNION ALL
+            SELECT c.line FROM closing_slots AS c
+        ) AS taken
+        GROUP BY taken.line
+    ), corrected AS (
+        UPDATE lines AS l
+        SET busy = coalesce((SELECT c.slots FROM counted AS c WHERE c.line = l.name), 0)
+        WHERE l.busy <> coalesce((SELECT c.slots FROM counted AS c WHERE c.line = l.name), 0)
+        RETURNING l.name
+    )
+    SELECT count(*) INTO wrong FROM corrected;
+    RETURN wrong;
+END
+$$
+"""
+
+FUNCTIONS = (
+    RUNNING_OF,
+    HEADS_OF_LINE,
+    REACH_LANES,
+    FREE_SLOTS,
+    CLAIM_TRIAL,
+    CLAIM_LINE,
+    CLAIM_JOBS,
+    CLAIM_FOR_EXTERNAL,
+    SETTLE_JOBS,
+    EXCHANGE_JOBS,
+    RESCUE_JOBS,
+    PREEMPT_JOBS,
+    FREE_ABANDONED_SLOTS,
+    TEND_LINES,
+)
+
+
+def upgrade() -> None:
+    for statement in (
+        *COLUMNS,
+        *TABLES,
+        *INDEXES,
+        *CONTENTS,
+        "DROP FUNCTION exchange_jobs, settle_jobs, claim_jobs",
+        *FUNCTIONS,
+    ):
+        op.get_bind().exec_driver_sql(statement)
+
+
+def downgrade() -> None:
+    before = import_module("migrations.versions.0002_job_api")
+    for statement in (
+        """
+        DROP FUNCTION
+            tend_lines, free_abandoned_slots, preempt_jobs, rescue_jobs, exchange_jobs, settle_jobs, claim_jobs,
+            claim_line, claim_trial, free_slots, reach_lanes, heads_of_line, running_of
+        """,
+        "DROP TABLE closing_slots, lanes, lines, owners, queues",
+        "DROP INDEX jobs_ready, jobs_deadlines",
+        "ALTER TABLE jobs DROP line, DROP level, DROP charge",
+        "UPDATE runs SET outcome = 'released' WHERE outcome = 'preempted'",
+        """
+        ALTER TABLE runs
+            DROP CONSTRAINT runs_outcome_check,
+            ADD CONSTRAINT runs_outcome_check CHECK (
+                outcome IN (
+                    'completed', 'failed', 'given_back', 'released', 'expired', 'crashed', 'cancelled', 'retried'
+                )
+            )
+        """,
+        "CREATE INDEX jobs_ready ON jobs (queue, priority, seq) WHERE status = 'pending' AND due AND queue IS NOT NULL",
+        """
+        CREATE INDEX jobs_unserved ON jobs (task_type, model_profile, owner_service, priority, seq)
+        WHERE status = 'pending' AND due AND queue IS NULL
+        """,
+        before.CLAIM_JOBS,
+        before.SETTLE_JOBS,
+        before.EXCHANGE_JOBS,
+        before.CLAIM_FOR_EXTERNAL,
+    ):
+        op.get_bind().exec_driver_sql(statement)
