@@ -21,9 +21,6 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "order.svg"
 MINUTE = 60.0
 SLOTS = 4
 
-STEADY = {"svg.hashsalt": "order", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
-"""The same picture is the same file: no random ids, and text as text."""
-
 WEIGHTS = {"telephony": 3.0}
 LATE = 20 * MINUTE
 
@@ -79,7 +76,8 @@ def draw_floods(axes: Axes) -> None:
 
 
 def draw(path: Path) -> None:
-    with mpl.rc_context(STEADY):
+    # No random ids, and text as text: the same picture is the same file.
+    with mpl.rc_context({"svg.hashsalt": "order", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         draw_shares(left, owners_day())
