@@ -161,7 +161,9 @@ class _Turn:
         self._wake(level)
         taken: Counter[str] = Counter()
         picked: list[Pick] = []
-        turns = [self._bid(key, taken) for key in self._open(level)]
+        # Of the same start, a newcomer's job; then the one that has waited longer.
+        lanes = ((key, self._lanes[key]) for key in self._open(level))
+        turns = [(lane.vtime, not lane.fresh, self._head(key), lane.owner) for key, lane in lanes]
         heapify(turns)
         while turns and len(picked) < room:
             start, _, _, owner = turns[0]
@@ -169,7 +171,7 @@ class _Turn:
             picked.append(self._take(key, start))
             taken[owner] += 1
             if self._is_open(key):
-                heapreplace(turns, self._bid(key, taken))
+                heapreplace(turns, (self._start(key, taken), True, self._head(key), owner))
             else:
                 heappop(turns)
         self._move_on(level, taken)
@@ -199,7 +201,7 @@ class _Turn:
     def _wake(self, level: int) -> None:
         """A lane that wakes begins where the one stands that is furthest behind: it has no credit for having slept.
 
-        It goes before that one, though, or who submits one job at a time would have half as many turns as a flood.
+        It goes before that one, though: its first job is next.
         """
         keys = self._open(level)
         awake = [self._lanes[key].vtime for key in keys if not self._lanes[key].asleep]
@@ -208,11 +210,6 @@ class _Turn:
             lane = self._lanes[key]
             if lane.asleep:
                 self._lanes[key] = replace(lane, vtime=max(lane.vtime, now), asleep=False, fresh=True)
-
-    def _bid(self, key: tuple[int, str], taken: Mapping[str, int]) -> tuple[float, bool, int, str]:
-        """The least is next: of the same start a lane that has just woken, then the job that has waited longer."""
-        known = not self._lanes[key].fresh or key[1] in taken
-        return self._start(key, taken), known, self._head(key), key[1]
 
     def _start(self, key: tuple[int, str], taken: Mapping[str, int]) -> float:
         lane = self._lanes[key]
