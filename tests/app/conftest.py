@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
@@ -109,7 +109,7 @@ class Api:
 class PolicyFileInMemory:
     """What is configured; a test may change it at any time."""
 
-    policies: Policies = Policies()
+    policies: Policies = field(default_factory=Policies)
 
     def read(self) -> Policies:
         return self.policies
