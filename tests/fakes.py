@@ -14,7 +14,7 @@ from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import Added, Claim, Demand, Exchange
+from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -66,7 +66,8 @@ class RecordingEvents:
         for listener in self.listeners:
             listener(events)
 
-    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None], kinds: Collection[str] | None = None) -> None:
+        assert kinds is None
         self.listeners.append(listener)
 
 
@@ -152,9 +153,9 @@ class FragileStore(MemoryJobStore):
     away = False
     refuses: Collection[bytes] = ()
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         self._must_be_there()
-        return await super().add(jobs)
+        return await super().add(jobs, ceilings)
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         self._must_be_there()

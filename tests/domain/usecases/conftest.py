@@ -6,11 +6,13 @@ import pytest
 
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.guard import Guard
+from domain.usecases.operate import Operate
 from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents, RecordingTickets
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
@@ -51,10 +53,26 @@ def wake(store: FragileStore, tickets: RecordingTickets, clock: FakeClock) -> Wa
 
 
 @pytest.fixture
-def work(store: FragileStore, events: RecordingEvents) -> Work:
-    return Work(store, events, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
+def health() -> FakeHealth:
+    return FakeHealth()
 
 
 @pytest.fixture
-def report(store: FragileStore, tickets: RecordingTickets, routes: Routes, clock: FakeClock) -> Report:
-    return Report(store, tickets, routes, clock.now, clock.monotonic)
+def queues(clock: FakeClock) -> FakeQueues:
+    return FakeQueues(clock.now)
+
+
+@pytest.fixture
+def work(store: FragileStore, events: RecordingEvents, health: FakeHealth, queues: FakeQueues) -> Work:
+    guard = Guard(queues, health, threshold=5)
+    return Work(store, events, health, guard, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
+
+
+@pytest.fixture
+def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
+    return Operate(store.queues, routes, wake)
+
+
+@pytest.fixture
+def report(store: FragileStore, tickets: RecordingTickets, operate: Operate, clock: FakeClock) -> Report:
+    return Report(store, tickets, operate, clock.now, clock.monotonic)
