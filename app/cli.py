@@ -19,7 +19,7 @@ from app import doctor as examination
 from app import logs, up, worker
 from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
 from app.commands.jobs import jobs
-from app.commands.queues import queues_command
+from app.commands.queues import queues
 from app.http import openapi_document
 from app.serve import serve
 from app.server import bind, url_of
@@ -157,7 +157,7 @@ def doctor_command() -> None:
 
 
 cli.add_typer(jobs)
-cli.command("queues", epilog="Example: ai-service queues --watch")(queues_command)
+cli.add_typer(queues)
 
 
 def _settings() -> Settings:

@@ -336,14 +336,58 @@ class Stats(_Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Circuit(_Answer):
+    """Whether a queue is held because its model server is sick."""
+
+    state: str = "closed"
+    """`closed`, `open` (nothing starts) or `half_open` (one job is tried)."""
+    reason: str | None = None
+    """The error code that opened it."""
+    message: str | None = None
+    """The same in words, for tokens with the right `operate`."""
+    model_profile: str | None = None
+    opened_at: datetime | None = None
+    probe_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Queue(_Answer):
     name: str
+    paused: bool = False
+    stopped: bool = False
+    """A second flag with the same effect."""
+    circuit: Circuit = Circuit()
     pending: int = 0
     due: int = 0
     running: int = 0
+    busy: int = 0
+    """Slots that are taken, over all workers."""
+    concurrency: int | None = None
+    """Most slots that may be busy at once, as configured; None: its workers' slots."""
+    effective_limit: int | None = None
+    """The same as it is now."""
+    adaptive: bool = False
+    preempt: bool = False
+    reserved_share: float = 0.0
+    ageing_seconds: float | None = None
     workers: int = 0
     slots: int = 0
     idle: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueStatus(_Answer):
+    """How one queue stands, or all of them taken as one."""
+
+    running: bool
+    """False: each of them is stopped."""
+    paused: bool
+    """True: each of them is."""
+    queue_size: int = 0
+    current_job_id: str | None = None
+    current_job_ids: tuple[str, ...] = ()
+    """Of the caller's running jobs, at most 100."""
+    queues: tuple[Queue, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,10 +429,10 @@ class ServiceError(Exception):
         │   └── TooLarge       larger than the service accepts (413)
         ├── Unauthorized       no token, or a wrong one (401)
         ├── Forbidden          the token lacks the right, or is another owner's (403)
-        ├── NotFound           no such job (404)
+        ├── NotFound           no such job or queue (404)
         ├── Conflict           the job's state does not allow it (409)
         │   └── LeaseLost      the run no longer holds its job (409)
-        ├── RateLimited        too many requests with this token (429)
+        ├── RateLimited        too many requests with this token, or too many jobs of its owner that wait (429)
         ├── Unavailable        the service cannot be reached, or cannot reach its storage (502, 503, 504)
         ├── JobFailed          a job whose result was wanted has failed or was cancelled
         └── NotFinished        a job has not ended in time; also a TimeoutError
@@ -570,7 +614,9 @@ def _place(url: httpx.URL) -> str:
 class _Call(Generic[T]):
     method: str
     path: str
+    """Below `/api/v1`, unless it is at the root."""
     read: Callable[[Any], T]
+    root: bool = False
     params: Sequence[tuple[str, str]] = ()
     body: bytes | None = None
     wait: float = 0.0
@@ -645,6 +691,32 @@ def _stats() -> _Call[Stats]:
 
 def _queues() -> _Call[tuple[Queue, ...]]:
     return _Call(method="GET", path="/queues", read=_each(Queue, "queues"))
+
+
+def _steer_queue(name: str, verb: str) -> _Call[Queue]:
+    return _Call(method="POST", path=f"/queues/{quote(name, safe='')}/{verb}", read=_reader(Queue))
+
+
+def _queue(method: str, verb: str, queue: str | None, read: Callable[[Any], T]) -> _Call[T]:
+    """One queue, or all of them."""
+    params = [("queue", queue)] if queue is not None else []
+    return _Call(method=method, path=f"/queue/{verb}", params=params, read=read, root=True)
+
+
+def _hold_one(verb: str, queue: str) -> _Call[Queue]:
+    def read(document: Any) -> Queue:
+        [one] = document["queues"]
+        return _read(Queue, one)
+
+    return _queue("POST", verb, queue, read)
+
+
+def _hold_all(verb: str) -> _Call[QueueStatus]:
+    return _queue("POST", verb, None, _reader(QueueStatus))
+
+
+def _queue_status(queue: str | None) -> _Call[QueueStatus]:
+    return _queue("GET", "status", queue, _reader(QueueStatus))
 
 
 def _workers() -> _Call[tuple[Worker, ...]]:
@@ -1038,7 +1110,7 @@ class _Connection:
     def request(self, call: _Call[Any]) -> dict[str, Any]:
         return {
             "method": call.method,
-            "url": call.path,
+            "url": f"{self.base_url.rstrip('/')}{call.path}" if call.root else call.path,
             "params": list(call.params) or None,
             "content": call.body,
             "headers": {"Content-Type": "application/json"} if call.body is not None else {},
@@ -1238,8 +1310,48 @@ class Client:
         return self._send(_stats())
 
     def queues(self) -> Sequence[Queue]:
-        """Every queue: its jobs, and who serves it."""
+        """Every queue: its jobs, who serves it, what limits it and what holds it."""
         return self._send(_queues())
+
+    def queue_status(self, queue: str | None = None) -> QueueStatus:
+        """How a queue stands, or all of them taken as one."""
+        return self._send(_queue_status(queue))
+
+    def pause_queue(self, queue: str) -> Queue:
+        """Start nothing of it any more; what runs goes on. Survives restarts; again, it changes nothing."""
+        return self._send(_steer_queue(queue, "pause"))
+
+    def resume_queue(self, queue: str) -> Queue:
+        """Undo `pause_queue`; what was stopped stays stopped."""
+        return self._send(_steer_queue(queue, "resume"))
+
+    def stop_queue(self, queue: str) -> Queue:
+        """The same as `pause_queue` by a second flag, which only `start_queue` clears."""
+        return self._send(_hold_one("stop", queue))
+
+    def start_queue(self, queue: str) -> Queue:
+        """Undo `stop_queue`; what was paused stays paused."""
+        return self._send(_hold_one("start", queue))
+
+    def close_circuit(self, queue: str) -> Queue:
+        """Let its jobs start again, whatever its model server did; it opens anew if that fails."""
+        return self._send(_steer_queue(queue, "close-circuit"))
+
+    def pause_all(self) -> QueueStatus:
+        """Pause every queue. Jobs without a queue, those of external workers, are not touched."""
+        return self._send(_hold_all("pause"))
+
+    def resume_all(self) -> QueueStatus:
+        """Resume every queue."""
+        return self._send(_hold_all("resume"))
+
+    def stop_all(self) -> QueueStatus:
+        """Stop every queue."""
+        return self._send(_hold_all("stop"))
+
+    def start_all(self) -> QueueStatus:
+        """Start every queue."""
+        return self._send(_hold_all("start"))
 
     def workers(self) -> Sequence[Worker]:
         """The service's own workers that live."""
@@ -1493,6 +1605,36 @@ class AsyncClient:
 
     async def queues(self) -> Sequence[Queue]:
         return await self._send(_queues())
+
+    async def queue_status(self, queue: str | None = None) -> QueueStatus:
+        return await self._send(_queue_status(queue))
+
+    async def pause_queue(self, queue: str) -> Queue:
+        return await self._send(_steer_queue(queue, "pause"))
+
+    async def resume_queue(self, queue: str) -> Queue:
+        return await self._send(_steer_queue(queue, "resume"))
+
+    async def stop_queue(self, queue: str) -> Queue:
+        return await self._send(_hold_one("stop", queue))
+
+    async def start_queue(self, queue: str) -> Queue:
+        return await self._send(_hold_one("start", queue))
+
+    async def close_circuit(self, queue: str) -> Queue:
+        return await self._send(_steer_queue(queue, "close-circuit"))
+
+    async def pause_all(self) -> QueueStatus:
+        return await self._send(_hold_all("pause"))
+
+    async def resume_all(self) -> QueueStatus:
+        return await self._send(_hold_all("resume"))
+
+    async def stop_all(self) -> QueueStatus:
+        return await self._send(_hold_all("stop"))
+
+    async def start_all(self) -> QueueStatus:
+        return await self._send(_hold_all("start"))
 
     async def workers(self) -> Sequence[Worker]:
         return await self._send(_workers())

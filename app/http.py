@@ -22,6 +22,7 @@ from app.api.health import Health
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import LIMITED_BY, problem_of
+from app.api.queues import Standing, Steered
 from app.api.stats import Figures
 from app.api.steer import Steering
 from app.api.work import Completing, Working
@@ -39,6 +40,10 @@ DOCS_POLICY = (
 
 def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Litestar:
     """The application. Where the keyring holds no token, its API is open to everybody who can reach it."""
+    guarded: dict[str, Any] = {
+        "guards": [guard_of(keyring)],
+        "security": None if keyring.open else [{"bearer": []}],
+    }
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -46,14 +51,15 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
             Steering,
             Working,
             Figures,
+            Steered,
             _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
             _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),
         ],
-        guards=[guard_of(keyring)],
-        security=None if keyring.open else [{"bearer": []}],
+        **guarded,
     )
+    queue = Router("/queue", route_handlers=[Standing], **guarded)
     app = Litestar(
-        route_handlers=[api, Health, _docs_files()],
+        route_handlers=[api, queue, Health, _docs_files()],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "caller": Provide(caller_of, sync_to_thread=False),

@@ -9,6 +9,7 @@ from app.follow import Follow
 from app.watch import Watch
 from domain.usecases.browse import Browse
 from domain.usecases.lend import Lend
+from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
@@ -23,6 +24,7 @@ class Services:
     steer: Steer
     lend: Lend
     claims: Claims
+    operate: Operate
     report: Report
     follow: Follow
     watch: Watch

@@ -26,7 +26,7 @@ from litestar.openapi.spec import (
 from litestar.openapi.spec.enums import OpenAPIType
 from msgspec import UNSET, Struct
 
-from app.api.problems import KINDS, MEDIA_TYPE
+from app.api.problems import KINDS, MEDIA_TYPE, Kind
 from app.wire.problem import ProblemDetails
 from domain.errors import Problem
 
@@ -57,9 +57,11 @@ class Answer:
         )
 
 
-def refusals(*statuses: int) -> list[Answer]:
-    """Problem documents of these statuses, and of those that any call may meet."""
-    return [_refusal(HTTPStatus(status)) for status in sorted({*statuses, *ALWAYS})]
+def refusals(*wanted: int | type[Exception]) -> list[Answer]:
+    """Problem documents of these statuses or exceptions, and of those that any call may meet."""
+    kinds = [KINDS[each] for each in wanted if not isinstance(each, int)]
+    statuses = {each for each in wanted if isinstance(each, int)} | {kind.status for kind in kinds}
+    return [_refusal(HTTPStatus(status), kinds) for status in sorted({*statuses, *ALWAYS})]
 
 
 def operation(
@@ -133,12 +135,20 @@ def _content(example: Struct | str) -> OpenAPIMediaType:
     return OpenAPIMediaType(schema=schema, examples={"example": Example(value=example)})
 
 
-def _refusal(status: HTTPStatus) -> Answer:
-    return Answer(status, _problem(status), status.phrase, REFUSAL_HEADERS.get(status, ()), MEDIA_TYPE)
+def _refusal(status: HTTPStatus, kinds: Iterable[Kind]) -> Answer:
+    """Named are the kinds of problem that are this call's own, beside what any call may meet."""
+    own = [kind for kind in kinds if kind.status == status]
+    usual = [] if own and status not in ALWAYS else [_usual(status)]
+    told = " / ".join(kind.title for kind in [*usual, *own] if kind) if own else status.phrase
+    problem = _problem(status, own[0] if own else _usual(status))
+    return Answer(status, problem, told, REFUSAL_HEADERS.get(status, ()), MEDIA_TYPE)
 
 
-def _problem(status: HTTPStatus) -> ProblemDetails:
-    kind = next((kind for kind in KINDS.values() if kind.status == status), None)
+def _usual(status: HTTPStatus) -> Kind | None:
+    return next((kind for kind in KINDS.values() if kind.status == status), None)
+
+
+def _problem(status: HTTPStatus, kind: Kind | None) -> ProblemDetails:
     return ProblemDetails(
         type=kind.uri if kind else "about:blank",
         title=kind.title if kind else status.phrase,

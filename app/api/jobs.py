@@ -25,6 +25,7 @@ from app.wire.lists import LABEL_PATTERN, LONGEST_LABEL, JobPage, JobsQuery, Job
 from app.wire.runs import RunList
 from app.wire.submit import BatchView, read_batch, read_job
 from domain.access import Right
+from domain.errors import TooManyPending
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -84,7 +85,7 @@ class Jobs(Controller):
         operation_class=operation(
             Answer(201, examples.JOB, "The job, stored.", headers=("Location",)),
             Answer(200, examples.JOB, "The job that its key found.", headers=("Location", "Idempotent-Replayed")),
-            *refusals(400, 413, 422),
+            *refusals(400, 413, 422, TooManyPending),
             body=examples.NEW_JOB,
             parameters=(IDEMPOTENCY_KEY,),
         ),
@@ -189,7 +190,9 @@ class Batches(Controller):
         ),
         opt={"right": Right.SUBMIT},
         operation_class=operation(
-            Answer(201, examples.BATCH, "The jobs, stored."), *refusals(400, 413, 422), body=examples.NEW_BATCH
+            Answer(201, examples.BATCH, "The jobs, stored."),
+            *refusals(400, 413, 422, TooManyPending),
+            body=examples.NEW_BATCH,
         ),
     )
     async def submit(self, request: AnyRequest, body: RawBody, services: Injected, caller: Calling) -> BatchView:

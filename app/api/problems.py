@@ -22,9 +22,11 @@ from domain.errors import (
     InvalidTransition,
     JobNotFound,
     LeaseLost,
+    QueueNotFound,
     RateLimited,
     StorageUnavailable,
     TooLarge,
+    TooManyPending,
 )
 
 logger = structlog.get_logger()
@@ -52,11 +54,18 @@ KINDS: dict[type[Exception], Kind] = {
     UnreadableBody: Kind("unreadable-body", HTTPStatus.BAD_REQUEST, "The body cannot be read"),
     Forbidden: Kind("forbidden", HTTPStatus.FORBIDDEN, "The token does not allow this"),
     JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
+    QueueNotFound: Kind("queue-not-found", HTTPStatus.NOT_FOUND, "No such queue"),
     InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
     LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),
     TooLarge: Kind("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
     BadInput: Kind("bad-input", HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
     RateLimited: Kind("rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
+    TooManyPending: Kind(
+        "too-many-pending",
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "The owner has too many waiting jobs",
+        {"Retry-After": "5"},
+    ),
     StorageUnavailable: Kind(
         "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage is away", {"Retry-After": "2"}
     ),

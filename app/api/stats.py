@@ -7,7 +7,8 @@ from litestar import Controller, get
 from app.api.documents import Answer, operation, refusals
 from app.api.injected import Calling, Injected
 from app.wire import examples
-from app.wire.stats import QueueList, StatsView, WorkerList
+from app.wire.queues import QueueList
+from app.wire.stats import StatsView, WorkerList
 from domain.access import Right
 
 
@@ -29,11 +30,14 @@ class Figures(Controller):
         "/queues",
         operation_id="list_queues",
         summary="List the GPU queues",
-        description="Every queue that is configured, has jobs, or is served by a worker that lives.",
+        description=(
+            "Every queue that is configured, has jobs, or is served by a worker that lives: its jobs, who serves it, "
+            "what limits it and what holds it. Jobs are counted anew every two seconds."
+        ),
         operation_class=operation(Answer(200, examples.QUEUES, "The queues."), *refusals()),
     )
-    async def queues(self, services: Injected) -> QueueList:
-        return QueueList.of(await services.report.queues())
+    async def queues(self, services: Injected, caller: Calling) -> QueueList:
+        return QueueList.of(await services.report.queues(caller))
 
     @get(
         "/workers",

@@ -116,11 +116,13 @@ def job_sheet(job: Job) -> Table:
 def queues_table(queues: Iterable[Queue]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("queue")
-    columns = ("pending", "due", "running", "workers", "slots", "idle")
+    table.add_column("state")
+    columns = ("pending", "due", "running", "busy", "limit", "workers", "slots", "idle")
     for name in columns:
         table.add_column(name, justify="right")
     for queue in queues:
-        table.add_row(escape(queue.name), *(str(getattr(queue, name)) for name in columns))
+        figures = (_limit(queue) if name == "limit" else str(getattr(queue, name)) for name in columns)
+        table.add_row(escape(queue.name), _state(queue), *figures)
     return table
 
 
@@ -133,6 +135,25 @@ def age(moment: datetime | None) -> str:
         if seconds >= length:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"
+
+
+def _state(queue: Queue) -> str:
+    """Whether its jobs start, or everything that keeps them from it."""
+    words = [word for word, held in (("paused", queue.paused), ("stopped", queue.stopped)) if held]
+    told = [f"[yellow]{word}[/]" for word in words]
+    if queue.circuit.state != "closed":
+        told.append(
+            f"[red]circuit {escape(queue.circuit.state.replace('_', ' '))}: {escape(queue.circuit.reason or '?')}[/]"
+        )
+    return ", ".join(told) or "[green]running[/]"
+
+
+def _limit(queue: Queue) -> str:
+    """Most slots that may be busy; what is left of a configured limit where the queue adapts to its server."""
+    if queue.effective_limit is None:
+        return "-"
+    reduced = queue.concurrency not in (None, queue.effective_limit)
+    return f"{queue.effective_limit} of {queue.concurrency}" if reduced else str(queue.effective_limit)
 
 
 def _plain(value: object) -> str:

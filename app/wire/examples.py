@@ -11,6 +11,7 @@ from msgspec import Raw
 from app.wire.health import Components, Liveness, ReadinessView
 from app.wire.jobs import JobRow, JobView
 from app.wire.lists import JobPage
+from app.wire.queues import CircuitView, QueueList, QueueStatusView, QueueView
 from app.wire.runs import RunList, RunView
 from app.wire.stats import (
     ErrorCount,
@@ -18,8 +19,6 @@ from app.wire.stats import (
     OwnerCounts,
     QuantilesView,
     QueueCounts,
-    QueueList,
-    QueueView,
     StateCounts,
     StatsView,
     TaskTypeCounts,
@@ -39,6 +38,7 @@ from app.wire.work import (
     Release,
     Renewed,
 )
+from domain.circuit import CircuitState
 from domain.errors import ErrorCode
 from domain.job import JobStatus, RunOutcome
 from domain.usecases.outlook import WaitingFor
@@ -209,7 +209,51 @@ STATS = StatsView(
     wait_seconds=QuantilesView(1.4, 3.9, 5.2),
     run_seconds=QuantilesView(2.8, 6.1, 9.7),
 )
-QUEUES = QueueList([QueueView(name="gpu.llm", pending=12, due=10, running=4, workers=1, slots=4, idle=0)])
+
+_QUEUE: dict[str, Any] = {
+    "name": "gpu.llm",
+    "paused": False,
+    "stopped": False,
+    "circuit": CircuitView(
+        state=CircuitState.CLOSED, reason=None, message=None, model_profile=None, opened_at=None, probe_at=None
+    ),
+    "pending": 12,
+    "due": 10,
+    "running": 4,
+    "busy": 4,
+    "concurrency": 8,
+    "effective_limit": 6,
+    "adaptive": True,
+    "preempt": False,
+    "reserved_share": 0.1,
+    "ageing_seconds": 3600,
+    "workers": 2,
+    "slots": 8,
+    "idle": 4,
+}
+_OPEN = CircuitView(
+    state=CircuitState.OPEN,
+    reason=ErrorCode.PROVIDER_UNAVAILABLE,
+    message="The provider accepts no connections.",
+    model_profile="whisper-large-v3",
+    opened_at=_STARTED,
+    probe_at=_ENDED,
+)
+_SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8}
+QUEUE = QueueView(**_QUEUE)
+QUEUES = QueueList([QUEUE, QueueView(**_SICK)])
+PAUSED = QueueView(**_QUEUE | {"paused": True})
+_STATUS: dict[str, Any] = {
+    "running": True,
+    "paused": False,
+    "queue_size": 12,
+    "current_job_id": JOB_ID,
+    "current_job_ids": [JOB_ID, _OTHER_ID],
+    "queues": [QUEUE],
+}
+QUEUE_STATUS = QueueStatusView(**_STATUS)
+ALL_PAUSED = QueueStatusView(**_STATUS | {"paused": True, "queues": [PAUSED]})
+ALL_STOPPED = QueueStatusView(**_STATUS | {"running": False, "queues": [QueueView(**_QUEUE | {"stopped": True})]})
 WORKERS = WorkerList(
     [
         WorkerView(

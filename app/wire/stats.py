@@ -1,4 +1,4 @@
-"""Figures: jobs, queues, workers."""
+"""Figures: jobs, workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.wire.fields import Moment
 from domain.errors import ErrorCode
 from domain.job import JobStatus
 from domain.ports import Finished, LiveWorker, Quantiles
-from domain.usecases.report import Counts, QueueReport, Stats
+from domain.usecases.report import Counts, Stats
 
 
 class StateCounts(Struct, kw_only=True, frozen=True):
@@ -118,38 +118,6 @@ class StatsView(Struct, kw_only=True, frozen=True):
             wait_seconds=QuantilesView.of(waited) if waited else None,
             run_seconds=QuantilesView.of(ran) if ran else None,
         )
-
-
-class QueueView(Struct, kw_only=True, frozen=True):
-    """A GPU queue, and who serves it."""
-
-    name: str
-    pending: int
-    due: Annotated[int, Meta(description="Pending jobs that could start now.")]
-    running: int
-    workers: Annotated[int, Meta(description="Built-in workers that live and serve it.")]
-    slots: Annotated[int, Meta(description="Jobs that they can run at once.")]
-    idle: Annotated[int, Meta(description="Slots that run nothing.")]
-
-    @classmethod
-    def of(cls, queue: QueueReport) -> QueueView:
-        return cls(
-            name=queue.name,
-            pending=queue.jobs.pending,
-            due=queue.jobs.due,
-            running=queue.jobs.running,
-            workers=queue.workers,
-            slots=queue.slots,
-            idle=queue.idle,
-        )
-
-
-class QueueList(Struct, frozen=True):
-    queues: list[QueueView]
-
-    @classmethod
-    def of(cls, queues: Iterable[QueueReport]) -> QueueList:
-        return cls([QueueView.of(queue) for queue in queues])
 
 
 class WorkerView(Struct, kw_only=True, frozen=True):

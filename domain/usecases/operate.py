@@ -24,6 +24,21 @@ class Operate:
         known = {state.name: state for state in await self.queues.states()}
         return [known.get(name) or QueueState(name) for name in sorted({*known, *self.routes.queues})]
 
+    async def meant(self, queue: str | None) -> list[QueueState]:
+        """This queue, or all of them (None).
+
+        Raises:
+            QueueNotFound.
+        """
+        states = await self.states()
+        if queue is None:
+            return states
+        meant = [state for state in states if state.name == queue]
+        if not meant:
+            known = ", ".join(state.name for state in states)
+            raise QueueNotFound(f"There is no queue '{queue}'; known: {known}." if known else None)
+        return meant
+
     async def hold(
         self, queue: str | None, *, paused: bool | None = None, stopped: bool | None = None
     ) -> list[QueueState]:
@@ -35,9 +50,9 @@ class Operate:
         Raises:
             QueueNotFound.
         """
-        names = [state.name for state in await self._meant(queue)]
+        names = [state.name for state in await self.meant(queue)]
         await self.queues.hold(names, paused=paused, stopped=stopped)
-        now = await self._meant(queue)
+        now = await self.meant(queue)
         await self._wake(now)
         return now
 
@@ -47,21 +62,11 @@ class Operate:
         Raises:
             QueueNotFound.
         """
-        await self._meant(queue)
+        await self.meant(queue)
         await self.queues.change_circuit(queue, lambda _circuit, _now: Circuit())
-        [state] = await self._meant(queue)
+        [state] = await self.meant(queue)
         await self._wake([state])
         return state
-
-    async def _meant(self, queue: str | None) -> list[QueueState]:
-        states = await self.states()
-        if queue is None:
-            return states
-        meant = [state for state in states if state.name == queue]
-        if not meant:
-            known = ", ".join(state.name for state in states)
-            raise QueueNotFound(f"There is no queue '{queue}'; known: {known}." if known else None)
-        return meant
 
     async def _wake(self, states: Sequence[QueueState]) -> None:
         await self.wake.top_up([state.name for state in states if not state.held])

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from domain.access import Caller
+from domain.access import Caller, Right
 from domain.errors import ErrorCode, StorageUnavailable
-from domain.job import JobStatus
-from domain.ports import Durations, Finished, JobStore, LiveWorker, Pace, Tally, Tickets
-from domain.routing import Routes
+from domain.job import JobId, JobStatus
+from domain.ports import Durations, Finished, JobFilter, JobStore, Listing, LiveWorker, Pace, Tally, Tickets
+from domain.queue import QueueState
+from domain.usecases.operate import Operate
 from domain.usecases.wake import DEAD_AFTER
 
 K = TypeVar("K")
 
 FIGURES_LAST = 2.0
 """Seconds for which figures are given out again before they are read anew."""
+
+MOST_RUNNING = 100
+"""Running jobs that are named at once."""
+
+MOST_LOOKED_AT = 500
+"""Running jobs among which those are looked for: read in the order of an index, however many jobs there are."""
 
 
 class Readiness(Struct, frozen=True):
@@ -57,13 +65,35 @@ class Stats(Struct, frozen=True):
 
 
 class QueueReport(Struct, frozen=True):
-    """A queue, and who serves it."""
+    """A queue: how it stands, its jobs, and who serves it."""
 
-    name: str
+    state: QueueState
     jobs: Counts
     workers: int
     slots: int
     idle: int
+
+
+class Standing(Struct, frozen=True):
+    """How some queues stand, taken as one."""
+
+    queues: tuple[QueueReport, ...]
+    running_jobs: tuple[JobId, ...]
+    """Of the caller's, those submitted first; at most `MOST_RUNNING`."""
+
+    @property
+    def started(self) -> bool:
+        """Not where every one of them is stopped."""
+        return not self.queues or not all(queue.state.stopped for queue in self.queues)
+
+    @property
+    def paused(self) -> bool:
+        """Whether every one of them is."""
+        return bool(self.queues) and all(queue.state.paused for queue in self.queues)
+
+    @property
+    def pending(self) -> int:
+        return sum(queue.jobs.pending for queue in self.queues)
 
 
 class Figures(Struct, frozen=True):
@@ -79,7 +109,7 @@ class Figures(Struct, frozen=True):
 class Report:
     jobs: JobStore
     tickets: Tickets
-    routes: Routes
+    operate: Operate
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     _figures: Figures | None = None
@@ -127,18 +157,42 @@ class Report:
             durations=durations,
         )
 
-    async def queues(self) -> list[QueueReport]:
-        """Every queue that is configured, has jobs or is served by a live worker."""
-        figures = await self.figures()
-        workers = await self.jobs.workers(DEAD_AFTER)
-        counts = _grouped((tally.queue, tally) for tally in figures.tallies if tally.queue)
+    async def queues(self, caller: Caller) -> list[QueueReport]:
+        """Every queue that is configured, has jobs or is served by a live worker, in the order of their names."""
+        states = {state.name: state for state in await self.operate.states()}
+        workers = await self.workers()
         served = [queue for worker in workers for queue in worker.queues]
-        names = sorted({*self.routes.queues, *served, *(name for name in counts if name)})
-        return [_queue_report(name, counts.get(name, Counts()), workers) for name in names]
+        found = [tally.queue for tally in (await self.figures()).tallies if tally.queue]
+        names = sorted({*states, *served, *found})
+        return await self._reports(caller, [states.get(name) or QueueState(name) for name in names], workers)
+
+    async def each_queue(self, caller: Caller, states: Sequence[QueueState]) -> list[QueueReport]:
+        """These queues, with their jobs and who serves them."""
+        return await self._reports(caller, states, await self.workers())
+
+    async def standing(self, caller: Caller, states: Sequence[QueueState]) -> Standing:
+        """How these queues stand, taken as one, with the running jobs that the caller may see."""
+        return Standing(
+            tuple(await self.each_queue(caller, states)),
+            tuple(await self._running(caller, {state.name for state in states})),
+        )
 
     async def workers(self) -> list[LiveWorker]:
         """Worker processes that live."""
         return await self.jobs.workers(DEAD_AFTER)
+
+    async def _reports(
+        self, caller: Caller, states: Iterable[QueueState], workers: Sequence[LiveWorker]
+    ) -> list[QueueReport]:
+        counts = _grouped((tally.queue, tally) for tally in (await self.figures()).tallies)
+        shown = [_shown_to(caller, state) for state in states]
+        return [_queue_report(state, counts.get(state.name, Counts()), workers) for state in shown]
+
+    async def _running(self, caller: Caller, queues: Set[str]) -> list[JobId]:
+        where = JobFilter(status=(JobStatus.RUNNING,))
+        jobs = await self.jobs.find(Listing(where=where, limit=MOST_LOOKED_AT, newest_first=False))
+        seen = [job.id for job in jobs if job.queue in queues and caller.owner in (None, job.owner_service)]
+        return seen[:MOST_RUNNING]
 
     async def _of_owner(self, owner: str | None, *, any_due: bool) -> tuple[float | None, Durations]:
         read_at, oldest_due, durations = self._owned.get(owner, (float("-inf"), None, Durations(None, None)))
@@ -149,11 +203,18 @@ class Report:
         return oldest_due, durations
 
 
-def _queue_report(name: str, counts: Counts, workers: Iterable[LiveWorker]) -> QueueReport:
-    serving = [worker for worker in workers if name in worker.queues]
+def _queue_report(state: QueueState, counts: Counts, workers: Iterable[LiveWorker]) -> QueueReport:
+    serving = [worker for worker in workers if state.name in worker.queues]
     slots = sum(worker.slots_per_queue for worker in serving)
-    busy = sum(worker.running.get(name, 0) for worker in serving)
-    return QueueReport(name, counts, len(serving), slots, max(0, slots - busy))
+    busy = sum(worker.running.get(state.name, 0) for worker in serving)
+    return QueueReport(state, counts, len(serving), slots, max(0, slots - busy))
+
+
+def _shown_to(caller: Caller, state: QueueState) -> QueueState:
+    """Why a circuit is open is said in words to operators only: they are those of another owner's job."""
+    if Right.OPERATE in caller.rights or not state.circuit.message:
+        return state
+    return replace(state, circuit=replace(state.circuit, message=""))
 
 
 def _grouped(tallies: Iterable[tuple[K, Tally]]) -> dict[K, Counts]:

@@ -21,7 +21,8 @@ from app.cli import cli
 from app.server import bind
 from app.settings import from_env
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor", "queues"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
+STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
 
@@ -54,9 +55,9 @@ def test_without_arguments_the_commands_are_listed():
         assert re.search(rf"\b{command}\b +[A-Z]\w+", shown), command
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "queues", *(f"queues {verb}" for verb in STEERING)])
 def test_help_says_what_a_command_does(command: str):
-    result = CliRunner().invoke(cli, [command, "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert re.search(r"[A-Z][\w' ,:;-]{20,}", result.output.partition("Usage")[2].partition("\n")[2])
 

@@ -18,6 +18,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "null": NoneType,
 }
+GUARDED = ("/api/", "/queue/")
 ALWAYS = {"401", "403", "429", "500", "503"}
 PATHS = {
     ("get", "/api/v1/jobs"): ALWAYS | {"200", "422"},
@@ -39,7 +40,15 @@ PATHS = {
     ("post", "/api/v1/jobs/{job_id}/release"): ALWAYS | {"200", "400", "404", "409", "413", "422"},
     ("get", "/api/v1/stats"): ALWAYS | {"200"},
     ("get", "/api/v1/queues"): ALWAYS | {"200"},
+    ("post", "/api/v1/queues/{name}/pause"): ALWAYS | {"200", "404"},
+    ("post", "/api/v1/queues/{name}/resume"): ALWAYS | {"200", "404"},
+    ("post", "/api/v1/queues/{name}/close-circuit"): ALWAYS | {"200", "404"},
     ("get", "/api/v1/workers"): ALWAYS | {"200"},
+    ("get", "/queue/status"): ALWAYS | {"200", "404", "422"},
+    ("post", "/queue/pause"): ALWAYS | {"200", "404", "422"},
+    ("post", "/queue/resume"): ALWAYS | {"200", "404", "422"},
+    ("post", "/queue/start"): ALWAYS | {"200", "404", "422"},
+    ("post", "/queue/stop"): ALWAYS | {"200", "404", "422"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
@@ -97,7 +106,7 @@ def test_the_headers_of_refusals_are_described(document: dict[str, Any]) -> None
     named = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"]}
     for (_, path), operation in operations(document):
         for status, response in operation["responses"].items():
-            if path.startswith("/api/") and int(status) >= 400:
+            if path.startswith(GUARDED) and int(status) >= 400:
                 assert list(response.get("headers") or ()) == named.get(status, [])
 
 
@@ -139,7 +148,7 @@ def test_an_open_api_asks_for_no_token(document: dict[str, Any]) -> None:
 async def test_a_guarded_api_says_that_it_wants_a_token(guarded_api: Api) -> None:
     document = (await guarded_api.client.get("/schema/openapi.json")).json()
     guarded = {path for (_, path), operation in operations(document) if operation.get("security") == [{"bearer": []}]}
-    assert guarded == {path for _, path in PATHS if path.startswith("/api/")}
+    assert guarded == {path for _, path in PATHS if path.startswith(GUARDED)}
 
 
 async def test_the_page_loads_nothing_from_outside(api: Api) -> None:

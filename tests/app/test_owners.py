@@ -44,8 +44,18 @@ RIGHTS = {
         "get_stats",
         "list_queues",
         "list_workers",
+        "get_queue_status",
     },
     Right.WORK: {"claim_jobs", "heartbeat_job", "complete_job", "fail_job", "release_job"},
+    Right.OPERATE: {
+        "pause_queue",
+        "resume_queue",
+        "close_circuit",
+        "pause_queues",
+        "resume_queues",
+        "start_queues",
+        "stop_queues",
+    },
 }
 
 
@@ -168,7 +178,7 @@ def test_every_route_names_the_right_that_it_asks_for(owners: Owners) -> None:
         handler
         for route in owners.api.app.routes
         for handler in getattr(route, "route_handlers", ())
-        if isinstance(handler, HTTPRouteHandler) and route.path.startswith("/api/v1")
+        if isinstance(handler, HTTPRouteHandler) and route.path.startswith(("/api/v1", "/queue"))
     ]
     asked = {right: {str(each.operation_id) for each in handlers if each.opt.get(RIGHT) == right} for right in RIGHTS}
     named = {right: {name for name in names if name != "None"} for right, names in asked.items()}

@@ -84,19 +84,6 @@ async def test_figures_are_read_anew_every_two_seconds(api: Api) -> None:
     assert (after["as_of"], after["jobs"]["pending"]) == ("2026-03-01T12:00:02Z", 1)
 
 
-async def test_a_configured_queue_is_listed_also_while_nothing_is_in_it(api: Api) -> None:
-    empty = {"name": QUEUE, "pending": 0, "due": 0, "running": 0, "workers": 0, "slots": 0, "idle": 0}
-    assert await figures(api, "queues") == {"queues": [empty]}
-
-
-async def test_a_queue_tells_its_jobs_and_who_serves_it(api: Api) -> None:
-    await api.submitted()
-    await api.submitted(run_at="2026-03-01T13:00:00Z")
-    await api.store.beat(new_beat(running={QUEUE: 1}))
-    [queue] = (await fresh(api, "queues"))["queues"]
-    assert queue == {"name": QUEUE, "pending": 2, "due": 1, "running": 0, "workers": 1, "slots": 4, "idle": 3}
-
-
 async def test_a_worker_is_listed_while_it_lives(api: Api) -> None:
     await api.store.beat(new_beat(running={QUEUE: 1}))
     api.clock.advance(timedelta(seconds=14))

@@ -130,6 +130,27 @@ def test_what_the_service_says_it_did_not_do_is_repeated_always(server: ModelSer
     assert client.claim("w") == ()
 
 
+def test_a_queue_is_held_once_however_often_that_must_be_said(server: ModelServer, client: Client):
+    held = {"name": "gpu.llm", "stopped": True}
+    status = {"running": False, "paused": False, "queues": [held]}
+    server.script(NOTHING, answers(502), answers(200, held), NOTHING, answers(200, status))
+
+    assert client.pause_queue("gpu.llm").stopped
+    assert client.stop_queue("gpu.llm").stopped
+    assert [request.path for request in server.requests] == [
+        *["/api/v1/queues/gpu.llm/pause"] * 3,
+        *["/queue/stop?queue=gpu.llm"] * 2,
+    ]
+
+
+def test_what_is_at_the_root_lies_below_the_path_of_the_service(server: ModelServer):
+    server.script(answers(200, {"running": True, "paused": False}))
+
+    with Client(f"{server.origin}/ai/", retry_for=0, trust_env=False) as client:
+        assert client.queue_status().running
+    assert server.requests[-1].path == "/ai/queue/status"
+
+
 def test_an_erasure_whose_answer_was_lost_has_happened(server: ModelServer, client: Client):
     server.script(NOTHING, problem(404))
 

@@ -167,10 +167,58 @@ def test_the_service_tells_of_itself(client: Client, owner: str):
     [worker] = client.workers()
     stats = client.stats()
     assert (queue.name, queue.workers, queue.slots) == ("gpu.llm", 1, 4)
+    assert (queue.paused, queue.concurrency, queue.circuit.state) == (False, None, "closed")
     assert (worker.queues, worker.slots_per_queue) == (("gpu.llm",), 4)
     assert stats.as_of.tzinfo is not None
     assert stats.throughput is not None
     assert stats.jobs.raw.keys() >= {"pending", "completed"}
+
+
+def test_a_queue_is_held_and_let_go(client: Client, owner: str):
+    assert client.pause_queue("gpu.llm").paused
+    job = client.submit(**chat(owner))
+    assert client.claim("outside", owner_services=[owner]) == ()
+    assert client.stop_queue("gpu.llm").stopped
+    assert client.queue_status("gpu.llm").queue_size >= 0
+    held = client.resume_queue("gpu.llm")
+    assert (held.paused, held.stopped) == (False, True)
+    assert client.get(job.id).status == "pending"
+    assert not client.start_queue("gpu.llm").stopped
+    assert client.result(job.id, timeout=20)
+
+
+def test_all_queues_are_held_and_let_go(client: Client):
+    assert client.pause_all().paused
+    assert not client.stop_all().running
+    status = client.queue_status()
+    assert (status.running, status.paused, status.current_job_ids) == (False, True, ())
+    assert not client.resume_all().paused
+    status = client.start_all()
+    assert (status.running, [queue.name for queue in status.queues]) == (True, ["gpu.llm"])
+
+
+def test_a_circuit_is_closed(client: Client):
+    assert client.close_circuit("gpu.llm").circuit.state == "closed"
+
+
+def test_an_unknown_queue_is_told_with_those_that_there_are(client: Client):
+    for steer in (client.pause_queue, client.start_queue, client.close_circuit, client.queue_status):
+        with pytest.raises(NotFound, match=r"There is no queue 'gpu\.cats'; known: gpu\.llm"):
+            steer("gpu.cats")
+
+
+async def test_the_async_client_steers_queues_too(async_client: AsyncClient):
+    async with asyncio.timeout(30):
+        assert (await async_client.pause_queue("gpu.llm")).paused
+        assert not (await async_client.resume_queue("gpu.llm")).paused
+        assert (await async_client.stop_queue("gpu.llm")).stopped
+        assert not (await async_client.start_queue("gpu.llm")).stopped
+        assert (await async_client.pause_all()).paused
+        assert not (await async_client.resume_all()).paused
+        assert not (await async_client.stop_all()).running
+        assert (await async_client.start_all()).running
+        assert (await async_client.queue_status()).running
+        assert (await async_client.close_circuit("gpu.llm")).circuit.state == "closed"
 
 
 def test_a_worker_may_take_every_step_by_itself(client: Client, owner: str):

@@ -1,4 +1,4 @@
-"""`ai-service jobs` and `ai-service queues`: what scripts read, what people see, what goes wrong in one line."""
+"""`ai-service jobs`: what scripts read, what people see, what goes wrong in one line."""
 
 from __future__ import annotations
 
@@ -355,14 +355,6 @@ def test_ids_and_filters_together_mean_both(command: Command, client: Client, ow
     one, _ = waiting(client, owner, 2)
     assert command("jobs", "cancel", one.id, "--owner", "another", "--yes", "--json").document["matched"] == 0
     assert command("jobs", "cancel", one.id, "--dry-run", "--json").document == {"matched": 1, "changed": 0}
-
-
-# queues
-
-
-def test_queues_are_a_table_or_json_lines(command: Command):
-    assert "gpu.llm" in command("queues").out
-    assert command("queues", "--json").document["slots"] == 4
 
 
 # what goes wrong

@@ -63,12 +63,12 @@ RESULTS = [
 
 
 def generated() -> dict[str, bytes]:
-    """Every document by its path in the folder."""
+    """Every document by its path in the folder. Of several problems with one status the first is shown."""
     description = openapi_document()
-    return {DESCRIPTION: description + b"\n"} | {
-        path: json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
-        for path, document in [*_schemas(), *_examples(json.loads(description))]
-    }
+    documents = {DESCRIPTION: description + b"\n"}
+    for path, document in [*_schemas(), *_examples(json.loads(description))]:
+        documents.setdefault(path, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    return documents
 
 
 def published(folder: Path) -> dict[str, bytes]:

@@ -81,11 +81,22 @@ class States:
             self._ended("fail", self.held(MESSAGE), error_code="timeout")
         return {}
 
+    def released(self) -> Values:
+        for verb in ("resume", "start"):
+            self._ask(f"/queue/{verb}", {}, root=True)
+        return {}
+
+    def paused(self) -> Values:
+        self.released()
+        self._ask("/queues/gpu.llm/pause", {})
+        return {}
+
     def _ended(self, how: str, held: Values, **report: Any) -> Values:
         self._ask(f"/jobs/{held['job_id']}/{how}", {"lease_token": held["lease_token"], **report})
         return held
 
-    def _ask(self, path: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def _ask(self, path: str, body: dict[str, Any], *, root: bool = False, **options: Any) -> dict[str, Any]:
+        path = str(self.caller.base_url.join(path)) if root else path
         answer: dict[str, Any] = self.caller.post(path, json=body, **options).raise_for_status().json()
         return answer
 
@@ -97,6 +108,8 @@ STATES: dict[str, Callable[[States], Values]] = {
     "a recording cannot be decoded": States.undecodable,
     "gpu-7 holds a job": States.held,
     "a job was cancelled while gpu-7 held it": States.lost,
+    "no queue is held": States.released,
+    "the queue gpu.llm is paused": States.paused,
     "two messages of the channel news failed with timeout": States.timed_out,
 }
 _numbers = iter(range(1_000_000))

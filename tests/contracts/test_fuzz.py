@@ -128,7 +128,15 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(caller: httpx.Client) -> Jobs:
+def released(service: Served, caller: httpx.Client) -> None:
+    """No queue is held, whatever the operation before has done."""
+    for verb in ("resume", "start"):
+        caller.post(f"{service.url}/queue/{verb}").raise_for_status()
+    caller.post(f"/queues/{examples.QUEUE.name}/close-circuit").raise_for_status()
+
+
+@pytest.fixture
+def jobs(caller: httpx.Client, released: None) -> Jobs:
     profile = f"elsewhere-{next(_number)}"
     completed, failed = _submit(caller, "practice"), _submit(caller, "practice", practice={"error_code": "bad_input"})
     cancelled, pending = _submit(caller, profile), _submit(caller, profile)
@@ -168,12 +176,17 @@ def test_an_operation_does_what_it_says(case: Case[Any], service: Served, jobs: 
 def test_without_a_token_only_health_is_told(case: Case[Any], service: Served):
     response = case.call_and_validate(base_url=service.url)
 
-    if case.path.startswith("/api/") and case.method != "OPTIONS":
+    if case.path.startswith(("/api/", "/queue/")) and case.method != "OPTIONS":
         assert response.status_code in (401, 405)
 
 
 def _aim(case: Case[Any], jobs: Jobs) -> None:
-    """Most ids name a job that exists, those of the examples one that runs; most lease tokens are that job's own."""
+    """Most names and ids are of what exists, those of the examples of jobs that run; most lease tokens are theirs."""
+    if "name" in case.path_parameters:
+        name = str(case.path_parameters["name"])
+        case.path_parameters = {**case.path_parameters, "name": _one_of([examples.QUEUE.name] * 3 + [name], name)}
+    if isinstance(queue := case.query.get("queue"), str) and case.path.startswith("/queue/"):
+        case.query = {**case.query, "queue": _one_of([examples.QUEUE.name, queue], queue)}
     job = str(case.path_parameters.get("job_id"))
     if not _is_uuid(job):
         return

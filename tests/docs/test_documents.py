@@ -145,7 +145,14 @@ def test_the_documented_fields_of_a_job_are_those_of_the_api():
 
 @pytest.mark.parametrize(
     ("title", "schema"),
-    [("Runs", "RunView"), ("Figures", "StatsView"), ("Figures", "QueueView"), ("Figures", "WorkerView")],
+    [
+        ("Runs", "RunView"),
+        ("Figures", "StatsView"),
+        ("Figures", "WorkerView"),
+        ("Queues", "QueueView"),
+        ("Queues", "CircuitView"),
+        ("Queues", "QueueStatusView"),
+    ],
 )
 def test_every_field_of_an_answer_is_documented(title: str, schema: str):
     assert set(_properties(schema)) <= set(re.findall(r"\w+", _section(title)))

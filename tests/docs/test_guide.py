@@ -27,7 +27,7 @@ __all__ = ["project"]
 
 PAGE = (ROOT / "docs/guide.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-CALLER, WORKER, CI = (PAGE.partition(f"\n## {number}. ")[2].partition("\n## ")[0] for number in (1, 2, 3))
+CALLER, WORKER, CI, OPERATOR = (PAGE.partition(f"\n## {number}. ")[2].partition("\n## ")[0] for number in (1, 2, 3, 4))
 
 ANYTHING = "…"
 
@@ -54,7 +54,7 @@ def words_of(command: str, variables: dict[str, str]) -> list[str]:
 
 def curl(words: list[str]) -> httpx.Response:
     """What curl does with the few options that the guide uses."""
-    options: dict[str, list[str]] = {"-H": [], "-d": [], "--data-urlencode": []}
+    options: dict[str, list[str]] = {"-H": [], "-d": [], "--data-urlencode": [], "-X": []}
     url, rest = "", iter(words)
     for word in rest:
         if word in options:
@@ -66,7 +66,8 @@ def curl(words: list[str]) -> httpx.Response:
         if "-G" in words:
             encoded = [str(httpx.QueryParams(dict([each.split("=", 1)]))) for each in options["--data-urlencode"]]
             return http.get(f"{url}?{'&'.join(options['-d'] + encoded)}")
-        return http.post(url, content=options["-d"][0]) if options["-d"] else http.get(url)
+        method = options["-X"][0] if options["-X"] else "POST" if options["-d"] else "GET"
+        return http.request(method, url, content=options["-d"][0] if options["-d"] else None)
 
 
 def must_show(shown: object, given: Any) -> None:
@@ -94,7 +95,7 @@ def must_stream(shown: str, given: str) -> None:
             assert one == other
 
 
-@pytest.mark.parametrize("section", [CALLER, WORKER], ids=["a caller", "an external worker"])
+@pytest.mark.parametrize("section", [CALLER, WORKER, OPERATOR], ids=["a caller", "an external worker", "an operator"])
 def test_the_commands_are_answered_as_the_guide_says(section: str, service: str):
     variables = {"PATH": os.environ["PATH"], "AI": f"{service}/api/v1"}
     answer = httpx.Response(0)

@@ -7,6 +7,7 @@ import pytest
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.guard import Guard
+from domain.usecases.operate import Operate
 from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
@@ -68,5 +69,10 @@ def work(store: FragileStore, events: RecordingEvents, health: FakeHealth, queue
 
 
 @pytest.fixture
-def report(store: FragileStore, tickets: RecordingTickets, routes: Routes, clock: FakeClock) -> Report:
-    return Report(store, tickets, routes, clock.now, clock.monotonic)
+def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
+    return Operate(store.queues, routes, wake)
+
+
+@pytest.fixture
+def report(store: FragileStore, tickets: RecordingTickets, operate: Operate, clock: FakeClock) -> Report:
+    return Report(store, tickets, operate, clock.now, clock.monotonic)

@@ -6,17 +6,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from domain.access import ANYBODY, Caller
+from domain.access import ANYBODY, Caller, Right
+from domain.adaptive import Adapted
+from domain.circuit import Circuit, CircuitState
 from domain.errors import ErrorCode, StorageUnavailable
 from domain.job import JobStatus
+from domain.policy import Policies, QueuePolicy
 from domain.ports import Durations, Finished, Quantiles, Tally
-from domain.usecases.report import FIGURES_LAST, Counts, QueueReport, Readiness, Report
+from domain.queue import QueueState
+from domain.usecases.operate import Operate
+from domain.usecases.report import FIGURES_LAST, MOST_RUNNING, Counts, QueueReport, Readiness, Report
 from tests.factories import NOW, QUEUE, new_beat
 from tests.fakes import FakeClock, FragileStore, RecordingTickets
 from tests.moves import cancel, complete, each, fail, one, run_one, settle, several, take, try_again
 
 LION, BEAR = Caller(owner="lion"), Caller(owner="bear")
+READER = Caller(rights=frozenset({Right.READ}))
+OPEN = Circuit(CircuitState.OPEN, ErrorCode.AUTH_ERROR, "The provider answered 401: call 4711 is not for you.")
 FIGURES_ARE_OLD = timedelta(seconds=FIGURES_LAST)
 A_MOMENT = timedelta(microseconds=1)
 TEN_SECONDS = timedelta(seconds=10)
@@ -180,29 +188,43 @@ class TestFigures:
 
 class TestQueues:
     async def test_what_is_configured_is_told_even_if_nothing_happens_there(self, report: Report):
-        assert await report.queues() == [
-            QueueReport("gpu.llm", Counts(), workers=0, slots=0, idle=0),
-            QueueReport("gpu.speech", Counts(), workers=0, slots=0, idle=0),
+        assert await report.queues(ANYBODY) == [
+            QueueReport(QueueState("gpu.llm"), Counts(), workers=0, slots=0, idle=0),
+            QueueReport(QueueState("gpu.speech"), Counts(), workers=0, slots=0, idle=0),
         ]
 
-    async def test_so_is_what_has_jobs_or_a_worker(self, report: Report, store: FragileStore):
+    async def test_so_is_what_has_jobs_a_worker_or_was_steered(self, report: Report, store: FragileStore):
         await each(store, {"queue": "gpu.gone"}, {"queue": None})
         await store.beat(new_beat(queues=("gpu.new",)))
-        assert [queue.name for queue in await report.queues()] == ["gpu.gone", "gpu.llm", "gpu.new", "gpu.speech"]
+        await store.queues.hold(["gpu.old"], paused=True)
+        told = [queue.state.name for queue in await report.queues(ANYBODY)]
+        assert told == ["gpu.gone", "gpu.llm", "gpu.new", "gpu.old", "gpu.speech"]
 
     async def test_its_jobs_are_counted_and_its_workers_slots_added_up(self, report: Report, store: FragileStore):
         await several(store, 3)
         await take(store)
         await store.beat(new_beat(queues=("gpu.llm", "gpu.speech"), slots_per_queue=4, running={QUEUE: 1}))
         await store.beat(new_beat(slots_per_queue=2))
-        assert await report.queues() == [
-            QueueReport("gpu.llm", Counts(pending=2, due=2, running=1), workers=2, slots=6, idle=5),
-            QueueReport("gpu.speech", Counts(), workers=1, slots=4, idle=4),
-        ]
+        llm, speech = await report.queues(ANYBODY)
+        assert (llm.jobs, llm.workers, llm.slots, llm.idle) == (Counts(pending=2, due=2, running=1), 2, 6, 5)
+        assert (speech.jobs, speech.workers, speech.slots, speech.idle) == (Counts(), 1, 4, 4)
+
+    async def test_how_it_is_held_and_limited_is_told(self, report: Report, store: FragileStore):
+        policy = QueuePolicy(concurrency=8, adaptive=True)
+        await store.queues.configure(Policies({QUEUE: policy}), [])
+        await store.queues.adapt(QUEUE, Adapted(5))
+        await store.queues.hold([QUEUE], stopped=True)
+        state = (await report.queues(ANYBODY))[0].state
+        assert (state.policy, state.limit, state.paused, state.stopped) == (policy, 5, False, True)
+
+    async def test_words_about_an_open_circuit_are_for_operators(self, report: Report, store: FragileStore):
+        await store.queues.change_circuit(QUEUE, lambda *_: OPEN)
+        assert (await report.queues(ANYBODY))[0].state.circuit == OPEN
+        assert (await report.queues(READER))[0].state.circuit == replace(OPEN, message="")
 
     async def test_more_running_jobs_than_slots_leave_none_idle(self, report: Report, store: FragileStore):
         await store.beat(new_beat(slots_per_queue=1, running={QUEUE: 3}))
-        assert (await report.queues())[0].idle == 0
+        assert (await report.queues(ANYBODY))[0].idle == 0
 
     async def test_workers_are_told_while_they_live(self, report: Report, store: FragileStore, clock: FakeClock):
         await store.beat(new_beat(worker_id="worker-1"))
@@ -211,4 +233,58 @@ class TestQueues:
         assert [worker.worker_id for worker in await report.workers()] == ["worker-1", "worker-2"]
         clock.advance(TEN_SECONDS)
         assert [worker.worker_id for worker in await report.workers()] == ["worker-2"]
-        assert (await report.queues())[0].workers == 1
+        assert (await report.queues(ANYBODY))[0].workers == 1
+
+
+class TestStanding:
+    @pytest.mark.parametrize(
+        ("paused", "stopped", "stands"),
+        [
+            ([], [], (True, False)),
+            (["gpu.llm"], ["gpu.llm"], (True, False)),
+            (["gpu.llm", "gpu.speech"], [], (True, True)),
+            ([], ["gpu.llm", "gpu.speech"], (False, False)),
+        ],
+    )
+    async def test_all_queues_are_held_when_each_of_them_is(
+        self,
+        report: Report,
+        operate: Operate,
+        store: FragileStore,
+        paused: list[str],
+        stopped: list[str],
+        stands: tuple[bool, bool],
+    ):
+        await store.queues.hold(paused, paused=True)
+        await store.queues.hold(stopped, stopped=True)
+        standing = await report.standing(ANYBODY, await operate.states())
+        assert (standing.started, standing.paused) == stands
+
+    async def test_no_queues_are_not_held(self, report: Report):
+        standing = await report.standing(ANYBODY, [])
+        assert (standing.started, standing.paused, standing.pending) == (True, False, 0)
+
+    async def test_the_jobs_of_its_queues_are_counted(self, report: Report, store: FragileStore, operate: Operate):
+        await each(store, {"queue": "gpu.llm"}, {"queue": "gpu.llm"}, {"queue": "gpu.speech"}, {"queue": None})
+        assert (await report.standing(ANYBODY, await operate.states())).pending == 3
+        assert (await report.standing(ANYBODY, await operate.meant("gpu.llm"))).pending == 2
+
+    async def test_running_jobs_of_its_queues_are_named(self, report: Report, store: FragileStore, operate: Operate):
+        first = await run_one(store, owner_service="lion")
+        second = await run_one(store, owner_service="bear")
+        await one(store, queue="gpu.speech")
+        await take(store, queue="gpu.speech")
+        await one(store)
+        standing = await report.standing(ANYBODY, await operate.meant("gpu.llm"))
+        assert standing.running_jobs == (first.id, second.id)
+
+    async def test_to_who_has_an_owner_only_their_own(self, report: Report, store: FragileStore, operate: Operate):
+        mine = await run_one(store, owner_service="lion")
+        await run_one(store, owner_service="bear")
+        assert (await report.standing(LION, await operate.states())).running_jobs == (mine.id,)
+
+    async def test_a_hundred_are_named_at_most(self, report: Report, store: FragileStore, operate: Operate):
+        await several(store, MOST_RUNNING + 1)
+        running = await take(store, limit=MOST_RUNNING + 1)
+        standing = await report.standing(ANYBODY, await operate.states())
+        assert standing.running_jobs == tuple(job.id for job in running[:MOST_RUNNING])
