@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -23,7 +23,7 @@ from dramatiq import MessageProxy
 from actors.answer import Answer
 from actors.classify import failure_of
 from domain.errors import LeaseLost, RunFailed, ServiceError, StorageUnavailable
-from domain.job import Lease, LeasedJob
+from domain.job import JobId, Lease, LeasedJob
 from domain.ports import Claim, Exchange
 from domain.usecases.work import Ended, Work
 
@@ -91,11 +91,13 @@ class Desk:
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Assignment], None],
         wake: Callable[[MessageProxy], None],
+        doubt: Callable[[Sequence[Lease]], None],
     ) -> None:
         """
         Args:
             deliver: hands an assignment to a worker thread.
             wake: lets a worker thread take up a kept ticket again.
+            doubt: has it looked up whether these leases still hold.
         """
         self.queue = queue
         self.slots = slots
@@ -106,10 +108,13 @@ class Desk:
         self._loop = loop
         self._deliver = deliver
         self._wake = wake
+        self._doubt = doubt
         self._free = slots
         self._held: dict[Lease, LeasedJob] = {}
         self._performing: dict[Lease, Performance] = {}
         self._lost: set[Lease] = set()
+        """Of those that are held: their runs are being stopped, and their slots are not free before they have ended."""
+        self._hinted: set[JobId] = set()
         self._seekers: list[Answer[Assignment]] = []
         self._ended: list[Run] = []
         self._in_flight: tuple[list[Run], list[Answer[Assignment]]] = ([], [])
@@ -186,9 +191,15 @@ class Desk:
             self._free = 0
             self._kick()
 
+    def hint(self, job_ids: frozenset[JobId]) -> None:
+        """These jobs may have been taken from their runs: those that are held here are doubted."""
+        if self._serving:
+            self._hinted |= job_ids  # a claim's answer may be on its way here with one of them
+        self._doubt([lease for lease in self._held if lease.job_id in job_ids])
+
     def drop(self, leases: frozenset[Lease]) -> None:
-        """Stop runs that no longer hold their jobs; nothing of them is stored."""
-        for lease in leases & self._held.keys():
+        """Stop runs that no longer hold their jobs; nothing of them is stored, but that their slots are free."""
+        for lease in (leases & self._held.keys()) - self._lost:  # to stop a run again would disturb its end
             self._lost.add(lease)
             self._stop(lease)
 
@@ -227,7 +238,7 @@ class Desk:
             seeker.give(None)
         if self._serving:
             self._serving.cancel()
-        for held in (self._held, self._performing, self._ended, self._seekers):
+        for held in (self._held, self._lost, self._performing, self._ended, self._seekers):
             held.clear()
         self._serving = None
 
@@ -265,8 +276,7 @@ class Desk:
 
     def _start(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
         if job.lease in self._lost:
-            self._forget(job)
-            answer.fail(LeaseLost())
+            self._end_unstarted(self._work.released(job), LeaseLost(), answer)
         elif self._closing:  # its thread was slow, and the runs may have been stopped already
             self._end_unstarted(self._work.released(job), RunReleased(), answer)
         else:
@@ -285,33 +295,30 @@ class Desk:
         try:
             ended = self._work.completed(job, await perform(job))
         except BaseException as exception:  # SystemExit would end the event loop, and with it every slot
-            ended, error = self._cut_short(job, exception)
+            ended, error = await self._cut_short(job, exception)
         if self._performing.pop(job.lease, None) is None:
             return  # abandoned: nobody waits any more
-        run = Run(ended, error, began, answer)
         if job.lease in self._lost:
-            run.error = LeaseLost()
-            self._forget(job)
-            self._conclude(run)
-        else:
-            self._ended.append(run)
-            self._kick()
+            ended, error = self._work.released(job), LeaseLost()  # its slot is free, and takes the next job with that
+        self._ended.append(Run(ended, error, began, answer))
+        self._kick()
 
-    def _cut_short(self, job: LeasedJob, exception: BaseException) -> tuple[Ended, Exception]:
+    async def _cut_short(self, job: LeasedJob, exception: BaseException) -> tuple[Ended, Exception]:
         """What became of a run that did not return: whatever it was, its job and its thread must hear of it."""
-        stopped = self._closing or job.lease in self._lost
-        if stopped and isinstance(exception, asyncio.CancelledError):
+        if self._is_stopped(job, exception):
             return self._work.released(job), RunReleased()
         failure = failure_of(exception)
         error = exception if isinstance(exception, Exception) else RunFailed.of(failure)
-        return self._work.failed(job, failure), error
+        try:
+            return await self._work.judged(job, failure), error
+        except BaseException as meanwhile:
+            if self._is_stopped(job, meanwhile):
+                return self._work.released(job), RunReleased()
+            log.error("failure not judged", job_id=str(job.id), error=type(meanwhile).__name__)
+            return self._work.failed(job, failure), error
 
-    def _forget(self, job: LeasedJob) -> None:
-        """The job is another's now: its slot is free, and looks for work because no settlement will."""
-        self._lost.discard(job.lease)
-        self._held.pop(job.lease, None)
-        self._free += 1
-        self.look()
+    def _is_stopped(self, job: LeasedJob, exception: BaseException) -> bool:
+        return isinstance(exception, asyncio.CancelledError) and (self._closing or job.lease in self._lost)
 
     def _end_unstarted(self, ended: Ended, error: Exception, answer: Answer[None]) -> None:
         if self._abandoned:
@@ -368,6 +375,9 @@ class Desk:
         if assignments:
             self.last_claim = datetime.now(UTC)
         self._held.update({assignment.job.lease: assignment.job for assignment in assignments})
+        if self._hinted:
+            self._doubt([taken.job.lease for taken in assignments if taken.job.id in self._hinted])
+            self._hinted.clear()
         if self._closing:
             for assignment in assignments:
                 self._end_unstarted(self._work.released(assignment.job), RunReleased(), Answer())

@@ -6,10 +6,10 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,7 +21,10 @@ from msgspec import Struct
 
 from actors.desk import Desk, Perform
 from actors.tickets import LocalTicket
-from domain.errors import ServiceError, StorageUnavailable
+from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
+from domain.events import JobEvent
+from domain.job import JobId, Lease, LeasedJob
+from domain.policy import Policies
 from domain.ports import WorkerBeat
 from domain.usecases.work import Work
 
@@ -55,6 +58,8 @@ class WorkerParts:
     """How each task type is run."""
     profiles: tuple[str, ...]
     """The model profiles that can be served: other workers of the queue may serve others."""
+    policies: Callable[[], Policies]
+    """What holds now; asked at the start of every run, on the worker's event loop."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class WorkerStatus(Struct, frozen=True):
     concurrency: int
     """Slots per queue."""
     paused: bool
+    """Whether every queue of it was held at the last beat."""
     current_jobs: list[CurrentJob]
     outcomes: dict[str, int]
     """How runs ended since the start."""
@@ -119,6 +125,9 @@ class Runtime:
         self._parts: WorkerParts | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._last_beat: datetime | None = None
+        self._held_queues: frozenset[str] = frozenset()
+        self._doubtful: set[Lease] = set()
+        self._confirming: asyncio.Task[None] | None = None
         self.desks: dict[str, Desk] = {}
 
     def start(self, worker: Worker, queues: Sequence[str]) -> int:
@@ -142,7 +151,26 @@ class Runtime:
             raise NotRunning(f"No desk serves the queue {queue} here.") from None
 
     def performer(self, task_type: str) -> Perform:
-        return self._running_parts().performers[task_type]
+        """What runs a job of this type, for as long as its policy allows when the run begins."""
+        parts = self._running_parts()
+        perform = parts.performers[task_type]
+
+        async def allowed(job: LeasedJob) -> bytes:
+            policy = parts.policies().task_types.get(task_type)
+            limit = policy and policy.max_run_time
+            return await (within(limit, perform(job), task_type) if limit else perform(job))
+
+        return allowed
+
+    def heard(self, events: Sequence[JobEvent]) -> None:
+        """These jobs were perhaps taken from their runs here, which is looked up at once. May be called on any thread.
+
+        It is to be given the kinds of events that `TAKEN_AWAY` names.
+        """
+        if loop := self._loop:
+            job_ids = frozenset(event.job_id for event in events)
+            with suppress(RuntimeError):  # the loop is closed: nothing runs any more
+                loop.call_soon_threadsafe(self._hint, job_ids)
 
     def status(self) -> WorkerStatus:
         """May be called from any thread."""
@@ -155,7 +183,7 @@ class Runtime:
             host=self.identity.host,
             queues=[desk.queue for desk in desks],
             concurrency=max((desk.slots for desk in desks), default=0),
-            paused=False,
+            paused=bool(desks) and all(desk.queue in self._held_queues for desk in desks),
             current_jobs=[CurrentJob(str(job.id), job.task_type, desk.queue) for desk in desks for job in desk.jobs],
             outcomes=dict(outcomes),
             last_claim_at=max((desk.last_claim for desk in desks if desk.last_claim), default=None),
@@ -201,6 +229,7 @@ class Runtime:
                 loop=asyncio.get_running_loop(),
                 deliver=lambda assignment: worker.work_queue.put(_WorkQueueItem(FIRST, LocalTicket(assignment))),
                 wake=lambda message: worker.work_queue.put(_WorkQueueItem(0, message)),
+                doubt=self._confirm,
             )
             for queue in queues
         }
@@ -219,13 +248,8 @@ class Runtime:
 
     async def beat(self) -> None:
         """Renew every lease that is held here, stop the runs that lost theirs, and say that we live."""
-        work = self._running_parts().work
-        leases = [lease for desk in self.desks.values() for lease in desk.held]
-        if leases:
-            lost = await work.renew(leases)
-            for desk in self.desks.values():
-                desk.drop(lost)
-        await work.beat(
+        await self._renew([lease for desk in self.desks.values() for lease in desk.held])
+        self._held_queues = await self._running_parts().work.beat(
             WorkerBeat(
                 id=self.identity.process,
                 worker_id=self.identity.worker_id,
@@ -236,6 +260,32 @@ class Runtime:
             )
         )
         self._last_beat = datetime.now(UTC)
+
+    async def _renew(self, leases: Sequence[Lease]) -> None:
+        if leases:
+            lost = await self._running_parts().work.renew(leases)
+            for desk in self.desks.values():
+                desk.drop(lost)
+
+    def _hint(self, job_ids: frozenset[JobId]) -> None:
+        for desk in self.desks.values():
+            desk.hint(job_ids)
+
+    def _confirm(self, leases: Sequence[Lease]) -> None:
+        """Look up whether they still hold; what is doubted meanwhile goes along next: many hints cost little."""
+        self._doubtful.update(leases)
+        if self._doubtful and self._confirming is None:
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm_all())
+
+    async def _confirm_all(self) -> None:
+        try:
+            while self._doubtful:
+                leases, self._doubtful = list(self._doubtful), set()
+                await self._renew(leases)
+        except Exception as error:  # the next beat asks anyway
+            log.warning("hint not followed", reason=type(error).__name__)
+        finally:
+            self._confirming = None
 
     async def _look_around(self) -> None:
         while True:
@@ -253,9 +303,10 @@ class Runtime:
     async def _stop(self) -> None:
         for desk in self.desks.values():
             await desk.settled()
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._confirming] if self._confirming else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(self._tasks, timeout=PARTING_TIME)
+        await asyncio.wait(tasks, timeout=PARTING_TIME)
         try:
             async with asyncio.timeout(PARTING_TIME):
                 await self._leave(self._running_parts().work)
@@ -274,6 +325,23 @@ class Runtime:
         if self._parts is None:
             raise NotRunning
         return self._parts
+
+
+async def within(limit: timedelta, run: Awaitable[bytes], task_type: str) -> bytes:
+    """What the run returns, unless it takes longer: then it is cancelled, which closes its call.
+
+    Raises:
+        RunFailed: with `timeout`.
+    """
+    try:
+        async with asyncio.timeout(limit.total_seconds()) as time:
+            return await run
+    except Exception as error:  # however it ended once its time was up
+        if not time.expired():
+            raise
+        setting = f"task_types.{task_type}.max_run_time"
+        message = f"The run took longer than the {limit.total_seconds():g} s that {setting} allows."
+        raise RunFailed(ErrorCode.TIMEOUT, message) from error
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:

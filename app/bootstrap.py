@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from socket import gethostname
 from uuid import uuid4
 
@@ -32,6 +33,7 @@ from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
+from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
 from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
@@ -39,16 +41,20 @@ from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
 from app.follow import Follow
+from app.policyfile import PolicyFile
 from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
 from domain.errors import StartupError
+from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
-from domain.ports import ChatProvider, Events, JobStore, QueueStore, Tickets
+from domain.policy import Policies
+from domain.ports import ChatProvider, Events, JobStore, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -113,15 +119,20 @@ class Application:
         if isinstance(self.tickets, RabbitTickets):
             self.tickets.start()
         try:
-            async with create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool:
+            async with (
+                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
+                open_client() as client,
+            ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
                 limits = self.settings.limits
+                health = _health(self.settings, _profiles(self.settings), client)
+                guard = Guard(PostgresQueueStore(pool), health, limits.circuit_threshold)
                 events = self.bus()
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
                     yield Core(
-                        services=self._services(jobs, PostgresQueueStore(pool), wake, events, watch),
+                        services=self._services(jobs, wake, events, watch, guard),
                         scheduler=Scheduler(
                             Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
                             PostgresLeadership(pool),
@@ -131,11 +142,11 @@ class Application:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
 
-    def _services(self, jobs: JobStore, queues: QueueStore, wake: Wake, events: Events, watch: Watch) -> Services:
+    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
-        operate = Operate(queues, self.routes, wake)
+        operate = Operate(guard.queues, self.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, self.settings.retry, random.random, LEASE)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
             submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
@@ -170,7 +181,14 @@ def build(
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
     runtime = Runtime(
-        lambda: _worker_parts(settings, dsn, bus(), profiles, performers, connections=len(routes.queues) + 2),
+        lambda: _worker_parts(
+            settings,
+            dsn,
+            _heard_by(runtime, bus()),
+            profiles,
+            performers,
+            connections=len(routes.queues) + 2,
+        ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
@@ -201,6 +219,12 @@ def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
         return lambda: RabbitEvents(parameters)
     shared = InProcessEvents() if with_worker else NoEvents()
     return lambda: shared
+
+
+def _heard_by(runtime: Runtime, events: Events) -> Events:
+    """The bus of a worker, which hears of nothing else: in a busy installation that would be too much."""
+    events.listen(runtime.heard, TAKEN_AWAY)
+    return events
 
 
 @asynccontextmanager
@@ -251,8 +275,23 @@ async def _worker_parts(
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
         chat = Chat(providers, settings.limits.max_result_bytes)
-        work = Work(PostgresJobStore(pool), events, settings.retry, random.random, LEASE)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles))
+        health = _health(settings, profiles, client)
+        guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
+        work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
+        in_force = partial(_in_force, PolicyFile.of(settings))
+        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force)
+
+
+def _in_force(file: PolicyFile) -> Policies:
+    file.look()
+    return file.policies
+
+
+def _health(settings: Settings, profiles: Mapping[str, str], client: httpx.AsyncClient) -> HttpHealth:
+    """The practice provider is always well."""
+    key = settings.llm.api_key.reveal() if settings.llm.api_key else ""
+    servers = {name: Server(at, api_key=key) for name, at in profiles.items() if at != "practice"}
+    return HttpHealth(client, servers)
 
 
 def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:

@@ -10,6 +10,10 @@ from domain.errors import Failure
 from domain.job import Job, JobId, JobStatus, LeasedJob
 
 PROGRESS = "progress"
+REVOKED = "revoked"
+
+TAKEN_AWAY = frozenset({JobStatus.CANCELLED.value, REVOKED})
+"""Kinds of events by which a run may have lost its job."""
 
 
 class JobEvent(Struct, frozen=True):
@@ -20,7 +24,7 @@ class JobEvent(Struct, frozen=True):
     task_type: str
     queue: str | None
     kind: str
-    """The state that it is in now, or `progress` where its run reported some."""
+    """The state that it is in now; `progress` where its run reported some, `revoked` where that perhaps lost it."""
     number: int
     """Counts the changes of the job's state; 1 is its submission. Progress carries that of its run's start."""
 

@@ -11,14 +11,15 @@ PostgreSQL applies the same rule (`claim_line.sql`); property tests hold the two
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from heapq import heapify, heappop, heapreplace
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 UNKNOWN_COST = 1.0
-"""Seconds that a run counts before any of its line has completed."""
+"""Seconds that a run counts before any of its line has shown what they take."""
 
 LEAST_COST = 0.001
 """Seconds that any run counts: what costs nothing would always be next."""
@@ -37,9 +38,11 @@ class Lane(Struct, frozen=True):
     vtime: float = 0.0
     """Where it stands: GPU seconds that it was given, divided by its weight."""
     asleep: bool = True
-    """Whether it had no waiting job when last looked at."""
+    """Whether it had nothing to start when last looked at: no waiting job, or its owner ran as many as it may."""
+    fresh: bool = False
+    """Whether it woke and nothing of it was picked since: among lanes that stand level it goes first."""
     mean: float | None = None
-    """Seconds that its runs take; None where none has completed."""
+    """Seconds that its runs take; None where none has shown it."""
     weight: float = 1.0
 
 
@@ -102,19 +105,21 @@ def correct(line: Line, level: int, owner: str, *, charged: float, real: float, 
 
     Args:
         charged, real: seconds.
-        completed: only then is it like the runs to come.
+        completed: then it is like the runs to come. Any other counts in the mean only where it took longer than was
+            charged: so much such a run may take, even if it failed.
     """
+    telling = completed or real > charged
     lanes = tuple(
         replace(
             lane,
             vtime=lane.vtime + (real - charged) / lane.weight,
-            mean=_mean(lane.mean, real) if completed else lane.mean,
+            mean=_mean(lane.mean, real) if telling else lane.mean,
         )
         if (lane.level, lane.owner) == (level, owner)
         else lane
         for lane in line.lanes
     )
-    return replace(line, lanes=lanes, mean=_mean(line.mean, real) if completed else line.mean)
+    return replace(line, lanes=lanes, mean=_mean(line.mean, real) if telling else line.mean)
 
 
 def _mean(mean: float | None, latest: float) -> float:
@@ -129,7 +134,8 @@ class _Turn:
     ) -> None:
         known = {(lane.level, lane.owner): lane for lane in line.lanes}
         self._lanes = known | {key: Lane(*key) for key in waiting if key not in known}
-        self._left = {key: deque(seqs) for key, seqs in waiting.items() if seqs}
+        self._waiting = waiting
+        self._left = {key: len(seqs) for key, seqs in waiting.items() if seqs}
         self._others = others
         self._clocks = dict(line.clocks)
         self._spare = spare
@@ -143,27 +149,31 @@ class _Turn:
 
     def level(self, reserved_share: float) -> int | None:
         """Which level is next: the most urgent, unless the others have their reserved share to come."""
-        heads: dict[int, int] = {}
-        for key in self._open():
-            heads[key[0]] = min(self._left[key][0], heads.get(key[0], self._left[key][0]))
-        if not heads:
+        keys = self._open()
+        if not keys:
             return None
-        top = min(heads)
-        others = {level: seq for level, seq in heads.items() if level != top}
-        if reserved_share and others and self._reserve > 0:
-            return min(others, key=lambda level: others[level])
-        return top
+        top = min(level for level, _ in keys)
+        others = [(self._head(key), key[0]) for key in keys if key[0] != top]
+        return min(others)[1] if reserved_share and others and self._reserve > 0 else top
 
     def pick(self, level: int, room: int) -> list[Pick]:
         """The next jobs of a level, at most so many."""
         self._wake(level)
         taken: Counter[str] = Counter()
         picked: list[Pick] = []
-        while len(picked) < room and (keys := self._open(level)):
-            # Of the same start, the job that has waited longer.
-            key = min(keys, key=lambda key: (self._start(key, taken), self._left[key][0]))
-            picked.append(self._take(key, self._start(key, taken)))
-            taken[key[1]] += 1
+        # Of the same start, a newcomer's job; then the one that has waited longer.
+        lanes = ((key, self._lanes[key]) for key in self._open(level))
+        turns = [(lane.vtime, not lane.fresh, self._head(key), lane.owner) for key, lane in lanes]
+        heapify(turns)
+        while turns and len(picked) < room:
+            start, _, _, owner = turns[0]
+            key = (level, owner)
+            picked.append(self._take(key, start))
+            taken[owner] += 1
+            if self._is_open(key):
+                heapreplace(turns, (self._start(key, taken), True, self._head(key), owner))
+            else:
+                heappop(turns)
         self._move_on(level, taken)
         self.picks += picked
         return picked
@@ -180,17 +190,26 @@ class _Turn:
                 self._reserve += reserved_share * pick.cost
 
     def _open(self, level: int | None = None) -> list[tuple[int, str]]:
-        return [key for key in self._left if level in (None, key[0]) and self._spare.get(key[1], 1) > 0]
+        return [key for key in self._left if level in (None, key[0]) and self._is_open(key)]
+
+    def _is_open(self, key: tuple[int, str]) -> bool:
+        return key in self._left and self._spare.get(key[1], 1) > 0
+
+    def _head(self, key: tuple[int, str]) -> int:
+        return self._waiting[key][-self._left[key]]
 
     def _wake(self, level: int) -> None:
-        """A lane that wakes begins where the one stands that is furthest behind: it has no credit for having slept."""
+        """A lane that wakes begins where the one stands that is furthest behind: it has no credit for having slept.
+
+        It goes before that one, though: its first job is next.
+        """
         keys = self._open(level)
         awake = [self._lanes[key].vtime for key in keys if not self._lanes[key].asleep]
         now = min(awake) if awake else self._clocks.get(level, 0.0)
         for key in keys:
             lane = self._lanes[key]
             if lane.asleep:
-                self._lanes[key] = replace(lane, vtime=max(lane.vtime, now), asleep=False)
+                self._lanes[key] = replace(lane, vtime=max(lane.vtime, now), asleep=False, fresh=True)
 
     def _start(self, key: tuple[int, str], taken: Mapping[str, int]) -> float:
         lane = self._lanes[key]
@@ -202,7 +221,8 @@ class _Turn:
 
     def _take(self, key: tuple[int, str], start: float) -> Pick:
         level, owner = key
-        pick = Pick(level, owner, self._left[key].popleft(), start, self._cost(self._lanes[key]))
+        pick = Pick(level, owner, self._head(key), start, self._cost(self._lanes[key]))
+        self._left[key] -= 1
         if not self._left[key]:
             del self._left[key]
         if owner in self._spare:
@@ -212,6 +232,16 @@ class _Turn:
 
     def _move_on(self, level: int, taken: Mapping[str, int]) -> None:
         for key, lane in self._lanes.items():
-            if lane.level == level:
-                empty = key not in self._left and key not in self._others
-                self._lanes[key] = replace(lane, vtime=self._start(key, taken), asleep=lane.asleep or empty)
+            if lane.level != level:
+                continue
+            asleep = lane.asleep or self._sleeps(key)
+            if lane.owner in taken:
+                vtime = self._start(key, taken)
+                self._lanes[key] = replace(lane, vtime=vtime, asleep=asleep, fresh=False)
+            elif asleep != lane.asleep:
+                self._lanes[key] = replace(lane, asleep=asleep)
+
+    def _sleeps(self, key: tuple[int, str]) -> bool:
+        """Whether it has nothing to start: no job, or no more than its owner may run."""
+        empty = key not in self._left and key not in self._others
+        return empty or self._spare.get(key[1], 1) <= 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -414,8 +414,12 @@ class Events(Protocol):
     def publish(self, events: Sequence[JobEvent]) -> None:
         """Hand events over for delivery. Returns at once and never raises; may be called from any thread."""
 
-    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
-        """Call this with events as they come, on any thread. It must return at once and not raise."""
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None], kinds: Collection[str] | None = None) -> None:
+        """Call this with events as they come, on any thread. It must return at once and not raise.
+
+        Args:
+            kinds: only with these; None: with all.
+        """
 
 
 class Leadership(Protocol):

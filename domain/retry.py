@@ -80,6 +80,17 @@ def settle_failure(job: LeasedJob, failure: Failure, policy: RetryPolicy, *, jit
             assert_never(unreachable)
 
 
+def settle_outage(job: LeasedJob, failure: Failure, policy: RetryPolicy) -> Settlement:
+    """What it does to the job that its model server is down.
+
+    It goes back without a delay, for its queue's circuit holds it; from the limit of give-backs on it is a failed
+    attempt.
+    """
+    if job.give_backs < MAX_GIVE_BACKS:
+        return Settlement(job.lease, RunOutcome.GIVEN_BACK, JobStatus.PENDING, failure=failure)
+    return _again(job, failure, policy.slow)
+
+
 def give_back_wait(give_backs: int, jitter: float) -> timedelta:
     """1 s doubling to 60 s, of which the upper half is random ("equal jitter": never in step).
 

@@ -66,7 +66,8 @@ class RecordingEvents:
         for listener in self.listeners:
             listener(events)
 
-    def listen(self, listener: Callable[[Sequence[JobEvent]], None]) -> None:
+    def listen(self, listener: Callable[[Sequence[JobEvent]], None], kinds: Collection[str] | None = None) -> None:
+        assert kinds is None
         self.listeners.append(listener)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -17,17 +17,20 @@ class InProcessEvents:
     """Calls its listeners at once, in the publisher's thread."""
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Collection[str] | None]] = []
 
     def publish(self, events: Sequence[JobEvent]) -> None:
-        for listener in self._listeners:
+        for listener, kinds in self._listeners:
+            wanted = events if kinds is None else [event for event in events if event.kind in kinds]
+            if not wanted:
+                continue
             try:
-                listener(events)
+                listener(wanted)
             except Exception:  # the publisher must not feel it
                 log.exception("listener failed")
 
-    def listen(self, listener: Listener) -> None:
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, kinds: Collection[str] | None = None) -> None:
+        self._listeners.append((listener, kinds))
 
 
 class NoEvents:
@@ -36,5 +39,5 @@ class NoEvents:
     def publish(self, events: Sequence[JobEvent]) -> None:
         pass
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: Listener, kinds: Collection[str] | None = None) -> None:
         pass

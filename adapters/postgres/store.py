@@ -156,7 +156,7 @@ class PostgresJobStore:
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         rows = await self._fetch("release_orphans", worker_id, queue, [lease.token for lease in held])
-        return int(rows[0]["count"])
+        return sum(row["count"] for row in rows)  # none where there are no orphans
 
     async def claim(self, claim: ExternalClaim) -> list[Job]:
         given = [

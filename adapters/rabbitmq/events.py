@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from uuid import uuid4
 
 import msgspec
@@ -67,14 +67,15 @@ class Body(Struct, frozen=True):
 class RabbitEvents:
     """`start` it before use and `stop` it after; publishing never blocks and never raises.
 
-    It listens, with a connection of its own for that, only if somebody asked for it before the start.
+    It listens, with a connection of its own for that, only if somebody asked for it before the start; and its queue is
+    bound to the kinds of events that somebody asked for, so that the broker keeps all others away from this process.
     """
 
     def __init__(self, parameters: Sequence[URLParameters]) -> None:
         self._parameters = parameters
         self._publisher = Publisher(parameters)
         self._subscriber: Subscriber | None = None
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Collection[str] | None]] = []
 
     def start(self) -> None:
         self._publisher.link.start()
@@ -93,8 +94,8 @@ class RabbitEvents:
     def publish(self, events: Sequence[JobEvent]) -> None:
         self._publisher.publish(events)
 
-    def listen(self, listener: Listener) -> None:
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, kinds: Collection[str] | None = None) -> None:
+        self._listeners.append((listener, kinds))
 
 
 class Publisher:
@@ -152,11 +153,14 @@ class Publisher:
 
 
 class Subscriber:
-    """Hears every event through a queue that is gone with its connection."""
+    """Hears what its listeners asked for, through a queue that is gone with its connection."""
 
-    def __init__(self, parameters: Sequence[URLParameters], listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, parameters: Sequence[URLParameters], listeners: Sequence[tuple[Listener, Collection[str] | None]]
+    ) -> None:
         self.link = Link("event-listener", parameters, self._listen_on)
         self._listeners = listeners
+        self._patterns = patterns([kinds for _, kinds in listeners])
         self._decoder = msgspec.json.Decoder(Body)
 
     def _listen_on(self, connection: BlockingConnection) -> None:
@@ -175,7 +179,8 @@ class Subscriber:
 
     def _bind(self, channel: BlockingChannel, queue: str) -> float:
         declare(channel)
-        channel.queue_bind(queue, EXCHANGE, "#")
+        for pattern in self._patterns:
+            channel.queue_bind(queue, EXCHANGE, pattern)
         return time.monotonic()
 
     def _hear(self, body: bytes) -> None:
@@ -184,9 +189,11 @@ class Subscriber:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.debug("event not understood", reason=type(error).__name__)  # anybody may publish here
             return
-        for listener in self._listeners:
+        for listener, kinds in self._listeners:
+            wanted = events if kinds is None else [event for event in events if event.kind in kinds]
             try:
-                listener(events)
+                if wanted:
+                    listener(wanted)
             except Exception:  # the next one, and the next event, want to be heard
                 log.exception("listener failed")
 
@@ -204,6 +211,12 @@ def messages(events: Sequence[JobEvent]) -> Iterator[tuple[str, bytes]]:
         key = routing_key(*words)
         for start in range(0, len(group), MOST_PER_MESSAGE):
             yield key, msgspec.json.encode(Body(group[start : start + MOST_PER_MESSAGE]))
+
+
+def patterns(wanted: Sequence[Collection[str] | None]) -> list[str]:
+    """What a queue is bound to so that all of these kinds come in; None stands for every kind."""
+    named = {kind for kinds in wanted for kind in kinds or ()}
+    return ["#"] if None in wanted else [f"*.*.{kind}" for kind in sorted(named)]
 
 
 def routing_key(owner_service: str, task_type: str, kind: str) -> str:

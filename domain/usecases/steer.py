@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from domain.access import Caller
 from domain.errors import InvalidTransition
-from domain.events import JobEvent
+from domain.events import REVOKED, JobEvent
 from domain.job import CANCELLED_BY_CALLER, FINAL, Job, JobId, JobStatus
 from domain.ports import Events, JobFilter, JobStore, Listing, Place
 from domain.usecases.wake import Wake
@@ -46,7 +46,7 @@ class Steer:
     events: Events
 
     async def cancel(self, caller: Caller, job_id: JobId) -> Job:
-        """Cancel a pending or running job; its worker learns of it at its next renewal. Twice is once.
+        """Cancel a pending or running job; its worker learns of it by the event, or at its next renewal. Twice is once.
 
         Raises:
             JobNotFound, InvalidTransition.
@@ -134,6 +134,9 @@ class Steer:
     async def _retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> int:
         retried = await self.jobs.retry(job_ids, among)
         self._tell(retried)
+        if among is None or JobStatus.RUNNING in among:
+            # Which of them were running is not known here; a worker that holds none of them pays no heed.
+            self._tell([replace(event, kind=REVOKED) for event in retried])
         await self.wake.for_jobs(Counter(event.queue for event in retried if event.queue))
         return len(retried)
 

@@ -10,14 +10,20 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from domain.circuit import Report, Sign, sign_of
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import JobStatus, Lease, LeasedJob, Settlement
-from domain.ports import Claim, Events, Exchange, JobStore, WorkerBeat
-from domain.retry import RetryPolicy, settle_failure
+from domain.ports import Claim, Events, Exchange, Health, JobStore, WorkerBeat
+from domain.retry import RetryPolicy, settle_failure, settle_outage
+from domain.usecases.guard import Guard
 
 FORGOTTEN_AFTER = timedelta(hours=1)
 """A worker process not heard of for so long is struck from the list of workers."""
+
+
+NOT_TELLING = frozenset({Sign.ANSWERED, Sign.NONE})
+"""Signs of ordinary runs: of no interest, unless a run was let through a half-open circuit."""
 
 
 class Ended(Struct, frozen=True):
@@ -25,38 +31,59 @@ class Ended(Struct, frozen=True):
 
     job: LeasedJob
     settlement: Settlement
+    sign: Sign = Sign.NONE
+    """What it shows of the model server behind its queue."""
 
 
 @dataclass(frozen=True)
 class Work:
     jobs: JobStore
     events: Events
+    health: Health
+    guard: Guard
     policy: RetryPolicy
     random: Callable[[], float]
     lease: timedelta
     """How long a built-in worker's lease lasts without renewal."""
 
     def completed(self, job: LeasedJob, result: bytes) -> Ended:
-        return Ended(job, job.complete(result))
+        return Ended(job, job.complete(result), Sign.ANSWERED)
 
     def failed(self, job: LeasedJob, failure: Failure) -> Ended:
-        """By the retry table: to be tried again, given back, or failed for good."""
-        return Ended(job, settle_failure(job, failure, self.policy, jitter=self.random()))
+        """By the retry table: to be tried again, given back, or failed for good. Nobody is asked how the server is."""
+        settlement = settle_failure(job, failure, self.policy, jitter=self.random())
+        return Ended(job, settlement, sign_of(failure, healthy=True))
+
+    async def judged(self, job: LeasedJob, failure: Failure) -> Ended:
+        """By the retry table, unless the run found nobody there and the server's health address says the same.
+
+        Then the server is down, and the job goes back uncounted.
+        """
+        if failure.code is not ErrorCode.PROVIDER_UNAVAILABLE or await self.health.answers(job.model_profile):
+            return self.failed(job, failure)
+        return Ended(job, settle_outage(job, failure, self.policy), sign_of(failure, healthy=False))
 
     def released(self, job: LeasedJob) -> Ended:
-        """Back in its old place, nothing counted."""
+        """Back in its old place, nothing counted. Of a run that lost its job it says that its slot is free."""
         return Ended(job, job.release())
 
     async def exchange(self, ended: Sequence[Ended], claim: Claim | None) -> Exchange:
         """Store what ended and take what is next, in one commit.
 
-        A result that the storage refuses fails its own run as `internal_error`; its neighbours do not notice.
+        A result that the storage refuses fails its own run as `internal_error`; its neighbours do not notice. What the
+        ends show of model servers is told first, so that a job that goes back is not claimed into a dead one.
         """
+        await self._tell_guard(ended)
         outcome = await self.jobs.exchange([run.settlement for run in ended], claim)
         if outcome.refused:
             outcome = await self._fail_refused(ended, outcome)
         self.events.publish(_told(ended, outcome))
         return outcome
+
+    async def _tell_guard(self, ended: Sequence[Ended]) -> None:
+        telling = dict.fromkeys(run.job.queue for run in ended if run.job.trial or run.sign not in NOT_TELLING)
+        for queue in filter(None, telling):
+            await self.guard.heard(queue, [_report(run) for run in ended if run.job.queue == queue])
 
     async def _fail_refused(self, ended: Sequence[Ended], outcome: Exchange) -> Exchange:
         failures = {
@@ -77,12 +104,18 @@ class Work:
         """Give back what this worker claimed without ever hearing of it. Returns how many jobs that were."""
         return await self.jobs.release_orphans(worker_id, queue, held)
 
-    async def beat(self, beat: WorkerBeat) -> None:
-        await self.jobs.beat(beat)
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
+        """Say that a worker process lives. Returns those of its queues that are paused or stopped."""
+        return await self.jobs.beat(beat)
 
     async def leave(self, worker: UUID) -> None:
         """A worker process ends in good order."""
         await self.jobs.forget_worker(worker, FORGOTTEN_AFTER)
+
+
+def _report(run: Ended) -> Report:
+    job = run.job
+    return Report(run.sign, job.id, job.model_profile, run.settlement.failure, job.trial)
 
 
 def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:

@@ -88,6 +88,8 @@ TABLES = (
         owner_service text NOT NULL,
         vtime double precision NOT NULL DEFAULT 0,
         asleep boolean NOT NULL DEFAULT true,
+        -- It woke, and nothing of it was picked since.
+        fresh boolean NOT NULL DEFAULT false,
         mean double precision,
         weight double precision NOT NULL DEFAULT 1,
         -- No job that waits in it has this seq or a lower one, as far as is known.
@@ -236,7 +238,8 @@ $$
 
 FREE_SLOTS = """
 -- Free slots of lines, and correct what their runs were charged by what they cost: see `correct` in domain/order.py.
--- Runs that end together count in a mean by their own mean. The lines must be locked.
+-- Runs that end together count in a mean by their own mean; a run that failed only where it took longer than was
+-- charged: so much it may take. The lines must be locked.
 CREATE OR REPLACE FUNCTION free_slots(
     p_lines text[],
     p_levels smallint[],
@@ -254,7 +257,8 @@ AS $$
 #variable_conflict use_column
 BEGIN
     WITH freed AS MATERIALIZED (
-        SELECT * FROM unnest(p_lines, p_levels, p_owner_services, p_charges, p_costs, p_completed)
+        SELECT f.*, f.completed OR f.cost > f.charge AS telling
+        FROM unnest(p_lines, p_levels, p_owner_services, p_charges, p_costs, p_completed)
             AS f (line, level, owner_service, charge, cost, completed)
     ), lane AS (
         UPDATE lanes AS n
@@ -263,7 +267,7 @@ BEGIN
         FROM (
             SELECT
                 line, level, owner_service, sum(cost - charge) AS more,
-                count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+                count(*) FILTER (WHERE telling) AS runs, avg(cost) FILTER (WHERE telling) AS mean
             FROM freed
             GROUP BY line, level, owner_service
         ) AS f
@@ -279,7 +283,7 @@ BEGIN
     FROM (
         SELECT
             line, count(*) AS slots,
-            count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+            count(*) FILTER (WHERE telling) AS runs, avg(cost) FILTER (WHERE telling) AS mean
         FROM freed
         GROUP BY line
     ) AS f
@@ -408,6 +412,8 @@ DECLARE
     who text[];
     vtimes double precision[];
     lasts bigint[];
+    woken boolean[];
+    full_up boolean[];
 BEGIN
     SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
     IF NOT FOUND THEN
@@ -460,14 +466,12 @@ BEGIN
 
                 WITH lane AS MATERIALIZED (
                     SELECT
-                        n.owner_service, n.vtime, n.asleep,
+                        n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh,
                         CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
-                        least(
-                            CASE WHEN share > 0 THEN 1 ELSE room END,
-                            CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
-                        ) AS most
+                        CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
+                            AS spare
                     FROM lanes AS n
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
@@ -489,15 +493,18 @@ BEGIN
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
                         ORDER BY w.seq
-                        LIMIT greatest(lane.most, 0)
+                        LIMIT least(
+                            CASE WHEN share > 0 THEN 1 ELSE room END,
+                            CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END
+                        )
                     ) AS j
                 ), open AS MATERIALIZED (
                     SELECT lane.* FROM lane
                     WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
                 ), based AS MATERIALIZED (
-                    -- A lane that wakes begins where the one stands that is furthest behind.
+                    -- A lane that wakes begins where the one stands that is furthest behind, and goes before it.
                     SELECT
-                        o.owner_service, o.step, o.cost,
+                        o.owner_service, o.step, o.cost, o.spare, o.fresh,
                         CASE
                             WHEN o.asleep THEN greatest(
                                 o.vtime,
@@ -507,10 +514,14 @@ BEGIN
                         END AS base
                     FROM open AS o
                 ), next AS MATERIALIZED (
-                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    SELECT
+                        w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start,
+                        row_number() OVER (
+                            ORDER BY b.base + w.place * b.step, w.place > 0 OR NOT b.fresh, w.seq
+                        ) AS turn
                     FROM waiting AS w
                     JOIN based AS b ON b.owner_service = w.owner_service
-                    ORDER BY 5, 3
+                    ORDER BY turn
                     LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                 ), pick AS MATERIALIZED (
                     -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
@@ -524,11 +535,15 @@ BEGIN
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
-                    SELECT b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last
+                    -- A lane whose owner runs as many as it may sleeps too: nobody saves up turns.
+                    SELECT
+                        b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last,
+                        b.fresh AND w.jobs IS NULL AS fresh,
+                        coalesce(b.spare - coalesce(w.jobs, 0) <= 0, false) AS fully
                     FROM based AS b
                     LEFT JOIN won AS w ON w.owner_service = b.owner_service
                     UNION ALL
-                    SELECT lane.owner_service, lane.vtime, NULL
+                    SELECT lane.owner_service, lane.vtime, NULL, lane.fresh, coalesce(lane.spare <= 0, false)
                     FROM lane
                     WHERE NOT lane.asleep
                       AND NOT EXISTS (SELECT FROM based AS b WHERE b.owner_service = lane.owner_service)
@@ -549,24 +564,28 @@ BEGIN
                       AND j.id = p.id
                 )
                 SELECT
-                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
+                    (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
                     (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
-                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, missed, who, vtimes, lasts;
+                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fresh ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fully ORDER BY m.owner_service) FROM moved AS m)
+                INTO got, furthest, paid, missed, who, vtimes, lasts, woken, full_up;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
                 SET used_at = now(),
                     vtime = m.vtime,
-                    asleep = m.next IS NULL,
+                    asleep = m.fully OR m.next IS NULL,
+                    fresh = m.fresh,
                     low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
                 FROM (
                     SELECT moved.*, next.seq AS next
-                    FROM unnest(who, vtimes, lasts) AS moved (owner_service, vtime, last)
+                    FROM unnest(who, vtimes, lasts, woken, full_up)
+                        AS moved (owner_service, vtime, last, fresh, fully)
                     JOIN lanes AS k
                       ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
                     LEFT JOIN LATERAL (
@@ -584,7 +603,12 @@ BEGIN
                 WHERE n.line = p_line
                   AND n.level = lvl
                   AND n.owner_service = m.owner_service
-                  AND (n.vtime <> m.vtime OR n.asleep <> (m.next IS NULL) OR n.low_seq >= m.next);
+                  AND (
+                      n.vtime <> m.vtime
+                      OR n.fresh <> m.fresh
+                      OR n.asleep <> (m.fully OR m.next IS NULL)
+                      OR n.low_seq >= m.next
+                  );
 
                 EXIT WHEN got IS NULL;
                 claimed := claimed || got;

@@ -19,16 +19,19 @@ from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import ticket
 from adapters.memory.broker import InProcessBroker
-from adapters.memory.events import NoEvents
+from adapters.memory.events import InProcessEvents
 from adapters.rabbitmq.broker import QueueType, TicketBroker
 from app.bootstrap import InProcessTicketConsumer, RabbitTicketConsumer
 from domain.errors import StorageUnavailable
+from domain.events import TAKEN_AWAY
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settlement
+from domain.policy import Policies
 from domain.ports import Claim, Exchange, WorkerBeat
 from domain.retry import RetryPolicy
+from domain.usecases.guard import Guard
 from domain.usecases.work import Work
 from tests.factories import PROFILE, QUEUE, new_job
-from tests.fakes import FragileStore
+from tests.fakes import FakeHealth, FragileStore
 
 T = TypeVar("T")
 
@@ -53,6 +56,11 @@ class Store(FragileStore):
         super().__init__(lambda: datetime.now(UTC))
         self.exchanges: list[tuple[int, int]] = []
         """Settlements and jobs asked for, of each exchange."""
+        self.settlements: list[Settlement] = []
+        """Those of exchanges that were answered."""
+        self.renewals: list[list[Lease]] = []
+        self.renewing: asyncio.Event | None = None
+        """Renewals are not answered before it is set."""
         self.released: list[int] = []
         self.refusals = 0
         """Calls that found it away."""
@@ -73,6 +81,7 @@ class Store(FragileStore):
             raise self.raises
         self._must_be_there()
         outcome = await super().exchange(settlements, claim)
+        self.settlements.extend(settlements)
         if self.gate:
             await self.gate.wait()  # what it saw is decided already
         if self.loses_answer:
@@ -86,6 +95,9 @@ class Store(FragileStore):
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         self._must_be_there()
+        self.renewals.append(list(leases))
+        if self.renewing:
+            await self.renewing.wait()
         return await super().renew(leases, lease)
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
@@ -93,9 +105,9 @@ class Store(FragileStore):
         self.released.append(await super().release_orphans(worker_id, queue, held))
         return self.released[-1]
 
-    async def beat(self, beat: WorkerBeat) -> None:
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
         self._must_be_there()
-        await super().beat(beat)
+        return await super().beat(beat)
 
     async def forget_worker(self, worker: Any, older_than: timedelta) -> None:
         self._must_be_there()
@@ -110,6 +122,8 @@ class Stage:
         self.started: list[JobId] = []
         self.ended: list[JobId] = []
         self.stopped: list[JobId] = []
+        self.closing: asyncio.Event | None = None
+        """A run that is stopped takes until this is set to close its call."""
         self.most_at_once = 0
         self._let_go: set[JobId] = set()
 
@@ -121,6 +135,8 @@ class Stage:
                 await asyncio.sleep(0.002)
         except asyncio.CancelledError:
             self.stopped.append(job.id)
+            if self.closing:
+                await self.closing.wait()
             raise
         self.ended.append(job.id)
         return RESULT
@@ -151,6 +167,9 @@ class Shop:
         observers: Sequence[Middleware] = (),
     ) -> None:
         self.store = Store()
+        self.bus = InProcessEvents()
+        self.health = FakeHealth()
+        self.policies = Policies()
         self.queues = queues
         self.opened = self.closed = False
         self._performers = performers
@@ -179,7 +198,10 @@ class Shop:
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[WorkerParts]:
         self.opened = True
-        yield WorkerParts(Work(self.store, NoEvents(), RetryPolicy(), lambda: 0.0, LEASE), self._performers, (PROFILE,))
+        self.bus.listen(self.runtime.heard, TAKEN_AWAY)
+        guard = Guard(self.store.queues, self.health, threshold=5)
+        work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE)
+        yield WorkerParts(work, self._performers, (PROFILE,), lambda: self.policies)
         self.closed = True
 
     def __enter__(self) -> Shop:
@@ -241,6 +263,11 @@ class Shop:
 
     def beat(self) -> None:
         self.on_loop(self.runtime.beat())
+
+    def set(self, event: asyncio.Event) -> None:
+        """Set an event that something on the worker's loop waits for."""
+        assert self.runtime._loop
+        self.runtime._loop.call_soon_threadsafe(event.set)
 
 
 def jobs(count: int, **changes: Any) -> list[NewJob]:

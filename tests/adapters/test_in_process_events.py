@@ -19,6 +19,15 @@ def test_listeners_hear_at_once_in_the_thread_of_the_publisher() -> None:
     assert heard == [(threading.current_thread(), told)] * 2
 
 
+def test_who_asked_for_some_kinds_is_left_in_peace_by_all_others() -> None:
+    events, cancelled = InProcessEvents(), job_event(kind="cancelled")
+    heard: list[Sequence[JobEvent]] = []
+    events.listen(heard.append, {"cancelled", "revoked"})
+    events.publish([job_event(kind="completed"), cancelled])
+    events.publish([job_event()])
+    assert heard == [[cancelled]]
+
+
 def test_a_listener_that_raises_is_logged_and_felt_by_nobody() -> None:
     def raises(events: Sequence[JobEvent]) -> None:
         raise RuntimeError("a fault of ours")

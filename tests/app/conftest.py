@@ -22,6 +22,7 @@ from domain.job import LeasedJob
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -31,7 +32,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -110,7 +111,9 @@ def build(keyring: Keyring | None = None) -> Api:
     events.listen(watch.heard)
     operate = Operate(store.queues, routes, wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
-    work = Work(store, events, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
+    health = FakeHealth()
+    guard = Guard(store.queues, health, threshold=5)
+    work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
         submit=Submit(store, routes, wake, events, new_id, MAX_INPUT_BYTES),

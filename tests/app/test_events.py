@@ -262,6 +262,22 @@ async def test_events_come_as_they_happen(api: Api, address: str) -> None:
     assert api.watch.waiting == 0
 
 
+async def test_a_run_that_loses_its_job_to_a_retry_is_told_as_the_change_of_state_that_it_is(
+    api: Api, address: str
+) -> None:
+    """The event that tells workers of it wakes the stream too, and is nothing new."""
+    job_id = await api.submitted(task_type="summary")
+    async with stream(address, job_id) as reader:
+        await reader.event()
+        await api.lent()
+        await reader.event()
+        await api.client.post(f"/api/v1/jobs/{job_id}/retry")
+        assert [event.kind for event in api.events.published][-2:] == ["pending", "revoked"]
+        assert await reader.event() == ("status", "3", "pending")
+        await api.client.post(f"/api/v1/jobs/{job_id}/cancel")
+        assert await reader.rest() == [("status", "4", "cancelled"), ("done", "4.done", "cancelled")]
+
+
 async def test_whatever_happens_between_two_looks_is_told_once_and_in_order(api: Api, address: str) -> None:
     api.events.listeners.clear()
     job_id = await api.submitted(task_type="summary")

@@ -121,6 +121,7 @@ async def test_a_change_is_whatever_differs_from_what_was_seen(seen: Pulse | Non
         ("progress", 2, True),
         ("completed", 3, True),
         ("pending", 3, True),
+        ("revoked", 3, True),
         ("something new", 3, True),
     ],
 )
@@ -134,7 +135,7 @@ async def test_an_event_wakes_whoever_waits_for_a_change_unless_it_tells_of_what
     watch.dismiss()
 
 
-@pytest.mark.parametrize("kind", ["pending", "running", "progress", "completed", "failed", "cancelled"])
+@pytest.mark.parametrize("kind", ["pending", "running", "progress", "revoked", "completed", "failed", "cancelled"])
 async def test_only_a_final_event_of_its_job_wakes_whoever_waits_for_the_end(kind: str) -> None:
     jobs, job = Pulses(), new_id()
     watch = Watch(jobs, soonest=NEVER)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from domain.errors import ErrorCode, Failure
 from domain.job import JobStatus, RunOutcome, Settlement
-from domain.retry import MAX_GIVE_BACKS, RETRIES, RetryPolicy, give_back_wait, settle_failure
+from domain.retry import MAX_GIVE_BACKS, RETRIES, RetryPolicy, give_back_wait, settle_failure, settle_outage
 from tests.factories import leased_job
 
 FAST, SLOW = timedelta(seconds=30), timedelta(minutes=2)
@@ -118,3 +118,28 @@ def test_the_wait_of_a_job_given_back_doubles_from_a_second_to_a_minute_and_half
 
 def test_jobs_given_back_together_do_not_come_back_together():
     assert len({give_back_wait(MAX_GIVE_BACKS - 1, step / 10) for step in range(10)}) == 10
+
+
+class TestOutage:
+    FAILURE = Failure(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.", timedelta(minutes=5))
+
+    def settle(self, **job: int) -> Settlement:
+        return settle_outage(leased_job(**job), self.FAILURE, POLICY)
+
+    @pytest.mark.parametrize("attempts", [0, 2])
+    @pytest.mark.parametrize("give_backs", range(MAX_GIVE_BACKS))
+    def test_a_job_whose_server_is_down_goes_back_uncounted_and_waits_for_nothing_but_the_circuit(
+        self, attempts: int, give_backs: int
+    ):
+        ended = self.settle(attempts=attempts, max_attempts=3, give_backs=give_backs)
+        assert (ended.outcome, ended.status, ended.delay) == (RunOutcome.GIVEN_BACK, JobStatus.PENDING, timedelta(0))
+
+    def test_it_says_what_its_run_met(self):
+        assert self.settle().failure == self.FAILURE
+
+    def test_given_back_ten_times_it_is_counted_and_waits_the_long_delay(self):
+        ended = settle_outage(leased_job(give_backs=10), Failure(ErrorCode.PROVIDER_UNAVAILABLE), POLICY)
+        assert (ended.outcome, ended.status, ended.delay) == (RunOutcome.FAILED, JobStatus.PENDING, SLOW)
+
+    def test_given_back_ten_times_it_fails_at_its_last_attempt(self):
+        assert self.settle(attempts=2, max_attempts=3, give_backs=10).status is JobStatus.FAILED

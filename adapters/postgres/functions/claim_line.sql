@@ -42,6 +42,8 @@ DECLARE
     who text[];
     vtimes double precision[];
     lasts bigint[];
+    woken boolean[];
+    full_up boolean[];
 BEGIN
     SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
     IF NOT FOUND THEN
@@ -94,14 +96,12 @@ BEGIN
 
                 WITH lane AS MATERIALIZED (
                     SELECT
-                        n.owner_service, n.vtime, n.asleep,
+                        n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh,
                         CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
-                        least(
-                            CASE WHEN share > 0 THEN 1 ELSE room END,
-                            CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
-                        ) AS most
+                        CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
+                            AS spare
                     FROM lanes AS n
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
@@ -123,15 +123,18 @@ BEGIN
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
                         ORDER BY w.seq
-                        LIMIT greatest(lane.most, 0)
+                        LIMIT least(
+                            CASE WHEN share > 0 THEN 1 ELSE room END,
+                            CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END
+                        )
                     ) AS j
                 ), open AS MATERIALIZED (
                     SELECT lane.* FROM lane
                     WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
                 ), based AS MATERIALIZED (
-                    -- A lane that wakes begins where the one stands that is furthest behind.
+                    -- A lane that wakes begins where the one stands that is furthest behind, and goes before it.
                     SELECT
-                        o.owner_service, o.step, o.cost,
+                        o.owner_service, o.step, o.cost, o.spare, o.fresh,
                         CASE
                             WHEN o.asleep THEN greatest(
                                 o.vtime,
@@ -141,10 +144,14 @@ BEGIN
                         END AS base
                     FROM open AS o
                 ), next AS MATERIALIZED (
-                    SELECT w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start
+                    SELECT
+                        w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start,
+                        row_number() OVER (
+                            ORDER BY b.base + w.place * b.step, w.place > 0 OR NOT b.fresh, w.seq
+                        ) AS turn
                     FROM waiting AS w
                     JOIN based AS b ON b.owner_service = w.owner_service
-                    ORDER BY 5, 3
+                    ORDER BY turn
                     LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                 ), pick AS MATERIALIZED (
                     -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
@@ -158,11 +165,15 @@ BEGIN
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
-                    SELECT b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last
+                    -- A lane whose owner runs as many as it may sleeps too: nobody saves up turns.
+                    SELECT
+                        b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last,
+                        b.fresh AND w.jobs IS NULL AS fresh,
+                        coalesce(b.spare - coalesce(w.jobs, 0) <= 0, false) AS fully
                     FROM based AS b
                     LEFT JOIN won AS w ON w.owner_service = b.owner_service
                     UNION ALL
-                    SELECT lane.owner_service, lane.vtime, NULL
+                    SELECT lane.owner_service, lane.vtime, NULL, lane.fresh, coalesce(lane.spare <= 0, false)
                     FROM lane
                     WHERE NOT lane.asleep
                       AND NOT EXISTS (SELECT FROM based AS b WHERE b.owner_service = lane.owner_service)
@@ -183,24 +194,28 @@ BEGIN
                       AND j.id = p.id
                 )
                 SELECT
-                    (SELECT array_agg(p.id ORDER BY p.start, p.seq) FROM pick AS p),
+                    (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
                     (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
-                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, missed, who, vtimes, lasts;
+                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fresh ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fully ORDER BY m.owner_service) FROM moved AS m)
+                INTO got, furthest, paid, missed, who, vtimes, lasts, woken, full_up;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
                 SET used_at = now(),
                     vtime = m.vtime,
-                    asleep = m.next IS NULL,
+                    asleep = m.fully OR m.next IS NULL,
+                    fresh = m.fresh,
                     low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
                 FROM (
                     SELECT moved.*, next.seq AS next
-                    FROM unnest(who, vtimes, lasts) AS moved (owner_service, vtime, last)
+                    FROM unnest(who, vtimes, lasts, woken, full_up)
+                        AS moved (owner_service, vtime, last, fresh, fully)
                     JOIN lanes AS k
                       ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
                     LEFT JOIN LATERAL (
@@ -218,7 +233,12 @@ BEGIN
                 WHERE n.line = p_line
                   AND n.level = lvl
                   AND n.owner_service = m.owner_service
-                  AND (n.vtime <> m.vtime OR n.asleep <> (m.next IS NULL) OR n.low_seq >= m.next);
+                  AND (
+                      n.vtime <> m.vtime
+                      OR n.fresh <> m.fresh
+                      OR n.asleep <> (m.fully OR m.next IS NULL)
+                      OR n.low_seq >= m.next
+                  );
 
                 EXIT WHEN got IS NULL;
                 claimed := claimed || got;

@@ -1,5 +1,6 @@
 -- Free slots of lines, and correct what their runs were charged by what they cost: see `correct` in domain/order.py.
--- Runs that end together count in a mean by their own mean. The lines must be locked.
+-- Runs that end together count in a mean by their own mean; a run that failed only where it took longer than was
+-- charged: so much it may take. The lines must be locked.
 CREATE OR REPLACE FUNCTION free_slots(
     p_lines text[],
     p_levels smallint[],
@@ -17,7 +18,8 @@ AS $$
 #variable_conflict use_column
 BEGIN
     WITH freed AS MATERIALIZED (
-        SELECT * FROM unnest(p_lines, p_levels, p_owner_services, p_charges, p_costs, p_completed)
+        SELECT f.*, f.completed OR f.cost > f.charge AS telling
+        FROM unnest(p_lines, p_levels, p_owner_services, p_charges, p_costs, p_completed)
             AS f (line, level, owner_service, charge, cost, completed)
     ), lane AS (
         UPDATE lanes AS n
@@ -26,7 +28,7 @@ BEGIN
         FROM (
             SELECT
                 line, level, owner_service, sum(cost - charge) AS more,
-                count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+                count(*) FILTER (WHERE telling) AS runs, avg(cost) FILTER (WHERE telling) AS mean
             FROM freed
             GROUP BY line, level, owner_service
         ) AS f
@@ -42,7 +44,7 @@ BEGIN
     FROM (
         SELECT
             line, count(*) AS slots,
-            count(*) FILTER (WHERE completed) AS runs, avg(cost) FILTER (WHERE completed) AS mean
+            count(*) FILTER (WHERE telling) AS runs, avg(cost) FILTER (WHERE telling) AS mean
         FROM freed
         GROUP BY line
     ) AS f

@@ -2,7 +2,8 @@
 -- $1 line, $2 level, $3 owner_service, $4 seq
 WITH lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime, n.asleep, n.low_seq, l.clocks[n.level] AS clock,
+        n.level, n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh, n.low_seq,
+        l.clocks[n.level] AS clock,
         greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2::smallint AND n.owner_service = $3::text AS own,
         (
@@ -45,7 +46,9 @@ WITH lane AS MATERIALIZED (
         END AS base
     FROM lane
 ), own AS (
-    SELECT b.jobs, b.base + b.jobs * b.step AS start FROM based AS b WHERE b.own
+    SELECT b.jobs, b.base + b.jobs * b.step AS start, b.jobs > 0 OR NOT b.fresh AS settled
+    FROM based AS b
+    WHERE b.own
 )
 SELECT
     coalesce((SELECT sum(b.jobs) FROM based AS b WHERE b.level < $2), 0)::bigint
@@ -53,22 +56,25 @@ SELECT
     + coalesce(
         (
             SELECT sum(least(b.jobs, turns.before + (
-                -- Of the same start, the one that has waited longer.
+                -- Of the same start, a newcomer's job; then the one that has waited longer.
                 b.base + turns.before * b.step < own.start
                 OR (
                     b.base + turns.before * b.step = own.start
                     AND (
-                        SELECT j.seq FROM jobs AS j
-                        WHERE j.line = $1
-                          AND j.level = $2
-                          AND j.owner_service = b.owner_service
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq > b.low_seq
-                        ORDER BY j.seq
-                        OFFSET turns.before
-                        LIMIT 1
-                    ) < $4
+                        turns.before > 0 OR NOT b.fresh,
+                        (
+                            SELECT j.seq FROM jobs AS j
+                            WHERE j.line = $1
+                              AND j.level = $2
+                              AND j.owner_service = b.owner_service
+                              AND j.status = 'pending'
+                              AND j.due
+                              AND j.seq > b.low_seq
+                            ORDER BY j.seq
+                            OFFSET turns.before
+                            LIMIT 1
+                        )
+                    ) < (own.settled, $4)
                 )
             )::integer))
             FROM based AS b

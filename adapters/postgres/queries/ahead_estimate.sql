@@ -30,7 +30,8 @@ WITH counted AS MATERIALIZED (
         ) AS last
 ), lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime, greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+        n.level, n.owner_service, n.vtime,
+        greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2 AND n.owner_service = $3::text AS own,
         coalesce(c.jobs, 0) * CASE
             WHEN n.level = $2 AND n.owner_service = $3 AND ends.last > ends.first

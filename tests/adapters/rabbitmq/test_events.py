@@ -15,7 +15,15 @@ from structlog.testing import capture_logs
 
 from adapters.rabbitmq import events as module
 from adapters.rabbitmq.broker import connection_parameters
-from adapters.rabbitmq.events import EXCHANGE, MOST_PENDING, MOST_PER_MESSAGE, RabbitEvents, messages, routing_key
+from adapters.rabbitmq.events import (
+    EXCHANGE,
+    MOST_PENDING,
+    MOST_PER_MESSAGE,
+    RabbitEvents,
+    messages,
+    patterns,
+    routing_key,
+)
 from adapters.rabbitmq.link import Link
 from domain.events import JobEvent
 from tests.factories import job_event
@@ -138,6 +146,59 @@ async def test_a_service_that_binds_a_queue_gets_what_it_asked_for_and_nothing_e
             ]
         },
     )
+
+
+async def test_who_asked_for_some_kinds_gets_them_and_the_flood_of_all_others_stays_in_the_broker(
+    vhost: str, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, wanted = Heard(), [job_event(kind="cancelled"), job_event(kind="revoked", owner_service="me.too")]
+    events = RabbitEvents(connection_parameters(vhost))
+    events.listen(heard, {"cancelled", "revoked"})
+    events.start()
+    with opened(vhost) as worker:
+        await ready(events, worker)
+        assert events._subscriber
+        arrived: list[bytes] = []
+        hear = events._subscriber._hear
+
+        def listens(body: bytes) -> None:
+            arrived.append(body)
+            hear(body)
+
+        monkeypatch.setattr(events._subscriber, "_hear", listens)
+        bindings = management(rabbitmq, vhost, "bindings")
+        for kind in ("pending", "running", "progress", "completed"):
+            worker.publish([job_event(kind=kind) for _ in range(2_000)])
+        worker.publish(wanted)
+        await until(lambda: len(heard.events) == 2)
+    events.stop()
+
+    assert sorted(each["routing_key"] for each in bindings if each["source"] == EXCHANGE) == [
+        "*.*.cancelled",
+        "*.*.revoked",
+    ]
+    assert sorted(heard.events, key=lambda event: event.kind) == wanted
+    assert len(arrived) == 2
+
+
+async def test_each_listener_of_a_process_hears_what_it_asked_for(vhost: str) -> None:
+    everything, some = Heard(), Heard()
+    events = RabbitEvents(connection_parameters(vhost))
+    events.listen(everything)
+    events.listen(some, {"cancelled"})
+    events.start()
+    await ready(events)
+    told = [job_event(kind="completed"), job_event(kind="cancelled")]
+    events.publish(told)
+    await until(lambda: len(everything.events) == 2)
+    events.stop()
+
+    assert some.events == told[1:]
+
+
+def test_a_queue_is_bound_to_what_its_listeners_asked_for_together() -> None:
+    assert patterns([{"revoked"}, {"cancelled", "revoked"}]) == ["*.*.cancelled", "*.*.revoked"]
+    assert patterns([{"revoked"}, None]) == ["#"]
 
 
 async def test_what_is_handed_over_at_once_needs_a_message_per_routing_key(vhost: str) -> None:

@@ -6,12 +6,13 @@ import pytest
 
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.guard import Guard
 from domain.usecases.operate import Operate
 from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents, RecordingTickets
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
@@ -52,8 +53,19 @@ def wake(store: FragileStore, tickets: RecordingTickets, clock: FakeClock) -> Wa
 
 
 @pytest.fixture
-def work(store: FragileStore, events: RecordingEvents) -> Work:
-    return Work(store, events, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
+def health() -> FakeHealth:
+    return FakeHealth()
+
+
+@pytest.fixture
+def queues(clock: FakeClock) -> FakeQueues:
+    return FakeQueues(clock.now)
+
+
+@pytest.fixture
+def work(store: FragileStore, events: RecordingEvents, health: FakeHealth, queues: FakeQueues) -> Work:
+    guard = Guard(queues, health, threshold=5)
+    return Work(store, events, health, guard, RetryPolicy(FAST, SLOW), random=lambda: 0.0, lease=LEASE)
 
 
 @pytest.fixture

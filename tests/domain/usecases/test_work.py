@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
-from domain.errors import ErrorCode, Failure
+from domain.circuit import Circuit, CircuitState, Sign
+from domain.errors import ErrorCode, Failure, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobStatus, LeasedJob, RunOutcome
-from domain.ports import Claim
+from domain.ports import Claim, Exchange
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST, SLOW
 from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_beat, new_claim
-from tests.fakes import FakeClock, FragileStore, RecordingEvents
-from tests.moves import cancel, one, several
+from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents
+from tests.moves import cancel, one, several, statuses
 
 UNSTORABLE = b'"unstorable"'
+NOBODY_THERE = Failure(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.")
+WRONG_KEY = Failure(ErrorCode.AUTH_ERROR, "No such key.")
+
+
+async def half_open(queues: FakeQueues) -> None:
+    await queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(state=CircuitState.HALF_OPEN))
 
 
 async def take(work: Work, jobs: int) -> tuple[LeasedJob, ...]:
@@ -50,6 +59,102 @@ async def test_runs_are_ended_and_new_ones_taken_in_one_go(work: Work):
     outcome = await work.exchange([work.completed(first, b"{}")], new_claim())
     assert [job.id for job in outcome.claimed] == [second.id]
     assert (await work.jobs.get(first.id)).status is JobStatus.COMPLETED
+
+
+class TestJudging:
+    async def test_a_job_whose_server_is_down_goes_back_uncounted_and_at_once(self, work: Work, health: FakeHealth):
+        health.down = {PROFILE}
+        ended = await work.judged(leased_job(), NOBODY_THERE)
+        assert (ended.settlement.outcome, ended.settlement.delay) == (RunOutcome.GIVEN_BACK, timedelta(0))
+        assert (ended.sign, ended.settlement.failure) == (Sign.DOWN, NOBODY_THERE)
+
+    async def test_a_job_whose_server_is_well_pays_for_its_failure(self, work: Work, health: FakeHealth):
+        ended = await work.judged(leased_job(), NOBODY_THERE)
+        assert (ended.settlement.outcome, ended.settlement.delay, ended.sign) == (RunOutcome.FAILED, FAST, Sign.MISSED)
+        assert health.asked == [PROFILE]
+
+    async def test_a_job_given_back_too_often_pays_though_its_server_is_down(self, work: Work, health: FakeHealth):
+        health.down = {PROFILE}
+        ended = await work.judged(leased_job(give_backs=10), NOBODY_THERE)
+        assert (ended.settlement.outcome, ended.settlement.delay, ended.sign) == (RunOutcome.FAILED, SLOW, Sign.DOWN)
+
+    @pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.PROVIDER_UNAVAILABLE])
+    async def test_nobody_is_asked_where_somebody_was_there(self, work: Work, health: FakeHealth, code: ErrorCode):
+        job = leased_job()
+        assert await work.judged(job, Failure(code)) == work.failed(job, Failure(code))
+        assert health.asked == []
+
+    def test_a_failure_that_an_external_worker_tells_is_judged_without_a_question(self, work: Work, health: FakeHealth):
+        ended = work.failed(leased_job(), NOBODY_THERE)
+        assert (ended.settlement.outcome, ended.sign, health.asked) == (RunOutcome.FAILED, Sign.MISSED, [])
+
+    @pytest.mark.parametrize(
+        ("code", "sign"), [(ErrorCode.AUTH_ERROR, Sign.REFUSED), (ErrorCode.BAD_INPUT, Sign.ANSWERED)]
+    )
+    def test_every_failure_shows_something_or_nothing(self, work: Work, code: ErrorCode, sign: Sign):
+        assert work.failed(leased_job(), Failure(code)).sign is sign
+
+    def test_so_do_the_other_ends(self, work: Work):
+        job = leased_job()
+        assert (work.completed(job, b"{}").sign, work.released(job).sign) == (Sign.ANSWERED, Sign.NONE)
+
+
+class TestGuard:
+    """What runs show of model servers is told before their ends are stored."""
+
+    async def test_a_job_that_is_given_back_finds_its_circuit_open(
+        self, work: Work, health: FakeHealth, queues: FakeQueues, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        health.down = {PROFILE}
+        [held] = await take(work, 1)
+        opened_first: list[bool] = []
+        exchange = store.exchange
+
+        async def looks(*given: Any) -> Exchange:
+            opened_first.append(queues.circuit(QUEUE).state is CircuitState.OPEN)
+            return await exchange(*given)
+
+        monkeypatch.setattr(store, "exchange", looks)
+        await work.exchange([await work.judged(held, NOBODY_THERE)], None)
+        assert opened_first == [True]
+        circuit = queues.circuit(QUEUE)
+        assert (circuit.reason, circuit.model_profile, circuit.failed_job) == (NOBODY_THERE.code, PROFILE, held.id)
+
+    async def test_each_queue_is_told_once_of_all_its_runs(self, work: Work, queues: FakeQueues):
+        here, there = leased_job(), leased_job(queue="gpu.speech")
+        ended = [work.failed(job, NOBODY_THERE) for job in (here, there, leased_job(), leased_job(queue=None))]
+        await work.exchange(ended, None)
+        assert queues.changes == 2
+        assert [len(queues.circuit(queue).missed) for queue in (QUEUE, "gpu.speech")] == [2, 1]
+
+    async def test_ordinary_ends_are_not_told(self, work: Work, queues: FakeQueues):
+        job = leased_job()
+        ends = [work.completed(job, b"{}"), work.released(job), work.failed(job, Failure(ErrorCode.BAD_INPUT))]
+        await work.exchange(ends, None)
+        assert queues.changes == 0
+
+    async def test_how_a_trial_ends_is_always_told(self, work: Work, queues: FakeQueues):
+        await half_open(queues)
+        await work.exchange([work.completed(leased_job(trial=True), b"{}")], None)
+        assert queues.circuit(QUEUE) == Circuit()
+
+    async def test_a_trial_that_came_to_nothing_opens_the_circuit_again(self, work: Work, queues: FakeQueues):
+        await half_open(queues)
+        await work.exchange([work.released(leased_job(trial=True))], None)
+        assert queues.circuit(QUEUE).state is CircuitState.OPEN
+
+    async def test_while_queues_cannot_be_reached_nothing_is_stored(
+        self, work: Work, queues: FakeQueues, store: FragileStore
+    ):
+        async def away() -> None:
+            raise StorageUnavailable
+
+        [held] = await take(work, 1)
+        await queues.change_circuit(QUEUE, lambda circuit, now: replace(circuit, missed_at=now))
+        queues.meanwhile = away
+        with pytest.raises(StorageUnavailable):
+            await work.exchange([work.failed(held, WRONG_KEY)], None)
+        assert await statuses(store, [held.id]) == {held.id: JobStatus.RUNNING}
 
 
 class TestRefusedResult:
