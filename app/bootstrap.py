@@ -6,14 +6,15 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from socket import gethostname
 from uuid import uuid4
 
+import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
@@ -46,7 +47,7 @@ from app.scheduler import Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
-from domain.errors import StartupError
+from domain.errors import StartupError, StorageUnavailable
 from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
@@ -58,7 +59,9 @@ from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
+from domain.usecases.preempt import Preempt
 from domain.usecases.reconcile import Reconcile
+from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
@@ -106,6 +109,8 @@ class Application:
     runtime: Runtime
     broker: Broker
     tickets: Tickets
+    policies: Callable[[], Policies]
+    """Those that are configured at this moment."""
     bus: Callable[[], Events]
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
 
@@ -125,22 +130,28 @@ class Application:
             ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
-                limits = self.settings.limits
                 health = _health(self.settings, _profiles(self.settings), client)
-                guard = Guard(PostgresQueueStore(pool), health, limits.circuit_threshold)
+                guard = Guard(PostgresQueueStore(pool), health, self.settings.limits.circuit_threshold)
                 events = self.bus()
                 watch = _watch(jobs, events if hears else NoEvents())
                 async with _carried(events):
                     yield Core(
                         services=self._services(jobs, wake, events, watch, guard),
-                        scheduler=Scheduler(
-                            Reconcile(jobs, self.routes, wake, events, limits.max_crashes, self.settings.retry.fast),
-                            PostgresLeadership(pool),
-                        ),
+                        scheduler=self._scheduler(pool, jobs, wake, events, guard),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 self.tickets.stop()
+
+    def _scheduler(self, pool: asyncpg.Pool, jobs: JobStore, wake: Wake, events: Events, guard: Guard) -> Scheduler:
+        retry_delay, max_crashes = self.settings.retry.fast, self.settings.limits.max_crashes
+        preempt = Preempt(jobs, events)
+        return Scheduler(
+            Reconcile(jobs, self.routes, wake, preempt, events, max_crashes, retry_delay, time.monotonic),
+            Regulate(guard.queues, guard, self.routes, wake, lambda: datetime.now(UTC)),
+            self.policies,
+            PostgresLeadership(pool),
+        )
 
     def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
@@ -149,7 +160,16 @@ class Application:
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
-            submit=Submit(jobs, self.routes, wake, events, new_job_id, limits.max_input_bytes),
+            submit=Submit(
+                jobs,
+                self.routes,
+                wake,
+                events,
+                Preempt(jobs, events),
+                self.policies,
+                new_job_id,
+                limits.max_input_bytes,
+            ),
             browse=browse,
             foresee=Foresee(jobs, report),
             steer=Steer(jobs, wake, events),
@@ -187,7 +207,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
-            connections=len(routes.queues) + 2,
+            queues=routes.queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -197,7 +217,8 @@ def build(
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
-    return Application(settings, dsn, routes, runtime, broker, tickets, bus)
+    in_force = partial(_in_force, PolicyFile.of(settings))
+    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -266,10 +287,10 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
-    connections: int,
+    queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=connections, application_name="ai-service worker") as pool,
+        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -279,6 +300,9 @@ async def _worker_parts(
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
         in_force = partial(_in_force, PolicyFile.of(settings))
+        # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
+        with suppress(StorageUnavailable):
+            await guard.queues.configure(in_force(), queues, only_new=True)
         yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force)
 
 

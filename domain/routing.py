@@ -53,6 +53,10 @@ class Routes:
         """Every queue that a profile is bound to, each once."""
         return tuple(dict.fromkeys(profile.queue for profile in self._profiles.values()))
 
+    def profiles_of(self, queue: str) -> tuple[str, ...]:
+        """The profiles that are bound to the queue."""
+        return tuple(profile.name for profile in self._profiles.values() if profile.queue == queue)
+
     def queue_of(self, task_type: str, model_profile: str) -> str | None:
         """The queue of such a job, or None when it is not served here.
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from domain.access import Caller
 from domain.errors import Failure, LeaseLost, TooLarge
 from domain.events import PROGRESS, JobEvent
-from domain.job import Job, JobStatus, Lease, LeasedJob, RunEnd, RunOutcome
+from domain.job import Job, JobStatus, Lease, LeasedJob, RunEnd, RunOutcome, Settlement
 from domain.ports import Events, ExternalClaim, JobStore
 from domain.results import check_result
 from domain.usecases.wake import Wake
@@ -95,7 +95,8 @@ class Lend:
         if job.lease == lease:
             outcome = await self.work.exchange([end(job.leased())], None)
             lost = lease in outcome.lost
-        else:  # most likely the repetition of a call whose answer was lost
+        else:  # most likely the repetition of a call whose answer was lost; if not, the run's slot at least is free now
+            await self.jobs.exchange([Settlement(lease, RunOutcome.RELEASED, JobStatus.PENDING)], None)
             lost = await self.jobs.run_end(lease) not in ended_so
         if lost:
             raise LeaseLost

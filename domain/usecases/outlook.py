@@ -61,6 +61,8 @@ class Foresee:
         if job.queue is None:
             return Outlook(ahead, _eta_outside(job, ahead, paces), WaitingFor.EXTERNAL_WORKER)
         [demand] = await self.jobs.demand([job.queue], DEAD_AFTER)
+        if demand.held:
+            return Outlook(ahead, None, WaitingFor(demand.held))
         if not demand.slots:
             return Outlook(ahead, None, WaitingFor.WORKER)
         return Outlook(ahead, _eta(ahead, demand, paces), WaitingFor.SLOT)
@@ -68,7 +70,9 @@ class Foresee:
 
 def _eta(ahead: int, demand: Demand, paces: Iterable[Pace]) -> int | None:
     """Each slot takes the next job when its run ends: a run's mean time, divided by the slots, per job in line."""
-    in_line = ahead - demand.idle + 1
+    free = demand.idle if demand.room is None else min(demand.idle, demand.room)
+    slots = max(1, demand.slots - demand.idle + free)
+    in_line = ahead - free + 1
     if in_line <= 0:
         return 0
     alike = [pace for pace in paces if pace.queue == demand.queue]
@@ -76,7 +80,7 @@ def _eta(ahead: int, demand: Demand, paces: Iterable[Pace]) -> int | None:
     if not runs:
         return None
     mean = sum(pace.runs * pace.run_seconds for pace in alike) / runs
-    return math.ceil(in_line * mean / demand.slots)
+    return math.ceil(in_line * mean / slots)
 
 
 def _eta_outside(job: Job, ahead: int, paces: Iterable[Pace]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,38 +11,54 @@ from datetime import timedelta
 from msgspec import Struct
 
 from domain.errors import StorageUnavailable
+from domain.events import JobEvent
 from domain.job import JobStatus
 from domain.ports import Events, JobStore
 from domain.routing import Routes
+from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
+
+TENDED_EVERY = 30.0
+"""Seconds between two looks for what a crash or a race may have left of lines: it stops all claims for a moment."""
 
 
 class Reconciled(Struct, frozen=True):
     """How many jobs one round set in motion."""
 
-    promoted: int
-    rescued: int
+    promoted: int = 0
+    rescued: int = 0
+    expired: int = 0
+    """Cancelled, because they were not started by their deadline."""
+    preempted: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reconcile:
     jobs: JobStore
     routes: Routes
     wake: Wake
+    preempt: Preempt
     events: Events
     max_crashes: int
     retry_delay: timedelta
     """Before a job whose external worker let its lease run out is tried again."""
+    monotonic: Callable[[], float]
+    _tended_at: float = float("-inf")
 
     async def round(self, *, rescue: bool = True) -> Reconciled:
-        """Promote what is due, rescue what lost its worker, and see that there are tickets for it all.
+        """Promote what is due, cancel what is late, rescue what lost its worker, make room for what is urgent.
+
+        And see that there are tickets for it all.
 
         Args:
             rescue: False while leases may have run out although their workers live.
         """
+        expired = await self.jobs.expire_deadlines()
         promoted = await self.jobs.promote_due()
-        rescued = await self.jobs.rescue_expired(self.max_crashes, self.retry_delay) if rescue else []
-        self.events.publish(rescued)
+        await self.jobs.age()
+        rescued = await self._rescue() if rescue else []
+        self.events.publish([*expired, *rescued])
+        preempted = sum([await self.preempt.make_room(queue) for queue in self.routes.queues])
         back = Counter(event.queue for event in rescued if event.queue and event.kind == JobStatus.PENDING)
         # The dead worker's own tickets were redelivered and burnt as empty before the rescue: these are fresh ones.
         await self.wake.for_jobs(Counter(promoted) + back)
@@ -49,4 +66,14 @@ class Reconcile:
         # Figures only: a fold that takes too long must not look like a storage that is away, and hold up rescues.
         with suppress(StorageUnavailable):
             await self.jobs.fold_tallies()
-        return Reconciled(sum(promoted.values()), len(rescued))
+            await self._tend()
+        return Reconciled(sum(promoted.values()), len(rescued), len(expired), preempted)
+
+    async def _rescue(self) -> list[JobEvent]:
+        await self.jobs.free_abandoned_slots()
+        return await self.jobs.rescue_expired(self.max_crashes, self.retry_delay)
+
+    async def _tend(self) -> None:
+        if self.monotonic() - self._tended_at >= TENDED_EVERY:
+            self._tended_at = self.monotonic()
+            await self.jobs.tend_lines()

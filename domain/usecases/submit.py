@@ -15,11 +15,13 @@ from msgspec import Raw, Struct
 
 from domain.access import Caller
 from domain.chat import parse_chat_input
-from domain.errors import BadInput, JobNotFound, KeyReused, Problem, TooLarge
+from domain.errors import BadInput, JobNotFound, KeyReused, Problem, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, JobId, JobStatus, NewJob, Priority
+from domain.policy import Policies
 from domain.ports import Added, Events, JobStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
+from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
 _object = msgspec.json.Decoder(dict[str, Raw])
@@ -65,6 +67,9 @@ class Submit:
     routes: Routes
     wake: Wake
     events: Events
+    preempt: Preempt
+    policies: Callable[[], Policies]
+    """Those in force: of owners, how many jobs may wait; of queues, whether urgent jobs take slots."""
     new_id: Callable[[], JobId]
     max_input_bytes: int
 
@@ -74,7 +79,7 @@ class Submit:
         With an idempotency key, the same submission again finds the same job, whatever has become of it.
 
         Raises:
-            BadInput, TooLarge, Forbidden, StorageUnavailable: nothing was stored.
+            BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
         new = self._accept(caller, submission)
         while True:
@@ -92,7 +97,7 @@ class Submit:
 
         Raises:
             BadInput: naming the jobs that are wrong, as `/jobs/17/...`.
-            TooLarge, Forbidden, StorageUnavailable: nothing was stored.
+            TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
         batch_id = self.new_id()
         # Ten thousand checks take a while: nobody else shall wait for them.
@@ -104,11 +109,16 @@ class Submit:
             raise BadInput([KEY_REUSED.below(f"/jobs/{place}") for place in places[:MOST_PROBLEMS]]) from None
 
     async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
-        stored = await self.jobs.add(accepted)
+        policies = self.policies()
+        stored = await self.jobs.add(accepted, _ceilings(policies))
         created = [added.job for added in stored if added.created]
         # After the commit: a ticket must never arrive before its row.
         self.events.publish([JobEvent.of(job, JobStatus.PENDING, job.number) for job in created])
         await self.wake.for_jobs(Counter(job.queue for job in created if job.queue and job.due))
+        urgent = {job.queue for job in created if job.queue and job.due and job.priority is Priority.HIGH}
+        for queue in urgent & {name for name, policy in policies.queues.items() if policy.preempt}:
+            with suppress(StorageUnavailable):  # the jobs are stored, and the scheduler looks every second
+                await self.preempt.make_room(queue)
         return stored
 
     def _accept_all(self, caller: Caller, submissions: Sequence[Submission], batch_id: UUID) -> list[NewJob]:
@@ -151,7 +161,13 @@ class Submit:
             labels=submission.labels,
             batch_id=batch_id,
             idempotency=submission.idempotency,
+            # A token for all owners says nothing of any one's share.
+            weight=caller.weight if caller.owner else 1.0,
         )
+
+
+def _ceilings(policies: Policies) -> dict[str, int]:
+    return {owner: policy.max_pending for owner, policy in policies.owners.items() if policy.max_pending is not None}
 
 
 def _must_be_startable(submission: Submission) -> None:

@@ -39,9 +39,9 @@ class Wake:
         await self._look_at([queue for queue in counts if self._look_is_old(queue)])
 
     async def top_up(self, queues: Sequence[str]) -> None:
-        """Publish what lost or burnt tickets leave missing: no more than there are due jobs and idle slots."""
+        """Publish what lost or burnt tickets leave missing: no more than there are jobs that could start now."""
         for demand in await self.jobs.demand(queues, DEAD_AFTER):
-            wanted = min(demand.due, demand.idle)
+            wanted = demand.startable
             if wanted and (waiting := await self.tickets.waiting(demand.queue)) is not None and waiting < wanted:
                 self.tickets.publish(demand.queue, wanted - waiting)
 

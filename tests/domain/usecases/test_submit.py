@@ -12,8 +12,10 @@ from domain.access import ANYBODY, Caller
 from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
+from domain.policy import Policies
 from domain.ports import Added
 from domain.routing import Routes
+from domain.usecases.preempt import Preempt
 from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
 from tests.factories import NOW, QUEUE, new_id, submission
@@ -29,7 +31,7 @@ LION = Caller(owner="lion", priority=Priority.LOW)
 
 @pytest.fixture
 def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
-    return Submit(store, routes, wake, events, new_id, LIMIT)
+    return Submit(store, routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
 
 
 @pytest.fixture
