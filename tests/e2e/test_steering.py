@@ -88,17 +88,18 @@ def test_a_queue_is_never_overfull_however_many_jobs_are_taken_from_their_runs(
     installation.rows(
         "INSERT INTO queues (name, concurrency) VALUES ('gpu.llm', 3) ON CONFLICT (name) DO UPDATE SET concurrency = 3"
     )
-    model.default = after(0.1, says("Done."))
-    api.submit_many(80)
+    model.default = after(0.2, says("Done."))
+    api.submit_many(50)
 
-    dice = random.Random(80)
-    while unfinished := installation.rows("SELECT id, status FROM jobs WHERE status IN ('pending', 'running')"):
-        for job_id, status in unfinished:
-            if status == "running" and dice.random() < 0.3:
-                api.http.post(f"/api/v1/jobs/{job_id}/{dice.choice(['cancel', 'retry'])}")
+    dice = random.Random(50)
+    unfinished = {"status": ["pending", "running"]}
+    while jobs := api.http.get("/api/v1/jobs", params=unfinished).json()["jobs"]:
+        for job in jobs:
+            if job["status"] == "running" and dice.random() < 0.5:
+                api.http.post(f"/api/v1/jobs/{job['id']}/{dice.choice(['cancel', 'retry'])}")
 
     assert model.most_at_once == 3
-    assert model.hang_ups > 20
+    assert model.hang_ups > 5
     eventually(lambda: not installation.rows("SELECT FROM closing_slots"), within=5, what="every slot is free")
     assert installation.rows("SELECT busy FROM lines") == [(0,)]
 
