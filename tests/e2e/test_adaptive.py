@@ -30,7 +30,9 @@ def test_an_adaptive_queue_uses_its_server_fully_and_is_never_refused(
         api.http.post("/api/v1/jobs/batch", json=batch).raise_for_status()
         eventually(lambda: server.completed == JOBS, within=60, what="all jobs are completed")
 
-        [kept] = installation.rows("SELECT adapted FROM queues WHERE name = 'gpu.llm'")
+        queues = api.http.get("/api/v1/queues").raise_for_status().json()["queues"]
+    [shown] = [queue for queue in queues if queue["name"] == "gpu.llm"]
+    assert 6 <= shown["effective_limit"] <= 8
+    assert (shown["concurrency"], shown["adaptive"]) == (32, True)
     assert server.refused == 0
     assert server.most_working == 6
-    assert 6 <= kept["adapted"] <= 8
