@@ -19,6 +19,9 @@ from domain.usecases.wake import DEAD_AFTER, Wake
 LOOKED_BACK = timedelta(seconds=1)
 """How much of the past the first look at a queue's runs takes in."""
 
+LONGEST_LOOK = timedelta(seconds=5)
+"""How much of the past any look takes in: what was before a pause says nothing of now."""
+
 
 @dataclass
 class Regulate:
@@ -54,7 +57,7 @@ class Regulate:
 
     async def _adapt(self, state: QueueState) -> None:
         now = self.clock()
-        within = now - self._looked_at.get(state.name, now - LOOKED_BACK)
+        within = min(now - self._looked_at.get(state.name, now - LOOKED_BACK), LONGEST_LOOK)
         workload = await self.queues.workload(state.name, within, DEAD_AFTER)
         self._looked_at[state.name] = now
         bound = state.policy.concurrency or workload.slots or 1
