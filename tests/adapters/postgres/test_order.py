@@ -1,4 +1,4 @@
-"""PostgreSQL and the rule of `domain/order.py`: the same jobs in the same order, and the same memory of it afterwards."""
+"""PostgreSQL beside `domain/order.py`: the same jobs in the same order, and the same memory of it afterwards."""
 
 from __future__ import annotations
 
@@ -196,11 +196,15 @@ class Queue:
 def as_compared(line: Line) -> tuple[object, ...]:
     """Numbers to within what adding them in another order changes."""
     lanes = {
-        (lane.level, lane.owner): (pytest.approx(lane.vtime), lane.asleep, lane.fresh, pytest.approx(lane.mean))
+        (lane.level, lane.owner): (round(lane.vtime, 9), lane.asleep, lane.fresh, rounded(lane.mean))
         for lane in line.lanes
     }
-    clocks = {level: clock for level, clock in line.clocks.items() if clock}
-    return lanes, pytest.approx(clocks), pytest.approx(line.mean), pytest.approx(line.reserve)
+    clocks = {level: round(clock, 9) for level, clock in line.clocks.items() if clock}
+    return lanes, clocks, rounded(line.mean), round(line.reserve, 9)
+
+
+def rounded(mean: float | None) -> float | None:
+    return None if mean is None else round(mean, 9)
 
 
 @pytest.mark.timeout(300)

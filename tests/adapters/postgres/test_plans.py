@@ -49,7 +49,8 @@ FILL = f"""
         CASE WHEN n = 7 THEN 'rare' ELSE 'owner-' || n % 7 END,
         CASE WHEN n = 8 THEN 'rare' ELSE 'llm_chat' END,
         CASE WHEN n = 9 THEN 'rare' ELSE 'qwen' END,
-        CASE WHEN n % 100 = 0 THEN now() END, CASE WHEN n % 100 = 0 THEN gen_random_uuid() END, CASE WHEN n % 100 = 0 THEN now() END,
+        CASE WHEN n % 100 = 0 THEN now() END, CASE WHEN n % 100 = 0 THEN gen_random_uuid() END,
+        CASE WHEN n % 100 = 0 THEN now() END,
         CASE WHEN n % 100 = 0 THEN 'worker' END, CASE WHEN n % 2 = 1 THEN now() END,
         CASE WHEN n = 1 THEN 'bad_audio' WHEN n % 200 = 1 THEN 'timeout' END
     FROM generate_series(1, {JOBS}) AS n;
