@@ -21,7 +21,7 @@ from tests.factories import QUEUE, external_claim, new_claim, new_job
 from tests.moves import cancel, complete, fail, release
 
 SETTINGS = settings(
-    max_examples=120,
+    max_examples=100,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
@@ -70,7 +70,9 @@ claims = st.builds(
     st.sampled_from([None, None, None, OWNERS[:2]]),
 )
 ends = st.builds(Ends, st.integers(0, 9), st.integers(0, 2), st.integers(0, 12))
-steps = st.lists(st.one_of(adds, claims, claims, ends, ends, st.builds(Cancels, st.integers(0, 30))), max_size=25)
+steps = st.lists(
+    st.one_of(adds, claims, claims, ends, ends, st.builds(Cancels, st.integers(0, 30))), min_size=10, max_size=25
+)
 policies = st.builds(
     lambda share, concurrency, owners: Policies(
         queues={QUEUE: QueuePolicy(reserved_share=share, concurrency=concurrency)}, owners=owners
@@ -151,7 +153,8 @@ class Queue:
         else:
             asked = external_claim(limit=claim.limit, task_types=claim.tasks, owner_services=claim.owners)
             held = [job.leased() for job in await self.store.claim(asked)]
-        rows = [await self.pool.fetchrow("SELECT * FROM jobs WHERE id = $1", each.id) for each in held]
+        found = await self.pool.fetch("SELECT * FROM jobs WHERE id = ANY ($1::uuid[])", [each.id for each in held])
+        rows = sorted(found, key=lambda row: [each.id for each in held].index(row["id"]))
         assert [(row["seq"], row["charge"]) for row in rows] == [(pick.seq, pick.cost) for pick in picks]
         assert as_compared(await self.remembered()) == as_compared(line)
         self.runs += zip(held, rows, strict=True)
@@ -217,7 +220,8 @@ def test_claims_and_ends_of_runs_are_those_of_the_rule(postgres_dsn: str):
     async def play(wanted: Policies, weights: dict[str, float], history: list[Step]) -> None:
         await rig.reset()
         await rig.queues.configure(wanted, [QUEUE])
-        queue = Queue(rig, rig._pool, wanted)
+        assert isinstance(rig, PostgresRig)
+        queue = Queue(rig, rig.pool, wanted)
         for step in history:
             match step:
                 case Adds():
@@ -239,7 +243,6 @@ def test_claims_and_ends_of_runs_are_those_of_the_rule(postgres_dsn: str):
     with asyncio.Runner() as runner:
         opened = open_postgres_rig(postgres_dsn)
         rig = runner.run(opened.__aenter__())
-        assert isinstance(rig, PostgresRig)
         try:
             holds()
         finally:
