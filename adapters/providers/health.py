@@ -45,7 +45,11 @@ class ServerKind(StrEnum):
     """Any other that speaks OpenAI's API."""
 
 
-HEALTH_PATHS = {ServerKind.VLLM: "health", ServerKind.LLAMA_SERVER: "health", ServerKind.OLLAMA: "api/version"}
+HEALTH_PATHS: Mapping[ServerKind | None, str] = {
+    ServerKind.VLLM: "health",
+    ServerKind.LLAMA_SERVER: "health",
+    ServerKind.OLLAMA: "api/version",
+}
 """Beside where the API begins; open, and asked without the key. What is not named here is asked for its models.
 
 Never asked of a server that is not known: LiteLLM's `/health` calls its models, LM Studio answers 200 to any path.
@@ -60,7 +64,7 @@ BAD_AT_LISTING = frozenset({500, 501, 529})
 
 @dataclass(frozen=True, repr=False)
 class Server:
-    """Where the server of a profile is. Shows nothing of itself: an address may hold a password."""
+    """Where the server of a profile is. Shows nothing of itself: an address may hold a key too."""
 
     base_url: str
     """Where its API begins: `http://host:8000/v1`, or `http://host:8000`."""
@@ -72,7 +76,8 @@ class Server:
 class HttpHealth:
     """Asks the servers of profiles over HTTP; True for a profile that has none. Belongs to its client's event loop.
 
-    Profiles of one server share its answers. At one moment one question is on its way to a server.
+    Profiles of one server share its answers. At one moment one question is on its way to a server. One of unknown kind
+    can only be recognised while it is well: who wants to know at once what ails it later asks it once at the start.
     """
 
     def __init__(
@@ -119,10 +124,16 @@ class _Kept(Generic[T]):
 class _Answer(Struct, frozen=True):
     status: int
     body: bytes
+    """As far as it came; nothing of one that is too long."""
+    whole: bool
 
     @property
     def good(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def trouble(self) -> str | None:
+        return f"The provider answered {self.status}." if self.status >= 500 else None
 
 
 class _Patient:
@@ -162,24 +173,25 @@ class _Patient:
         except TimeoutError:
             return await self._connect()
 
+    @property
+    def _kind(self) -> ServerKind | None:
+        return self._server.kind or self._recognised
+
     async def _ask(self) -> str | None:
-        kind = self._server.kind or self._recognised
-        path = HEALTH_PATHS.get(kind) if kind else None
+        path = HEALTH_PATHS.get(self._kind)
         if path:
             answer = await self._get(self._beside(path))
             if answer.good or answer.status >= 500:
-                return None if answer.good else f"The provider answered {answer.status}."
+                return answer.trouble
             # It has no such address, or something before it lets nobody through to it.
-            kind = self._recognised = None
-        return await self._ask_for_models(recognise=kind is None and self._server.kind is None)
+            self._recognised = None
+        return await self._ask_for_models()
 
-    async def _ask_for_models(self, *, recognise: bool) -> str | None:
+    async def _ask_for_models(self) -> str | None:
         answer = await self._get(self._models, self._server.api_key)
-        if recognise and answer.good:
+        if self._kind is None and answer.good:
             self._recognised = await self._recognise(answer.body)
-        if answer.status < 500 or answer.status in BAD_AT_LISTING:
-            return None
-        return f"The provider answered {answer.status}."
+        return None if answer.status in BAD_AT_LISTING else answer.trouble
 
     async def _recognise(self, models: bytes) -> ServerKind | None:
         """What kind of server lists such models. Its health address is believed once it has said that all is well."""
@@ -210,26 +222,29 @@ class _Patient:
                 answer = await self._get(self._beside("metrics"), self._server.api_key)
         except (*CALL_ERRORS, TimeoutError):
             return None, PRESSURE_KEPT
-        told = answer.good and len(answer.body) <= LONGEST_BODY
-        pressure = read_pressure(answer.body) if told else None
+        if not answer.whole:
+            return None, PRESSURE_KEPT
+        pressure = read_pressure(answer.body) if answer.good else None
         # 501 is llama-server's way to say that it was started without metrics.
         has_none = pressure is None and (answer.status < 500 or answer.status == 501)
         return pressure, NO_METRICS_KEPT if has_none else PRESSURE_KEPT
 
     async def _get(self, url: httpx.URL, api_key: str = "") -> _Answer:
-        """Its answer, with the body as far as it comes. No time limit of its own."""
+        """What it answers; when it is silent this does not end."""
         headers = {"accept-encoding": "identity"}
         if api_key:
             headers["authorization"] = "Bearer " + api_key
-        body = bytearray()
         async with self._client.stream("GET", url, headers=headers, timeout=None) as response:
-            # The status has arrived: somebody is there.
-            with suppress(*CALL_ERRORS):
+            body = bytearray()
+            try:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > LONGEST_BODY:
-                        break
-            return _Answer(response.status_code, bytes(body))
+                        return _Answer(response.status_code, b"", whole=True)
+            except CALL_ERRORS:
+                # Its status has arrived: somebody is there.
+                return _Answer(response.status_code, bytes(body), whole=False)
+            return _Answer(response.status_code, bytes(body), whole=True)
 
     def _beside(self, path: str) -> httpx.URL:
         """An address beside `/v1`, not below it."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from domain.circuit import Circuit, CircuitState, Report, Sign
 from domain.ports import Health, QueueStore
 
@@ -24,6 +26,7 @@ class Guard:
         """Judge the ends of runs of a queue, in their order. Costs nothing where all went well."""
         if not any(report.trial or report.sign in TELLING for report in reports):
             return
+        reports = await self._without_refusals(reports)
         answered = await self._answered_meanwhile(queue)
 
         def change(circuit: Circuit, now: datetime) -> Circuit:
@@ -34,6 +37,19 @@ class Guard:
             return circuit
 
         await self.queues.change_circuit(queue, change)
+
+    async def _without_refusals(self, reports: Sequence[Report]) -> list[Report]:
+        """A server that tells that it is at work is not sick: what it turns away meanwhile is more than it can take."""
+        missed = [report for report in reports if report.sign is Sign.MISSED and not report.trial]
+        at_work = {
+            profile for profile in {report.model_profile for report in missed} if await self._is_at_work(profile)
+        }
+        refused = [report for report in missed if report.model_profile in at_work]
+        return [replace(report, sign=Sign.NONE) if report in refused else report for report in reports]
+
+    async def _is_at_work(self, model_profile: str) -> bool:
+        pressure = await self.health.pressure(model_profile)
+        return pressure is not None and pressure.running > 0
 
     async def probe(self, queue: str) -> bool:
         """Ask the sick server's health address, if it is time. Returns whether a job may now be tried."""

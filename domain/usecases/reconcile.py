@@ -25,11 +25,11 @@ TENDED_EVERY = 30.0
 class Reconciled(Struct, frozen=True):
     """How many jobs one round set in motion."""
 
-    promoted: int
-    rescued: int
-    expired: int
+    promoted: int = 0
+    rescued: int = 0
+    expired: int = 0
     """Cancelled, because they were not started by their deadline."""
-    preempted: int
+    preempted: int = 0
 
 
 @dataclass

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from app.services import Services
 from app.settings import Limits
 from app.watch import Watch
 from domain.job import LeasedJob
+from domain.policy import Policies
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
@@ -26,6 +27,7 @@ from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
+from domain.usecases.preempt import Preempt
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
@@ -67,6 +69,7 @@ class Api:
     watch: Watch
     clock: FakeClock
     services: Services
+    file: PolicyFileInMemory
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -102,8 +105,18 @@ class Api:
         await self.store.exchange([job.complete(result)], None)
 
 
+@dataclass
+class PolicyFileInMemory:
+    """What is configured; a test may change it at any time."""
+
+    policies: Policies = field(default_factory=Policies)
+
+    def read(self) -> Policies:
+        return self.policies
+
+
 def build(keyring: Keyring | None = None) -> Api:
-    clock, tickets, events = FakeClock(), RecordingTickets(), RecordingEvents()
+    clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
     routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
@@ -116,7 +129,7 @@ def build(keyring: Keyring | None = None) -> Api:
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
-        submit=Submit(store, routes, wake, events, new_id, MAX_INPUT_BYTES),
+        submit=Submit(store, routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
         browse=browse,
         foresee=Foresee(store, report),
         steer=Steer(store, wake, events),
@@ -129,7 +142,7 @@ def build(keyring: Keyring | None = None) -> Api:
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services)
+    return Api(app, client, store, tickets, events, watch, clock, services, file)
 
 
 @pytest.fixture

@@ -14,12 +14,16 @@ from structlog.testing import capture_logs
 from app import scheduler as module
 from app.scheduler import Scheduler
 from domain.errors import StorageUnavailable
+from domain.policy import Policies
 from domain.routing import ModelKind, Profile, Routes
+from domain.usecases.guard import Guard
+from domain.usecases.preempt import Preempt
 from domain.usecases.reconcile import Reconcile
+from domain.usecases.regulate import Regulate
 from domain.usecases.wake import Wake
 from tests.app.conftest import until
 from tests.factories import LEASE, QUEUE, new_beat, new_claim, new_job
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
 
 RETRY_DELAY = timedelta(seconds=30)
 
@@ -57,8 +61,20 @@ class Stage:
     def scheduler(self) -> Scheduler:
         wake = Wake(self.store, self.tickets, self.clock.monotonic)
         routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
-        reconcile = Reconcile(self.store, routes, wake, RecordingEvents(), max_crashes=3, retry_delay=RETRY_DELAY)
-        return Scheduler(reconcile, self.leadership, monotonic=self.clock.monotonic)
+        events = RecordingEvents()
+        reconcile = Reconcile(
+            self.store,
+            routes,
+            wake,
+            Preempt(self.store, events),
+            events,
+            max_crashes=3,
+            retry_delay=RETRY_DELAY,
+            monotonic=self.clock.monotonic,
+        )
+        guard = Guard(self.store.queues, FakeHealth(), threshold=5)
+        regulate = Regulate(self.store.queues, guard, routes, wake, self.clock.now)
+        return Scheduler(reconcile, regulate, Policies, self.leadership, monotonic=self.clock.monotonic)
 
     async def a_lease_that_ran_out(self) -> None:
         await self.store.beat(new_beat())

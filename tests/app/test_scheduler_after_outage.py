@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.scheduler import RENEWED_WITHIN, Scheduler
 from domain.errors import StorageUnavailable
+from domain.policy import Policies
 from domain.usecases.reconcile import Reconciled
 
 
@@ -16,7 +17,17 @@ class Rounds:
 
     async def round(self, *, rescue: bool) -> Reconciled:
         self.rescuing.append(rescue)
-        return Reconciled(0, 0)
+        return Reconciled()
+
+
+class Nothing:
+    """A use case that has nothing to do."""
+
+    async def round(self) -> None:
+        pass
+
+    async def put_in_force(self, policies: Policies) -> None:
+        pass
 
 
 @dataclass
@@ -35,7 +46,8 @@ class Lead:
 async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_rescued() -> None:
     now, rounds, lead = 100.0, Rounds(), Lead()
     reconcile: Any = rounds
-    scheduler = Scheduler(reconcile, lead, monotonic=lambda: now)
+    nothing: Any = Nothing()
+    scheduler = Scheduler(reconcile, nothing, Policies, lead, monotonic=lambda: now)
     now += RENEWED_WITHIN
     await scheduler.tick_safely()
     lead.away = True
@@ -50,7 +62,8 @@ async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_
 async def test_a_scheduler_that_comes_up_with_postgresql_lets_workers_renew_first_too() -> None:
     now, rounds = 100.0, Rounds()
     reconcile: Any = rounds
-    scheduler = Scheduler(reconcile, Lead(), monotonic=lambda: now)
+    nothing: Any = Nothing()
+    scheduler = Scheduler(reconcile, nothing, Policies, Lead(), monotonic=lambda: now)
     await scheduler.tick_safely()
     now += RENEWED_WITHIN
     await scheduler.tick_safely()

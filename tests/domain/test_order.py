@@ -18,6 +18,7 @@ keys = st.tuples(st.sampled_from([HIGH, NORMAL, LOW]), st.sampled_from("abc"))
 queues = st.lists(keys, max_size=14)
 dyadic = st.integers(0, 64).map(lambda quarters: quarters / 4)
 weights = st.sampled_from([0.5, 1.0, 2.0, 4.0])
+means = st.none() | st.sampled_from([0.5, 1.0, 8.0])
 
 
 @st.composite
@@ -30,13 +31,13 @@ def lines(draw: st.DrawFn) -> Line:
             vtime=draw(dyadic),
             asleep=draw(st.booleans()),
             fresh=draw(st.booleans()),
-            mean=draw(st.none() | st.sampled_from([0.5, 1.0, 8.0])),
+            mean=draw(means),
             weight=draw(weights),
         )
         for level, owner in draw(st.lists(keys, unique=True))
     ]
     clocks = {level: draw(dyadic) for level in (HIGH, NORMAL, LOW)}
-    return Line(tuple(lanes), clocks, draw(st.none() | dyadic), draw(dyadic) - 8)
+    return Line(tuple(lanes), clocks, draw(means), draw(dyadic) - 8)
 
 
 def waiting_of(queue: Sequence[Key]) -> dict[Key, list[int]]:
@@ -172,6 +173,16 @@ def test_a_failed_run_counts_in_the_mean_only_where_it_took_longer_than_was_char
     line = Line((Lane(NORMAL, "a", mean=10.0),), mean=10.0)
     assert correct(line, NORMAL, "a", charged=10.0, real=0.1, completed=False).lanes[0].mean == 10.0
     assert correct(line, NORMAL, "a", charged=10.0, real=60.0, completed=False).lanes[0].mean == 20.0
+
+
+def test_what_seems_to_cost_nothing_is_not_always_next():
+    line = Line((Lane(NORMAL, "a", mean=0.0), Lane(NORMAL, "b", mean=0.0)))
+    assert take(line, {(NORMAL, "a"): [1, 2], (NORMAL, "b"): [3, 4]}, 4) == "abab"
+
+
+def test_of_lanes_that_stand_level_the_one_is_next_whose_job_has_waited_longer():
+    lanes = (Lane(NORMAL, "a", 5.0, asleep=False), Lane(NORMAL, "b", 5.0, asleep=False))
+    assert take(Line(lanes), {(NORMAL, "a"): [2], (NORMAL, "b"): [1]}) == "b"
 
 
 def test_the_reserved_share_goes_to_the_job_that_has_waited_longest_of_the_less_urgent():

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from msgspec import Raw
 
+from adapters.postgres.pool import query
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
@@ -118,6 +119,20 @@ async def test_of_a_cancel_and_a_completion_one_wins(store: PostgresJobStore, po
         else:
             assert (job.status, await history(pool, held.id)) == (JobStatus.COMPLETED, ["completed"])
         assert [change.number for change in await store.changes(held.id, 0)] == [1, 2, 3]
+
+
+async def test_a_run_that_is_cancelled_while_its_end_waits_for_the_row_frees_its_slot(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    [held] = await taken(store, 1)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute(query("cancel_jobs"), [held.id], "cancelled", "Cancelled on request.", None)
+        ending = asyncio.create_task(store.exchange([held.complete(b"{}")], None))
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
+    assert (await ending).lost == {held.lease}
+    assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
+    assert await pool.fetchval("SELECT busy FROM lines") == 0
 
 
 async def test_no_run_ends_before_it_started_though_a_cancel_waited_for_its_claim(

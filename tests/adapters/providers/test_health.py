@@ -23,10 +23,11 @@ from tests.adapters.providers.test_gauges import LLAMA_SERVER as LLAMA_SERVER_ME
 from tests.adapters.providers.test_gauges import VLLM as VLLM_METRICS
 from tests.fakes import FakeClock
 from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, cuts, refuses, sends, stalls, tells
+from tests.servers.vllm import Vllm
 
 KEY = "k-very-secret"
 PROFILE = "qwen2.5-14b"
-PATIENCE = timedelta(seconds=0.3)
+PATIENT, HASTY = timedelta(seconds=20), timedelta(seconds=0.3)
 
 Pages = Mapping[str, Behaviour]
 
@@ -107,9 +108,17 @@ def clock() -> FakeClock:
 class Asker:
     """Asks one server, forgetting each time what it was told less than a minute ago."""
 
-    def __init__(self, client: httpx.AsyncClient, clock: FakeClock, base_url: str, **server: Any) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        clock: FakeClock,
+        base_url: str,
+        *,
+        patience: timedelta = PATIENT,
+        **server: Any,
+    ) -> None:
         asked = Server(base_url, **server)
-        self.health = HttpHealth(client, {PROFILE: asked}, patience=PATIENCE, monotonic=clock.monotonic)
+        self.health = HttpHealth(client, {PROFILE: asked}, patience=patience, monotonic=clock.monotonic)
         self._clock = clock
 
     async def answers(self) -> bool:
@@ -125,6 +134,12 @@ class Asker:
 def asker(client: httpx.AsyncClient, clock: FakeClock, server: ModelServer) -> Asker:
     """Of a server of which nothing but its address is known."""
     return Asker(client, clock, server.base_url)
+
+
+@pytest.fixture
+def hasty(client: httpx.AsyncClient, clock: FakeClock, server: ModelServer) -> Asker:
+    """One that does not wait long for an answer."""
+    return Asker(client, clock, server.base_url, patience=HASTY)
 
 
 def paths(server: ModelServer) -> list[str]:
@@ -186,11 +201,11 @@ class TestAlive:
         self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, kind: ServerKind | None
     ):
         server.pages = {"*": stalls(headers_first=False)}
-        assert await Asker(client, clock, server.base_url, kind=kind).answers()
+        assert await Asker(client, clock, server.base_url, patience=HASTY, kind=kind).answers()
 
-    async def test_one_whose_answer_does_not_come_to_an_end_is_alive(self, server: ModelServer, asker: Asker):
+    async def test_one_whose_answer_does_not_come_to_an_end_is_alive(self, server: ModelServer, hasty: Asker):
         server.pages = {"*": stalls(b'{"object":')}
-        assert await asker.answers()
+        assert await hasty.answers()
 
     async def test_one_that_breaks_off_after_its_status_is_alive(self, server: ModelServer, asker: Asker):
         server.pages = {"*": cuts(b'{"object":')}
@@ -201,7 +216,7 @@ class TestAlive:
         self, client: httpx.AsyncClient, clock: FakeClock, scheme: str
     ):
         with deaf() as port:
-            assert await Asker(client, clock, f"{scheme}://127.0.0.1:{port}").answers()
+            assert await Asker(client, clock, f"{scheme}://127.0.0.1:{port}", patience=HASTY).answers()
 
     async def test_one_whose_health_address_alone_is_cut_off_by_a_proxy_is_alive(
         self, server: ModelServer, asker: Asker
@@ -235,7 +250,7 @@ class TestDown:
 
     async def test_one_that_neither_takes_nor_refuses_connections(self, client: httpx.AsyncClient, clock: FakeClock):
         with full() as port:
-            assert not await Asker(client, clock, f"http://127.0.0.1:{port}").answers()
+            assert not await Asker(client, clock, f"http://127.0.0.1:{port}", patience=HASTY).answers()
 
     async def test_one_that_does_not_speak_tls(self, client: httpx.AsyncClient, clock: FakeClock):
         async def answer_in_the_clear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -484,6 +499,20 @@ class TestPressure:
         assert await asker.pressure() == Pressure(running=4, waiting=9)
         assert paths(server) == ["/metrics"]
 
+    async def test_a_vllm_that_refuses_more_is_well_and_tells_that_it_is_at_work(
+        self, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        with Vllm(capacity=2, waiting_room=1, service_time=60) as full:
+            asker = Asker(client, clock, full.base_url)
+            body = {"model": full.model, "messages": [{"role": "user", "content": "Hello"}]}
+            calls = [asyncio.create_task(client.post(f"{full.base_url}/chat/completions", json=body)) for _ in range(4)]
+            await full.http.until(lambda _: full.refused == 1)
+            assert await asker.answers()
+            assert await asker.pressure() == Pressure(running=2, waiting=1)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
     async def test_llama_server_tells_of_its_load_to_who_has_the_key(
         self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
     ):
@@ -510,18 +539,19 @@ class TestPressure:
         [
             refuses(503),
             cuts(headers_first=False),
+            cuts(VLLM_METRICS),
             stalls(headers_first=False),
         ],
-        ids=["503", "cut", "silence"],
+        ids=["503", "cut", "cut in the middle", "silence"],
     )
     async def test_a_server_in_trouble_is_asked_again_soon(
-        self, server: ModelServer, asker: Asker, clock: FakeClock, trouble: Behaviour
+        self, server: ModelServer, hasty: Asker, clock: FakeClock, trouble: Behaviour
     ):
         server.pages = {"/metrics": trouble}
-        assert await asker.health.pressure(PROFILE) is None
+        assert await hasty.pressure() is None
         clock.advance(timedelta(seconds=1))
         server.pages = VLLM
-        assert await asker.health.pressure(PROFILE)
+        assert await hasty.health.pressure(PROFILE)
 
     async def test_a_server_that_is_away_tells_nothing(self, server: ModelServer, asker: Asker):
         server.go_down()

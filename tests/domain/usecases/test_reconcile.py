@@ -7,6 +7,7 @@ import pytest
 from domain.events import JobEvent
 from domain.job import JobStatus
 from domain.routing import Routes
+from domain.usecases.preempt import Preempt
 from domain.usecases.reconcile import Reconcile, Reconciled
 from domain.usecases.wake import Wake
 from tests.factories import LEASE, NOW, QUEUE, new_beat
@@ -19,8 +20,9 @@ A_MOMENT = timedelta(microseconds=1)
 
 
 @pytest.fixture
-def reconcile(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Reconcile:
-    return Reconcile(store, routes, wake, events, MAX_CRASHES, RETRY_DELAY)
+def reconcile(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents, clock: FakeClock) -> Reconcile:
+    preempt = Preempt(store, events)
+    return Reconcile(store, routes, wake, preempt, events, MAX_CRASHES, RETRY_DELAY, clock.monotonic)
 
 
 async def test_a_quiet_service_stays_quiet(reconcile: Reconcile, tickets: RecordingTickets, events: RecordingEvents):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +12,10 @@ from domain.access import ANYBODY, Caller
 from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
+from domain.policy import Policies
 from domain.ports import Added
 from domain.routing import Routes
+from domain.usecases.preempt import Preempt
 from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
 from tests.factories import NOW, QUEUE, new_id, submission
@@ -29,7 +31,7 @@ LION = Caller(owner="lion", priority=Priority.LOW)
 
 @pytest.fixture
 def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
-    return Submit(store, routes, wake, events, new_id, LIMIT)
+    return Submit(store, routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
 
 
 @pytest.fixture
@@ -83,9 +85,9 @@ class TestOne:
         known_at_commit: list[int] = []
         add = store.add
 
-        async def watched(jobs: Sequence[NewJob]) -> list[Added]:
+        async def watched(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
             known_at_commit.append(len(tickets.published) + len(events.published))
-            return await add(jobs)
+            return await add(jobs, ceilings)
 
         monkeypatch.setattr(store, "add", watched)
         job = await stored(submit)
@@ -220,8 +222,8 @@ class TestIdempotency:
         await cancel(store, first.id)
         add = store.add
 
-        async def found_and_erased(jobs: Sequence[NewJob]) -> list[Added]:
-            answer = await add(jobs)
+        async def found_and_erased(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
+            answer = await add(jobs, ceilings)
             await store.erase([first.id])
             return answer
 
