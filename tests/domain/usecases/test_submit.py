@@ -267,7 +267,7 @@ class TestWeight:
     async def test_a_jobs_weight_is_what_its_owners_token_says(
         self, submit: Submit, store: FragileStore, monkeypatch: pytest.MonkeyPatch, caller: Caller, weight: float
     ):
-        add, weights = store.add, []
+        add, weights = store.add, list[float]()
 
         async def watched(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
             weights.extend(job.weight for job in jobs)
