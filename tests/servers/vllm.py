@@ -132,7 +132,7 @@ class Vllm:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._leave()
-            else:
+            elif turn in self._queue:
                 self._queue.remove(turn)
             raise
 
@@ -143,10 +143,13 @@ class Vllm:
 
     def _leave(self) -> None:
         self.working -= 1
-        if self._queue:
-            # Handed over at once, so that nobody who comes now can take it.
-            self._enter()
-            self._queue.popleft().set_result(None)
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.cancelled():  # whose client has just left may still be in line
+                # Handed over at once, so that nobody who comes now can take it.
+                self._enter()
+                turn.set_result(None)
+                return
 
     async def _answer(self, request: Request, reply: Reply) -> None:
         takes = self.service_time * self._random.uniform(1 - self.spread, 1 + self.spread)
