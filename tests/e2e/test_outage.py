@@ -130,6 +130,27 @@ def test_a_model_server_that_is_killed_and_started_again_costs_no_job_an_attempt
     assert is_over(api.circuit())
 
 
+def test_a_server_that_breaks_one_call_off_and_then_dies_costs_the_other_jobs_nothing(
+    install: Install, database: str, model: ModelServer
+) -> None:
+    installation = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, RETRY_DELAY_FAST="1m")
+    api = installation.up()
+    model.script(*[after(60, says("Too late."))] * 3)
+    others = api.submit_many(3)
+    model.wait_until(lambda server: server.running == 3)
+    model.script(cuts(headers_first=False))
+    first = api.submit(max_attempts=1)
+    assert api.finished(first)["error_code"] == "provider_unavailable"
+    told = time.monotonic()
+    eventually(lambda: time.monotonic() - told > 0.3, within=1, what="it is a little later")
+    model.go_down()
+
+    api.opened()
+    assert counted(installation) == [("failed", 1, 1), ("pending", 0, 3)]
+    model.come_up()
+    assert {job["attempts"] for job in api.all_finished(others)} == {1}
+
+
 REFUSALS = {
     "a wrong key": (401, {"error": {"message": "Incorrect API key provided."}}, "auth_error"),
     "an exhausted quota": (
