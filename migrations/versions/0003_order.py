@@ -708,7 +708,8 @@ $$
 CLAIM_FOR_EXTERNAL = """
 -- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
 -- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
--- All of the lines are locked in the order of their names: two claims never wait for each other in a circle.
+-- All of the lines are locked in the order of their names, then all of their owners whose running jobs are limited: two
+-- claims never wait for each other in a circle.
 CREATE OR REPLACE FUNCTION claim_for_external(
     p_worker_id text,
     p_lease interval,
@@ -791,6 +792,11 @@ BEGIN
           )
     );
     PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = ANY (candidates))
+    ORDER BY o.owner_service
+    FOR UPDATE;
 
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
         best := NULL;
@@ -1005,6 +1011,20 @@ BEGIN
     END IF;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
+        -- Again: a cancel that was waited for above has only now left a slot that can be seen.
+        WITH closed AS (
+            DELETE FROM closing_slots AS c
+            WHERE c.lease_token = ANY (p_tokens)
+            RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+        )
+        SELECT
+            array_agg(c.line), array_agg(c.level), array_agg(c.owner_service), array_agg(c.charge),
+            array_agg(extract(epoch FROM now() - c.started_at)::double precision), array_agg(false)
+        INTO ended_in, at_levels, of_owners, charges, costs, as_completed
+        FROM closed AS c;
+        IF ended_in IS NOT NULL THEN
+            PERFORM free_slots(ended_in, at_levels, of_owners, charges, costs, as_completed);
+        END IF;
         RETURN QUERY
         SELECT given.place FROM generate_series(1, cardinality(p_job_ids)::bigint) AS given (place)
         WHERE given.place <> ALL (settled);

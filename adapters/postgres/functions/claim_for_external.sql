@@ -1,6 +1,7 @@
 -- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
 -- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
--- All of the lines are locked in the order of their names: two claims never wait for each other in a circle.
+-- All of the lines are locked in the order of their names, then all of their owners whose running jobs are limited: two
+-- claims never wait for each other in a circle.
 CREATE OR REPLACE FUNCTION claim_for_external(
     p_worker_id text,
     p_lease interval,
@@ -83,6 +84,11 @@ BEGIN
           )
     );
     PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = ANY (candidates))
+    ORDER BY o.owner_service
+    FOR UPDATE;
 
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
         best := NULL;

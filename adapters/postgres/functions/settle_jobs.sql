@@ -127,6 +127,20 @@ BEGIN
     END IF;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
+        -- Again: a cancel that was waited for above has only now left a slot that can be seen.
+        WITH closed AS (
+            DELETE FROM closing_slots AS c
+            WHERE c.lease_token = ANY (p_tokens)
+            RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+        )
+        SELECT
+            array_agg(c.line), array_agg(c.level), array_agg(c.owner_service), array_agg(c.charge),
+            array_agg(extract(epoch FROM now() - c.started_at)::double precision), array_agg(false)
+        INTO ended_in, at_levels, of_owners, charges, costs, as_completed
+        FROM closed AS c;
+        IF ended_in IS NOT NULL THEN
+            PERFORM free_slots(ended_in, at_levels, of_owners, charges, costs, as_completed);
+        END IF;
         RETURN QUERY
         SELECT given.place FROM generate_series(1, cardinality(p_job_ids)::bigint) AS given (place)
         WHERE given.place <> ALL (settled);

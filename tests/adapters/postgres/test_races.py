@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from msgspec import Raw
 
+from adapters.postgres.pool import query
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
@@ -86,6 +87,30 @@ async def test_of_a_cancel_and_a_completion_one_wins(store: PostgresJobStore, po
         else:
             assert (job.status, await history(pool, held.id)) == (JobStatus.COMPLETED, ["completed"])
         assert [change.number for change in await store.changes(held.id, 0)] == [1, 2, 3]
+
+
+async def test_the_slot_is_free_whichever_of_a_cancel_and_a_completion_wins(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    for held in await taken(store, 50):
+        await asyncio.gather(cancel(store, held.id), store.exchange([held.complete(b"{}")], None))
+    assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
+    assert await pool.fetchval("SELECT sum(busy) FROM lines") == 0
+
+
+async def test_a_settlement_that_waited_for_a_cancel_frees_the_slot_that_this_left(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    [held] = await taken(store, 1)
+    async with pool.acquire() as cancelling:
+        async with cancelling.transaction():
+            await cancelling.fetch(query("cancel_jobs"), [held.id], "cancelled", "", None)
+            settling = asyncio.create_task(store.exchange([held.complete(b"{}")], None))
+            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        assert (await settling).lost == {held.lease}
+    assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
+    assert await pool.fetchval("SELECT sum(busy) FROM lines") == 0
 
 
 async def test_no_run_ends_before_it_started_though_a_cancel_waited_for_its_claim(
