@@ -126,6 +126,8 @@ def _entries(
 def _name(given: str, part: str, place: int) -> str:
     if not re.fullmatch(NAME, given):
         raise Unusable(f"name {place} of {part} to be a letter or digit, then up to 99 letters, digits or ._:/@+-")
+    if part == "queues" and "/" in given:  # a queue is a step of a path, where a slash cannot be sent
+        raise Unusable(f"name {place} of {part} to have no slash in it")
     return given
 
 

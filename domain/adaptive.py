@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 START = 4
-"""Calls at once to begin with, where nothing is known of the server."""
+"""Calls at once to begin with, where no more run already."""
 GROWTH = 1.25
 """Steps before anything was too much: small enough that a server's waiting room takes what is over."""
 DECREASE = 0.8
@@ -91,7 +91,7 @@ def adapt(adapted: Adapted | None, workload: Workload, pressure: Pressure | None
         bound: the limit never exceeds it, and is never less than 1.
     """
     if adapted is None:
-        limit = _within(START, bound)
+        limit = _within(max(START, _runs_well(workload, pressure)), bound)
         return Adapted(limit=limit, changed_at=now, unproven=limit)
     waiting = pressure.waiting if pressure else 0.0
     stood = min(adapted.waiting, waiting)
@@ -113,6 +113,13 @@ def adapt(adapted: Adapted | None, workload: Workload, pressure: Pressure | None
     if _holds_back(adapted, workload, bound) and _borne(adapted, pressure):
         return _raised(adapted, pressure, bound, now)
     return adapted
+
+
+def _runs_well(workload: Workload, pressure: Pressure | None) -> int:
+    """How many run already without being too many, where the limit was not looked after before."""
+    if workload.overloads:
+        return 0
+    return int(workload.busy * (_share(pressure) if pressure else 1))
 
 
 def _refused(adapted: Adapted, workload: Workload, pressure: Pressure | None, now: datetime) -> Adapted:
@@ -142,9 +149,8 @@ def _taken(adapted: Adapted, workload: Workload, pressure: Pressure, waiting: fl
     Two estimates, of which the higher counts: our open calls may not have sunk to an earlier limit yet, and a look at
     them and one at the server are not of the same moment.
     """
-    share = pressure.running / (pressure.running + pressure.waiting)
     least = math.ceil(adapted.slots * STEEPEST_DECREASE)
-    return max(1, least, int(workload.busy * share), adapted.slots - math.ceil(waiting))
+    return max(1, least, int(workload.busy * _share(pressure)), adapted.slots - math.ceil(waiting))
 
 
 def _lowered(adapted: Adapted, workload: Workload, now: datetime) -> Adapted:
@@ -182,6 +188,11 @@ def _borne(adapted: Adapted, pressure: Pressure | None) -> bool:
     if pressure:
         return not _queued(pressure.waiting, pressure)
     return not adapted.unsettled and not adapted.unproven
+
+
+def _share(pressure: Pressure) -> float:
+    """The part of what a server has taken in that it works on."""
+    return pressure.running / (pressure.running + pressure.waiting) if pressure.waiting else 1
 
 
 def _queued(waiting: float, pressure: Pressure) -> bool:

@@ -54,15 +54,17 @@ def test_the_requirements_are_those_of_the_lock():
 
 
 def test_every_requirement_has_hashes_and_they_are_those_of_the_lock():
-    hashes = {
-        same(package["name"]): {file["hash"] for file in [package.get("sdist"), *package.get("wheels", [])] if file}
+    hashes = {  # of each version: which one is installed may depend on Python's
+        (same(package["name"]), package.get("version")): {
+            file["hash"] for file in [package.get("sdist"), *package.get("wheels", [])] if file
+        }
         for package in LOCK["package"]
     }
     for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", REQUIREMENTS, flags=re.M)):
-        name = same(re.match(r"[\w.-]+", entry)[0])  # type: ignore[index]  # an entry starts with its name
+        name, version = re.match(r"([\w.-]+)==([^\s;]+)", entry).groups()  # type: ignore[union-attr]  # it starts so
         found = set(re.findall(r"--hash=(sha256:\w+)", entry))
         assert found, name
-        assert found <= hashes[name]
+        assert found <= hashes[same(name), version]
 
 
 def test_what_the_project_asks_for_is_locked():

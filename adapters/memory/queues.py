@@ -79,5 +79,5 @@ class MemoryQueueStore:
         return self._runs.workload(queue, within, alive_within)
 
     async def adapt(self, queue: str, adapted: Adapted | None) -> None:
-        if queue in self._states:
+        if self.state(queue).policy.adaptive:
             self._states[queue] = replace(self._states[queue], adapted=adapted)

@@ -102,6 +102,8 @@ class MemoryJobStore:
         self._finished: list[tuple[str, JobStatus, datetime]] = []
         self._processes: dict[UUID, _Process] = {}
         self._lines: defaultdict[str, Line] = defaultdict(Line)
+        self._weights: dict[tuple[str, int, str], float] = {}
+        """As told with the jobs, by line, level and owner."""
         self._charges: dict[Lease, float] = {}
         self._closing: dict[Lease, _ClosingSlot] = {}
         self._trials: dict[str, Lease] = {}
@@ -181,7 +183,10 @@ class MemoryJobStore:
     async def claim(self, claim: ExternalClaim) -> list[Job]:
         claimed: list[Job] = []
         while len(claimed) < claim.limit:
-            fitting = sorted((job for job in self._ready() if _is_for(job, claim)), key=_order)
+            now, ready = self._now(), self._ready()
+            spare = self._spare({job.owner_service for job in ready})
+            fitting = [job for job in ready if _is_for(job, claim) and job.expire(now) is job]
+            fitting = sorted((job for job in fitting if spare.get(job.owner_service, 1) > 0), key=_order)
             lines = list(dict.fromkeys(job.line for job in fitting))
             started = (self._claim_one(line, [job for job in fitting if job.line == line], claim) for line in lines)
             if not (job := next(filter(None, started), None)):
@@ -248,11 +253,18 @@ class MemoryJobStore:
         state = self.queues.state(queue)
         if not state.policy.preempt or state.held:
             return []
-        high = [job for job in self._ready() if job.queue == queue and job.priority is Priority.HIGH]
+        now = self._now()
+        high = Counter(
+            job.owner_service
+            for job in self._ready()
+            if job.queue == queue and job.priority is Priority.HIGH and job.expire(now) is job
+        )
+        spare = self._spare(high)
+        startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
         slots = self._demand(queue, await self.workers(alive_within)).slots
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
-        wanted = len(high) - max(limit - self._busy(queue), 0) - closing
+        wanted = startable - max(limit - self._busy(queue), 0) - closing
         low = [
             job
             for job in self._jobs.values()
@@ -260,7 +272,7 @@ class MemoryJobStore:
             and job.lease_timeout is None
         ]
         low.sort(key=lambda job: (job.started_at, job.seq), reverse=True)
-        return [self._put(job, job.preempt(self._now()), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
+        return [self._put(job, job.preempt(now), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
 
     async def expire_deadlines(self) -> list[JobEvent]:
         now = self._now()
@@ -275,6 +287,7 @@ class MemoryJobStore:
                 target = max(1, job.priority - 2 * levels)
                 if target < job.level:
                     self._jobs[job.id] = replace(job, level=target)
+                    self._weigh_like_others(self._jobs[job.id])
                     raised += 1
         return raised
 
@@ -446,9 +459,19 @@ class MemoryJobStore:
 
     def _weigh(self, job: Job, weight: float) -> None:
         line = self._lines[job.line]
-        others = tuple(lane for lane in line.lanes if (lane.level, lane.owner) != (job.level, job.owner_service))
-        [lane] = set(line.lanes) - set(others) or {Lane(job.level, job.owner_service)}
-        self._lines[job.line] = replace(line, lanes=(*others, replace(lane, weight=weight)))
+        self._weights[job.line, job.level, job.owner_service] = weight
+        if (job.level, job.owner_service) not in {(lane.level, lane.owner) for lane in line.lanes}:
+            self._lines[job.line] = replace(line, lanes=(*line.lanes, Lane(job.level, job.owner_service)))
+
+    def _weigh_like_others(self, job: Job) -> None:
+        """A lane that was not there before, as of a job that has aged, weighs what its owner's others do."""
+        if (job.line, job.level, job.owner_service) not in self._weights:
+            others = (
+                weight
+                for (line, _, owner), weight in self._weights.items()
+                if (line, owner) == (job.line, job.owner_service)
+            )
+            self._weigh(job, max(others))
 
     def _with_anothers_key(self, jobs: Sequence[NewJob]) -> list[JobId]:
         """Those whose key names another submission: one that is stored, or one before it among these."""
@@ -573,13 +596,14 @@ class MemoryJobStore:
         if state.circuit.state is CircuitState.HALF_OPEN:
             return self._try_one(line, fitting, state.circuit, worker_id, lease, outside=outside)
         jobs = {job.seq: job for job in fitting}
+        ready = [job for job in self._ready() if job.line == line]
         picks, self._lines[line] = choose(
             self._weighed(line),
             _waiting(fitting),
             room,
             reserved_share=state.policy.reserved_share,
-            spare=self._spare({job.owner_service for job in fitting}),
-            others={(job.level, job.owner_service) for job in self._ready() if job.line == line} - _lanes(fitting),
+            spare=self._spare({job.owner_service for job in ready}),
+            others=_lanes(job for job in ready if job.seq not in jobs),
         )
         return [self._start(jobs[pick.seq], worker_id, lease, pick.cost, outside=outside) for pick in picks]
 
@@ -587,7 +611,12 @@ class MemoryJobStore:
         self, line: str, fitting: list[Job], circuit: Circuit, worker_id: str, lease: timedelta, *, outside: bool
     ) -> list[Job]:
         """Half open: one job, if none is being tried; not the one that failed last if there is another."""
-        if (trial := self._trials.get(line)) and self._jobs[trial.job_id].lease == trial:
+        trial = self._trials.get(line)
+        if trial and trial.job_id in self._jobs and self._jobs[trial.job_id].lease == trial:
+            return []
+        spare = self._spare({job.owner_service for job in fitting})
+        fitting = [job for job in fitting if spare.get(job.owner_service, 1) > 0]
+        if not fitting:
             return []
         near = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))[:100]
         job = min(near, key=lambda job: (job.id == circuit.failed_job, job.give_backs, job.level, job.seq))
@@ -599,7 +628,8 @@ class MemoryJobStore:
     def _weighed(self, line: str) -> Line:
         """The line with the weights that are configured of owners."""
         known = self._lines[line]
-        lanes = (replace(lane, weight=self.queues.owner(lane.owner).weight or lane.weight) for lane in known.lanes)
+        told = ((lane, self._weights[line, lane.level, lane.owner]) for lane in known.lanes)
+        lanes = (replace(lane, weight=self.queues.owner(lane.owner).weight or weight) for lane, weight in told)
         return replace(known, lanes=tuple(lanes))
 
     def _spare(self, owners: Iterable[str]) -> dict[str, int]:

@@ -23,9 +23,9 @@ QueueName = Annotated[
     str, PathParameter(description="The queue's name.", schema_extra={"examples": [examples.QUEUE.name]})
 ]
 
-HELD = "Running jobs finish, none starts, those that wait keep their places; restarts change nothing of it. "
-TWO_FLAGS = "To pause and to stop are two flags with the same effect; a queue that has either is held. "
-WHICH = "One queue, or without `queue` all of them; jobs without a queue are not touched. "
+HELD = "Running jobs finish, none starts, those that wait keep their places; restarts change nothing of it."
+TWO_FLAGS = "To pause and to stop are two flags with the same effect; a queue that has either is held."
+WHICH = "One queue, or without `queue` all of them; jobs without a queue are not touched."
 
 
 def _answers(example: QueueView) -> type[Operation]:
@@ -47,7 +47,7 @@ class Steered(Controller):
         "/pause",
         operation_id="pause_queue",
         summary="Pause a queue",
-        description=f"{HELD}Pausing it again changes nothing.",
+        description=f"{HELD} Pausing it again changes nothing.",
         status_code=200,
         operation_class=_answers(examples.PAUSED),
     )
@@ -87,7 +87,7 @@ class Standing(Controller):
         "/status",
         operation_id="get_queue_status",
         summary="Tell how the queues stand",
-        description=f"{WHICH}`queue_size` is counted anew every two seconds.",
+        description=f"{WHICH} `queue_size` is counted anew every two seconds.",
         opt={"right": Right.READ},
         operation_class=_answers_status(examples.QUEUE_STATUS),
     )
@@ -98,7 +98,7 @@ class Standing(Controller):
         "/pause",
         operation_id="pause_queues",
         summary="Pause the queues",
-        description=f"{HELD}{WHICH}{TWO_FLAGS}",
+        description=f"{HELD} {WHICH} {TWO_FLAGS}",
         status_code=200,
         operation_class=_answers_status(examples.ALL_PAUSED),
     )
@@ -109,7 +109,7 @@ class Standing(Controller):
         "/resume",
         operation_id="resume_queues",
         summary="Resume paused queues",
-        description=f"{WHICH}What was stopped stays stopped.",
+        description=f"{WHICH} What was stopped stays stopped.",
         status_code=200,
         operation_class=_answers_status(examples.QUEUE_STATUS),
     )
@@ -120,7 +120,7 @@ class Standing(Controller):
         "/stop",
         operation_id="stop_queues",
         summary="Stop the queues",
-        description=f"{HELD}{WHICH}{TWO_FLAGS}",
+        description=f"{HELD} {WHICH} {TWO_FLAGS}",
         status_code=200,
         operation_class=_answers_status(examples.ALL_STOPPED),
     )
@@ -131,7 +131,7 @@ class Standing(Controller):
         "/start",
         operation_id="start_queues",
         summary="Start stopped queues",
-        description=f"{WHICH}What was paused stays paused.",
+        description=f"{WHICH} What was paused stays paused.",
         status_code=200,
         operation_class=_answers_status(examples.QUEUE_STATUS),
     )

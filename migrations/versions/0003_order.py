@@ -219,8 +219,18 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM lines AS l WHERE l.name = given.line)
     ORDER BY 1
     ON CONFLICT DO NOTHING;
-    INSERT INTO lanes AS n (line, level, owner_service, low_seq)
-    SELECT given.line, given.level, given.owner_service, min(given.seq) - 1
+    INSERT INTO lanes AS n (line, level, owner_service, low_seq, weight)
+    SELECT
+        given.line, given.level, given.owner_service, min(given.seq) - 1,
+        -- A new one, as of a job that has aged, weighs what its owner's others do.
+        coalesce(
+            (
+                SELECT max(k.weight) FROM lanes AS k
+                WHERE k.line = given.line
+                  AND k.owner_service = given.owner_service
+            ),
+            1
+        )
     FROM unnest(p_lines, p_levels, p_owner_services, p_seqs) AS given (line, level, owner_service, seq)
     WHERE NOT EXISTS (
         SELECT FROM lanes AS k
@@ -296,7 +306,7 @@ $$
 CLAIM_TRIAL = """
 -- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
 -- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
--- not use up the give-backs of the first in line. Called by claim_line, which has locked the line.
+-- not use up the give-backs of the first in line. Called by claim_line, which has locked the line and owners.
 CREATE OR REPLACE FUNCTION claim_trial(
     p_line text,
     p_failed_job uuid,
@@ -334,6 +344,11 @@ BEGIN
               AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
               AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
               AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+              AND NOT EXISTS (
+                  SELECT FROM owners AS o
+                  WHERE o.owner_service = w.owner_service
+                    AND o.max_running <= running_of(o.owner_service)
+              )
             ORDER BY w.level, w.owner_service, w.seq
             LIMIT 100
         ) AS near
@@ -408,7 +423,9 @@ DECLARE
     got uuid[];
     furthest double precision;
     paid double precision;
-    missed integer;
+    seen integer;
+    -- How many jobs are looked at: more than there is room for only where those in front are locked.
+    width integer;
     who text[];
     vtimes double precision[];
     lasts bigint[];
@@ -421,6 +438,14 @@ BEGIN
     END IF;
     starts := here.clocks;
     owed := here.reserve;
+    IF p_limit <= 0 THEN
+        RETURN claimed;
+    END IF;
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+    ORDER BY o.owner_service
+    FOR UPDATE;
     SELECT * INTO policy FROM queues WHERE name = p_line;
     IF FOUND THEN
         IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
@@ -440,12 +465,6 @@ BEGIN
         RETURN claimed;
     END IF;
     levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
-    PERFORM FROM owners AS o
-    WHERE o.max_running IS NOT NULL
-      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
-    ORDER BY o.owner_service
-    FOR UPDATE;
-
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
     LOOP
         IF sweeping THEN
@@ -453,6 +472,7 @@ BEGIN
         END IF;
         FOREACH lvl IN ARRAY levels LOOP
             CONTINUE WHEN lvl <> p_level;  -- never where it is NULL
+            width := CASE WHEN share > 0 THEN 1 ELSE room END;
             LOOP
                 EXIT WHEN room <= 0;
                 IF share > 0 THEN
@@ -476,7 +496,6 @@ BEGIN
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
                       AND n.level = lvl
-                      AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
                 ), waiting AS MATERIALIZED (
                     SELECT lane.owner_service, j.id, j.seq, j.place
                     FROM lane
@@ -493,11 +512,10 @@ BEGIN
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
                         ORDER BY w.seq
-                        LIMIT least(
-                            CASE WHEN share > 0 THEN 1 ELSE room END,
-                            CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END
-                        )
+                        LIMIT least(width, CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END)
                     ) AS j
+                    WHERE p_owner_services IS NULL
+                       OR lane.owner_service = ANY (p_owner_services)
                 ), open AS MATERIALIZED (
                     SELECT lane.* FROM lane
                     WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
@@ -522,15 +540,17 @@ BEGIN
                     FROM waiting AS w
                     JOIN based AS b ON b.owner_service = w.owner_service
                     ORDER BY turn
-                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
+                    LIMIT width
                 ), pick AS MATERIALIZED (
-                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    -- Locked rows are being cancelled: they are passed over, and stay where they are if that fails.
                     SELECT n.*
                     FROM jobs AS j
                     JOIN next AS n ON n.id = j.id
                     WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
                       AND j.status = 'pending'
                       AND j.due
+                    ORDER BY n.turn
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                     FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
@@ -567,13 +587,19 @@ BEGIN
                     (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
-                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
+                    (SELECT count(*) FROM next),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.fresh ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.fully ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, missed, who, vtimes, lasts, woken, full_up;
+                INTO got, furthest, paid, seen, who, vtimes, lasts, woken, full_up;
+
+                IF got IS NULL THEN
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
+                    CONTINUE;
+                END IF;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
@@ -610,7 +636,6 @@ BEGIN
                       OR n.low_seq >= m.next
                   );
 
-                EXIT WHEN got IS NULL;
                 claimed := claimed || got;
                 room := room - cardinality(got);
                 starts[lvl] := greatest(starts[lvl], furthest);
@@ -623,8 +648,10 @@ BEGIN
                         WHEN lvl < ANY (heads) THEN share * paid
                         ELSE 0
                     END;
+                    width := 1;
                 ELSE
-                    EXIT WHEN missed = 0;
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
                 END IF;
             END LOOP;
             EXIT WHEN share > 0;
@@ -801,10 +828,27 @@ BEGIN
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
         best := NULL;
         IF cardinality(candidates) > 1 THEN
-            WITH head AS MATERIALIZED (
-                SELECT n.line, n.level, first.seq
+            WITH lane AS MATERIALIZED (
+                SELECT
+                    n.line, n.level, n.owner_service,
+                    CASE
+                        WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
+                        ELSE n.low_seq
+                    END AS low,
+                    (
+                        SELECT o.max_running - running_of(o.owner_service) FROM owners AS o
+                        WHERE o.owner_service = n.owner_service
+                          AND o.max_running IS NOT NULL
+                    ) AS spare
                 FROM lanes AS n
-                LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                JOIN lines AS l ON l.name = n.line
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+            ), head AS MATERIALIZED (
+                SELECT n.line, n.level, n.owner_service, n.spare, first.seq
+                FROM lane AS n
                 CROSS JOIN LATERAL (
                     SELECT j.seq FROM jobs AS j
                     WHERE j.line = n.line
@@ -812,46 +856,61 @@ BEGIN
                       AND j.owner_service = n.owner_service
                       AND j.status = 'pending'
                       AND j.due
-                      AND j.seq > n.low_seq
+                      AND j.seq > n.low
                       AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
                       AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                      AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
                     ORDER BY j.seq
                     LIMIT 1
                 ) AS first
-                WHERE n.line = ANY (candidates)
-                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
-                       OR matches -> n.line -> 'owners' ? n.owner_service)
-                  AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+                WHERE n.spare IS NULL
+                   OR n.spare > 0
             ), first AS (
-                SELECT head.* FROM head ORDER BY head.level, head.seq LIMIT 1
+                SELECT head.line, head.level, coalesce(q.reserved_share, 0) > 0 AS shared
+                FROM head
+                LEFT JOIN queues AS q ON q.name = head.line
+                ORDER BY head.level, head.seq
+                LIMIT 1
+            ), other AS (
+                SELECT min(head.seq) AS seq
+                FROM head
+                JOIN first ON first.line <> head.line AND first.level = head.level
             )
-            -- As many as come before another line's first.
+            -- As many as come before another line's first; with a reserved share each pick may change who is next.
             SELECT
-                first.line, first.level,
-                (
-                    SELECT count(*)
-                    FROM (
-                        SELECT FROM jobs AS j
-                        WHERE j.line = first.line
-                          AND j.level = first.level
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq < coalesce(
-                              (
-                                  SELECT min(other.seq) FROM head AS other
-                                  WHERE other.line <> first.line AND other.level = first.level
-                              ),
-                              9223372036854775807
-                          )
-                        LIMIT p_limit
-                    ) AS before
-                ) AS jobs
+                first.line,
+                CASE WHEN NOT first.shared THEN first.level END AS level,
+                CASE
+                    WHEN first.shared THEN 1
+                    ELSE (
+                        SELECT sum(before.jobs)
+                        FROM head
+                        CROSS JOIN LATERAL (
+                            SELECT count(*) AS jobs
+                            FROM (
+                                SELECT FROM jobs AS j
+                                WHERE j.line = head.line
+                                  AND j.level = head.level
+                                  AND j.owner_service = head.owner_service
+                                  AND j.status = 'pending'
+                                  AND j.due
+                                  AND j.seq >= head.seq
+                                  AND j.seq < coalesce((SELECT other.seq FROM other), 9223372036854775807)
+                                  AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                                  AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                                LIMIT least(p_limit, head.spare)
+                            ) AS waiting
+                        ) AS before
+                        WHERE head.line = first.line
+                          AND head.level = first.level
+                    )
+                END AS jobs
             INTO best
             FROM first;
         END IF;
         IF best IS NULL THEN
-            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::bigint AS jobs INTO best;
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::numeric AS jobs INTO best;
         END IF;
         got := claim_line(
             best.line, best.level, p_task_types, p_model_profiles,
@@ -960,16 +1019,6 @@ BEGIN
             e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
             e.token, e.outcome, e.result, e.error_code, e.error_message,
             j.line, j.level, j.owner_service, j.seq, j.charge, j.due
-    ), closed AS (
-        DELETE FROM closing_slots AS c
-        WHERE c.lease_token = ANY (p_tokens)
-        RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
-    ), freed AS (
-        SELECT
-            job.line, job.level, job.owner_service, job.charge, job.started_at, job.outcome = 'completed' AS completed
-        FROM job
-        UNION ALL
-        SELECT closed.*, false FROM closed
     ), run AS (
         INSERT INTO runs (
             job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
@@ -992,9 +1041,10 @@ BEGIN
         back_in, back_levels, back_owners, back_seqs
     FROM (
         SELECT
-            array_agg(f.line), array_agg(f.level), array_agg(f.owner_service), array_agg(f.charge),
-            array_agg(extract(epoch FROM now() - f.started_at)::double precision), array_agg(f.completed)
-        FROM freed AS f
+            array_agg(job.line), array_agg(job.level), array_agg(job.owner_service), array_agg(job.charge),
+            array_agg(extract(epoch FROM now() - job.started_at)::double precision),
+            array_agg(job.outcome = 'completed')
+        FROM job
     ) AS slot
     CROSS JOIN (
         SELECT
@@ -1011,11 +1061,11 @@ BEGIN
     END IF;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
-        -- Again: a cancel that was waited for above has only now left a slot that can be seen.
+        -- Apart: what took the jobs away may have been waited for above, and its slots are seen only now.
         WITH closed AS (
             DELETE FROM closing_slots AS c
             WHERE c.lease_token = ANY (p_tokens)
-            RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+            RETURNING c.*
         )
         SELECT
             array_agg(c.line), array_agg(c.level), array_agg(c.owner_service), array_agg(c.charge),
@@ -1232,13 +1282,28 @@ BEGIN
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
     );
+    -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (
-        SELECT count(*)
-        FROM (
-            SELECT FROM jobs AS j
-            WHERE j.line = p_queue AND j.level = 1 AND j.status = 'pending' AND j.due AND j.priority = 1
-            LIMIT 1000
+        SELECT sum(least(high.jobs, CASE WHEN o.max_running < running_of(n.owner_service) THEN 0
+                                         ELSE o.max_running - running_of(n.owner_service) END))
+        FROM lanes AS n
+        LEFT JOIN owners AS o ON o.owner_service = n.owner_service AND o.max_running IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs
+            FROM (
+                SELECT FROM jobs AS j
+                WHERE j.line = p_queue
+                  AND j.level = 1
+                  AND j.owner_service = n.owner_service
+                  AND j.status = 'pending'
+                  AND j.due
+                  AND j.priority = 1
+                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                LIMIT 1000
+            ) AS waiting
         ) AS high
+        WHERE n.line = p_queue
+          AND n.level = 1
     )
     - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
@@ -1337,7 +1402,19 @@ DECLARE
 BEGIN
     PERFORM FROM lines AS l ORDER BY l.name FOR UPDATE;
 
-    DELETE FROM lanes AS n WHERE n.asleep AND n.used_at < now() - p_unused;
+    -- One with a weight of its own is kept: what comes back to it, from a run or a scheduled time, does not tell it.
+    DELETE FROM lanes AS n
+    WHERE n.asleep
+      AND n.weight = 1
+      AND n.used_at < now() - p_unused
+      AND NOT EXISTS (
+          SELECT FROM jobs AS j
+          WHERE j.line = n.line
+            AND j.level = n.level
+            AND j.owner_service = n.owner_service
+            AND j.status = 'pending'
+            AND j.due
+      );
 
     WITH RECURSIVE lane (line, level, owner_service, seq) AS (
         (

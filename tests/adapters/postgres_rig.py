@@ -10,6 +10,7 @@ from functools import partial
 import asyncpg
 import pytest
 
+from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from tests.adapters.rigs import OpenRig, Rig
 from tests.factories import NOW
@@ -36,6 +37,11 @@ EMPTY = """
     DELETE FROM job_count_changes;
     DELETE FROM jobs_finished;
     DELETE FROM workers;
+    DELETE FROM closing_slots;
+    DELETE FROM lanes;
+    DELETE FROM lines;
+    DELETE FROM queues;
+    DELETE FROM owners;
     DELETE FROM fake.clock;
 """
 """Faster than TRUNCATE, which makes new files for each table and index."""
@@ -44,6 +50,7 @@ EMPTY = """
 class PostgresRig:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.store = PostgresJobStore(pool)
+        self.queues = PostgresQueueStore(pool)
         self._pool = pool
 
     async def now(self) -> datetime:

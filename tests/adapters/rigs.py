@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from adapters.memory.store import MemoryJobStore
-from domain.ports import JobStore
+from domain.ports import JobStore, QueueStore
 from tests.fakes import FakeClock
 
 
@@ -19,6 +19,9 @@ class Rig(Protocol):
 
     @property
     def store(self) -> JobStore: ...
+
+    @property
+    def queues(self) -> QueueStore: ...
 
     async def now(self) -> datetime: ...
 
@@ -39,6 +42,10 @@ class MemoryRig:
     def __init__(self) -> None:
         self._clock = FakeClock()
         self.store = MemoryJobStore(self._clock.now)
+
+    @property
+    def queues(self) -> QueueStore:
+        return self.store.queues
 
     async def now(self) -> datetime:
         return self._clock.now()

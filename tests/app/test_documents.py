@@ -110,6 +110,14 @@ def test_the_headers_of_refusals_are_described(document: dict[str, Any]) -> None
                 assert list(response.get("headers") or ()) == named.get(status, [])
 
 
+def test_a_call_tells_which_problems_are_its_own(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+    full = paths["/api/v1/jobs"]["post"]["responses"]["429"]
+    assert full["description"] == "Too many requests / The owner has too many waiting jobs"
+    unknown = paths["/queue/pause"]["post"]["responses"]["404"]["content"]["application/problem+json"]
+    assert unknown["examples"]["example"]["value"]["type"] == "urn:problem:ai-service:queue-not-found"
+
+
 def test_every_operation_has_a_name_and_a_summary(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, operation in operations(document)]
     assert len(set(ids)) == len(PATHS)

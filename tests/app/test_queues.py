@@ -14,10 +14,8 @@ import pytest
 from app.keyring import Keyring
 from domain.adaptive import Adapted
 from domain.circuit import Circuit, CircuitState
-from domain.errors import ErrorCode, TooManyPending
-from domain.job import NewJob
-from domain.policy import Policies, QueuePolicy
-from domain.ports import Added
+from domain.errors import ErrorCode
+from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from tests.app.conftest import WANTED, Api, build, pointers, problem
 from tests.factories import NOW, QUEUE, new_beat, new_claim
 
@@ -143,6 +141,14 @@ class TestOne:
             await ask(api, f"/api/v1/queues/{QUEUE}/{verb}")
             claimed = await api.client.post("/api/v1/jobs/claim", json={"worker_id": "w"})
             assert [job["id"] for job in claimed.json()["jobs"]] == wanted
+
+    async def test_a_job_tells_that_its_queue_is_held(self, api: Api) -> None:
+        job_id = await api.submitted()
+        await ask(api, f"/api/v1/queues/{QUEUE}/pause")
+        assert (await api.client.get(f"/api/v1/jobs/{job_id}")).json()["waiting_for"] == "paused"
+        await ask(api, f"/api/v1/queues/{QUEUE}/resume")
+        await api.store.queues.change_circuit(QUEUE, lambda *_: OPEN)
+        assert (await api.client.get(f"/api/v1/jobs/{job_id}")).json()["waiting_for"] == "circuit"
 
     async def test_a_job_that_runs_goes_on_and_keeps_its_slot_busy(self, api: Api) -> None:
         await api.submitted()
@@ -293,15 +299,17 @@ class TestRights:
         assert seen["message"] == "The provider accepts no connections."
 
 
-async def test_too_many_waiting_jobs_are_429_and_it_is_said_when_to_come_back(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def full(_jobs: list[NewJob], *_ceilings: object) -> list[Added]:
-        raise TooManyPending("beeline", 7)
-
-    monkeypatch.setattr(api.store, "add", full)
-    response = await api.submit()
-    document = problem(response, 429)
-    assert document["type"] == "urn:problem:ai-service:too-many-pending"
-    assert "'beeline' may have 7 waiting jobs" in document["detail"]
-    assert response.headers["retry-after"] == "5"
+async def test_too_many_waiting_jobs_are_429_and_it_is_said_when_to_come_back(api: Api) -> None:
+    api.file.policies = Policies(owners={"beeline": OwnerPolicy(max_pending=2)})
+    await api.submitted()
+    twins = {"jobs": [WANTED, WANTED]}
+    refused = [await api.client.post("/api/v1/jobs/batch", json=twins)]
+    await api.submitted()
+    refused.append(await api.submit())
+    for response in refused:
+        document = problem(response, 429)
+        assert document["type"] == "urn:problem:ai-service:too-many-pending"
+        assert "'beeline' may have 2 waiting jobs" in document["detail"]
+        assert response.headers["retry-after"] == "5"
+    await api.claim()
+    await api.submitted()

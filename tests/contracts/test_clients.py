@@ -132,6 +132,15 @@ def test_it_reads_problems_and_figures(ai: Generated):
     assert ai.call("figures.list_workers").workers
 
 
+def test_it_holds_queues_and_lets_them_go(ai: Generated):
+    assert ai.call("queues.pause_queue", "gpu.llm").paused
+    status = ai.call("queues.stop_queues", queue="gpu.llm")
+    assert (status.running, status.paused, status.queues[0].circuit.state) == (False, True, "closed")
+    assert not ai.call("queues.resume_queue", "gpu.llm").paused
+    assert ai.call("queues.start_queues").running
+    assert ai.call("queues.pause_queue", "gpu.cats").type_ == "urn:problem:ai-service:queue-not-found"
+
+
 @pytest.mark.timeout(400)
 def test_a_typescript_client_compiles_and_is_strict(tmp_path: Path):
     npm = shutil.which("npm")

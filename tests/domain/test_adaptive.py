@@ -67,8 +67,14 @@ def after(adapted: Adapted | None, *ticks: Workload, pressure: Pressure | None =
 
 
 def test_a_queue_begins_with_a_few_calls():
-    assert after(None, load()).slots == START
-    assert after(None, load(), bound=2).slots == 2
+    assert after(None, load(busy=0)).slots == START
+    assert after(None, load(busy=0), bound=2).slots == 2
+
+
+def test_a_busy_queue_goes_on_from_what_runs_well():
+    assert after(None, load(busy=40)).slots == 40
+    assert after(None, load(busy=40), pressure=Pressure(running=30, waiting=10)).slots == 30
+    assert after(None, load(busy=40, overloads=1)).slots == START
 
 
 @given(st.none() | adapteds(), workloads, pressures, st.integers(-1, 500))

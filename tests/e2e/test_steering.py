@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,36 @@ def test_the_call_of_a_job_that_is_cancelled_or_retried_is_closed_at_once(
         ("retried",),
         ("completed",),
     ]
+
+
+@pytest.mark.timeout(120)
+def test_a_queue_is_never_overfull_however_many_jobs_are_taken_from_their_runs(
+    install: Install, database: str, vhost: str, model: ModelServer, tmp_path: Path
+) -> None:
+    config = tmp_path / "limits.toml"
+    config.write_text('[queues."gpu.llm"]\nconcurrency = 3\n')
+    installation = install(
+        DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, AI_SERVICE_CONFIG=str(config)
+    )
+    api, _ = installation.serve_and_work()
+    installation.worker()
+    installation.rows(
+        "INSERT INTO queues (name, concurrency) VALUES ('gpu.llm', 3) ON CONFLICT (name) DO UPDATE SET concurrency = 3"
+    )
+    model.default = after(0.2, says("Done."))
+    api.submit_many(50)
+
+    dice = random.Random(50)
+    unfinished = {"status": ["pending", "running"]}
+    while jobs := api.http.get("/api/v1/jobs", params=unfinished).json()["jobs"]:
+        for job in jobs:
+            if job["status"] == "running" and dice.random() < 0.5:
+                api.http.post(f"/api/v1/jobs/{job['id']}/{dice.choice(['cancel', 'retry'])}")
+
+    assert model.most_at_once == 3
+    assert model.hang_ups > 5
+    eventually(lambda: not installation.rows("SELECT FROM closing_slots"), within=5, what="every slot is free")
+    assert installation.rows("SELECT busy FROM lines") == [(0,)]
 
 
 def test_a_run_that_takes_longer_than_its_task_type_may_ends_and_a_changed_limit_holds_for_the_next_run(

@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import threading
+from asyncio.trsock import TransportSocket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -245,6 +247,7 @@ class ModelServer:
     running: int = 0
     """Calls that are being served now."""
     most_at_once: int = 0
+    """Calls whose clients had not hung up, noticed or not."""
     hang_ups: int = 0
     """Calls whose client left before the answer was complete."""
 
@@ -255,6 +258,7 @@ class ModelServer:
         self._open = asyncio.Event()
         self._open.set()
         self._connections: set[asyncio.Task[Any]] = set()
+        self._serving: list[TransportSocket] = []
         self._errors: list[Exception] = []
         self._listener: asyncio.Server | None = None
         self._port = 0
@@ -392,7 +396,8 @@ class ModelServer:
 
     async def _serve(self, request: Request, reply: Reply, reader: asyncio.StreamReader) -> bytes:
         """Do what is to be done to this call. Returns what has already been read of the connection's next one."""
-        self._begun(request)
+        connection: TransportSocket = reply.writer.get_extra_info("socket")
+        self._begun(request, connection)
         behaviour = self._script.popleft() if self._script else self.default
         served = asyncio.ensure_future(self._behave(behaviour, request, reply))
         more = asyncio.ensure_future(_more(reader))
@@ -409,25 +414,39 @@ class ModelServer:
                 self._errors.append(outcome)
             if outcome is not None:
                 reply.cut()
-            self._ended(hung_up=hung_up or isinstance(outcome, ConnectionError))
+            self._ended(connection, hung_up=hung_up or isinstance(outcome, ConnectionError))
         return early if isinstance(early, bytes) else b""
 
     async def _behave(self, behaviour: Behaviour, request: Request, reply: Reply) -> None:
         await self._open.wait()
         await behaviour(request, reply)
 
-    def _begun(self, request: Request) -> None:
+    def _begun(self, request: Request, connection: TransportSocket) -> None:
+        self._serving.append(connection)
         with self._changed:
             self.requests.append(request)
             self.running += 1
-            self.most_at_once = max(self.most_at_once, self.running)
+            if self.running > self.most_at_once:
+                self.most_at_once = max(self.most_at_once, sum(_is_there(each) for each in self._serving))
             self._changed.notify_all()
 
-    def _ended(self, *, hung_up: bool) -> None:
+    def _ended(self, connection: TransportSocket, *, hung_up: bool) -> None:
+        self._serving.remove(connection)
         with self._changed:
             self.running -= 1
             self.hang_ups += hung_up
             self._changed.notify_all()
+
+
+def _is_there(connection: TransportSocket) -> bool:
+    """Whether the other side has not hung up yet."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as twin:
+            return bool(twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 async def _more(reader: asyncio.StreamReader) -> bytes:

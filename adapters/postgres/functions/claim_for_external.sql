@@ -93,10 +93,27 @@ BEGIN
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
         best := NULL;
         IF cardinality(candidates) > 1 THEN
-            WITH head AS MATERIALIZED (
-                SELECT n.line, n.level, first.seq
+            WITH lane AS MATERIALIZED (
+                SELECT
+                    n.line, n.level, n.owner_service,
+                    CASE
+                        WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
+                        ELSE n.low_seq
+                    END AS low,
+                    (
+                        SELECT o.max_running - running_of(o.owner_service) FROM owners AS o
+                        WHERE o.owner_service = n.owner_service
+                          AND o.max_running IS NOT NULL
+                    ) AS spare
                 FROM lanes AS n
-                LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                JOIN lines AS l ON l.name = n.line
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+            ), head AS MATERIALIZED (
+                SELECT n.line, n.level, n.owner_service, n.spare, first.seq
+                FROM lane AS n
                 CROSS JOIN LATERAL (
                     SELECT j.seq FROM jobs AS j
                     WHERE j.line = n.line
@@ -104,46 +121,61 @@ BEGIN
                       AND j.owner_service = n.owner_service
                       AND j.status = 'pending'
                       AND j.due
-                      AND j.seq > n.low_seq
+                      AND j.seq > n.low
                       AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
                       AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                      AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
                     ORDER BY j.seq
                     LIMIT 1
                 ) AS first
-                WHERE n.line = ANY (candidates)
-                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
-                       OR matches -> n.line -> 'owners' ? n.owner_service)
-                  AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+                WHERE n.spare IS NULL
+                   OR n.spare > 0
             ), first AS (
-                SELECT head.* FROM head ORDER BY head.level, head.seq LIMIT 1
+                SELECT head.line, head.level, coalesce(q.reserved_share, 0) > 0 AS shared
+                FROM head
+                LEFT JOIN queues AS q ON q.name = head.line
+                ORDER BY head.level, head.seq
+                LIMIT 1
+            ), other AS (
+                SELECT min(head.seq) AS seq
+                FROM head
+                JOIN first ON first.line <> head.line AND first.level = head.level
             )
-            -- As many as come before another line's first.
+            -- As many as come before another line's first; with a reserved share each pick may change who is next.
             SELECT
-                first.line, first.level,
-                (
-                    SELECT count(*)
-                    FROM (
-                        SELECT FROM jobs AS j
-                        WHERE j.line = first.line
-                          AND j.level = first.level
-                          AND j.status = 'pending'
-                          AND j.due
-                          AND j.seq < coalesce(
-                              (
-                                  SELECT min(other.seq) FROM head AS other
-                                  WHERE other.line <> first.line AND other.level = first.level
-                              ),
-                              9223372036854775807
-                          )
-                        LIMIT p_limit
-                    ) AS before
-                ) AS jobs
+                first.line,
+                CASE WHEN NOT first.shared THEN first.level END AS level,
+                CASE
+                    WHEN first.shared THEN 1
+                    ELSE (
+                        SELECT sum(before.jobs)
+                        FROM head
+                        CROSS JOIN LATERAL (
+                            SELECT count(*) AS jobs
+                            FROM (
+                                SELECT FROM jobs AS j
+                                WHERE j.line = head.line
+                                  AND j.level = head.level
+                                  AND j.owner_service = head.owner_service
+                                  AND j.status = 'pending'
+                                  AND j.due
+                                  AND j.seq >= head.seq
+                                  AND j.seq < coalesce((SELECT other.seq FROM other), 9223372036854775807)
+                                  AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                                  AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                                LIMIT least(p_limit, head.spare)
+                            ) AS waiting
+                        ) AS before
+                        WHERE head.line = first.line
+                          AND head.level = first.level
+                    )
+                END AS jobs
             INTO best
             FROM first;
         END IF;
         IF best IS NULL THEN
-            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::bigint AS jobs INTO best;
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::numeric AS jobs INTO best;
         END IF;
         got := claim_line(
             best.line, best.level, p_task_types, p_model_profiles,

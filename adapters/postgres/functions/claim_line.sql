@@ -38,7 +38,9 @@ DECLARE
     got uuid[];
     furthest double precision;
     paid double precision;
-    missed integer;
+    seen integer;
+    -- How many jobs are looked at: more than there is room for only where those in front are locked.
+    width integer;
     who text[];
     vtimes double precision[];
     lasts bigint[];
@@ -51,6 +53,14 @@ BEGIN
     END IF;
     starts := here.clocks;
     owed := here.reserve;
+    IF p_limit <= 0 THEN
+        RETURN claimed;
+    END IF;
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+    ORDER BY o.owner_service
+    FOR UPDATE;
     SELECT * INTO policy FROM queues WHERE name = p_line;
     IF FOUND THEN
         IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
@@ -70,12 +80,6 @@ BEGIN
         RETURN claimed;
     END IF;
     levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
-    PERFORM FROM owners AS o
-    WHERE o.max_running IS NOT NULL
-      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
-    ORDER BY o.owner_service
-    FOR UPDATE;
-
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
     LOOP
         IF sweeping THEN
@@ -83,6 +87,7 @@ BEGIN
         END IF;
         FOREACH lvl IN ARRAY levels LOOP
             CONTINUE WHEN lvl <> p_level;  -- never where it is NULL
+            width := CASE WHEN share > 0 THEN 1 ELSE room END;
             LOOP
                 EXIT WHEN room <= 0;
                 IF share > 0 THEN
@@ -106,7 +111,6 @@ BEGIN
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
                       AND n.level = lvl
-                      AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
                 ), waiting AS MATERIALIZED (
                     SELECT lane.owner_service, j.id, j.seq, j.place
                     FROM lane
@@ -123,11 +127,10 @@ BEGIN
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
                         ORDER BY w.seq
-                        LIMIT least(
-                            CASE WHEN share > 0 THEN 1 ELSE room END,
-                            CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END
-                        )
+                        LIMIT least(width, CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END)
                     ) AS j
+                    WHERE p_owner_services IS NULL
+                       OR lane.owner_service = ANY (p_owner_services)
                 ), open AS MATERIALIZED (
                     SELECT lane.* FROM lane
                     WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
@@ -152,15 +155,17 @@ BEGIN
                     FROM waiting AS w
                     JOIN based AS b ON b.owner_service = w.owner_service
                     ORDER BY turn
-                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
+                    LIMIT width
                 ), pick AS MATERIALIZED (
-                    -- Locked rows are being cancelled: they are passed over, and looked for again only if they stay.
+                    -- Locked rows are being cancelled: they are passed over, and stay where they are if that fails.
                     SELECT n.*
                     FROM jobs AS j
                     JOIN next AS n ON n.id = j.id
                     WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
                       AND j.status = 'pending'
                       AND j.due
+                    ORDER BY n.turn
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
                     FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
@@ -197,13 +202,19 @@ BEGIN
                     (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
                     (SELECT max(p.start) FROM pick AS p),
                     (SELECT sum(p.cost) FROM pick AS p),
-                    (SELECT count(*) FROM next) - (SELECT count(*) FROM pick),
+                    (SELECT count(*) FROM next),
                     (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.fresh ORDER BY m.owner_service) FROM moved AS m),
                     (SELECT array_agg(m.fully ORDER BY m.owner_service) FROM moved AS m)
-                INTO got, furthest, paid, missed, who, vtimes, lasts, woken, full_up;
+                INTO got, furthest, paid, seen, who, vtimes, lasts, woken, full_up;
+
+                IF got IS NULL THEN
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
+                    CONTINUE;
+                END IF;
 
                 -- Apart: only now the jobs that were taken are no longer seen as waiting.
                 UPDATE lanes AS n
@@ -240,7 +251,6 @@ BEGIN
                       OR n.low_seq >= m.next
                   );
 
-                EXIT WHEN got IS NULL;
                 claimed := claimed || got;
                 room := room - cardinality(got);
                 starts[lvl] := greatest(starts[lvl], furthest);
@@ -253,8 +263,10 @@ BEGIN
                         WHEN lvl < ANY (heads) THEN share * paid
                         ELSE 0
                     END;
+                    width := 1;
                 ELSE
-                    EXIT WHEN missed = 0;
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
                 END IF;
             END LOOP;
             EXIT WHEN share > 0;

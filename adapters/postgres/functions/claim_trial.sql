@@ -1,6 +1,6 @@
 -- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
 -- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
--- not use up the give-backs of the first in line. Called by claim_line, which has locked the line.
+-- not use up the give-backs of the first in line. Called by claim_line, which has locked the line and owners.
 CREATE OR REPLACE FUNCTION claim_trial(
     p_line text,
     p_failed_job uuid,
@@ -38,6 +38,11 @@ BEGIN
               AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
               AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
               AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+              AND NOT EXISTS (
+                  SELECT FROM owners AS o
+                  WHERE o.owner_service = w.owner_service
+                    AND o.max_running <= running_of(o.owner_service)
+              )
             ORDER BY w.level, w.owner_service, w.seq
             LIMIT 100
         ) AS near

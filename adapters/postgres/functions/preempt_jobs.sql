@@ -23,13 +23,28 @@ BEGIN
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
     );
+    -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (
-        SELECT count(*)
-        FROM (
-            SELECT FROM jobs AS j
-            WHERE j.line = p_queue AND j.level = 1 AND j.status = 'pending' AND j.due AND j.priority = 1
-            LIMIT 1000
+        SELECT sum(least(high.jobs, CASE WHEN o.max_running < running_of(n.owner_service) THEN 0
+                                         ELSE o.max_running - running_of(n.owner_service) END))
+        FROM lanes AS n
+        LEFT JOIN owners AS o ON o.owner_service = n.owner_service AND o.max_running IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs
+            FROM (
+                SELECT FROM jobs AS j
+                WHERE j.line = p_queue
+                  AND j.level = 1
+                  AND j.owner_service = n.owner_service
+                  AND j.status = 'pending'
+                  AND j.due
+                  AND j.priority = 1
+                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                LIMIT 1000
+            ) AS waiting
         ) AS high
+        WHERE n.line = p_queue
+          AND n.level = 1
     )
     - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);

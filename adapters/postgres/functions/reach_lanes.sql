@@ -16,8 +16,18 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM lines AS l WHERE l.name = given.line)
     ORDER BY 1
     ON CONFLICT DO NOTHING;
-    INSERT INTO lanes AS n (line, level, owner_service, low_seq)
-    SELECT given.line, given.level, given.owner_service, min(given.seq) - 1
+    INSERT INTO lanes AS n (line, level, owner_service, low_seq, weight)
+    SELECT
+        given.line, given.level, given.owner_service, min(given.seq) - 1,
+        -- A new one, as of a job that has aged, weighs what its owner's others do.
+        coalesce(
+            (
+                SELECT max(k.weight) FROM lanes AS k
+                WHERE k.line = given.line
+                  AND k.owner_service = given.owner_service
+            ),
+            1
+        )
     FROM unnest(p_lines, p_levels, p_owner_services, p_seqs) AS given (line, level, owner_service, seq)
     WHERE NOT EXISTS (
         SELECT FROM lanes AS k

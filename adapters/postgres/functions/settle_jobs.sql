@@ -76,16 +76,6 @@ BEGIN
             e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
             e.token, e.outcome, e.result, e.error_code, e.error_message,
             j.line, j.level, j.owner_service, j.seq, j.charge, j.due
-    ), closed AS (
-        DELETE FROM closing_slots AS c
-        WHERE c.lease_token = ANY (p_tokens)
-        RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
-    ), freed AS (
-        SELECT
-            job.line, job.level, job.owner_service, job.charge, job.started_at, job.outcome = 'completed' AS completed
-        FROM job
-        UNION ALL
-        SELECT closed.*, false FROM closed
     ), run AS (
         INSERT INTO runs (
             job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
@@ -108,9 +98,10 @@ BEGIN
         back_in, back_levels, back_owners, back_seqs
     FROM (
         SELECT
-            array_agg(f.line), array_agg(f.level), array_agg(f.owner_service), array_agg(f.charge),
-            array_agg(extract(epoch FROM now() - f.started_at)::double precision), array_agg(f.completed)
-        FROM freed AS f
+            array_agg(job.line), array_agg(job.level), array_agg(job.owner_service), array_agg(job.charge),
+            array_agg(extract(epoch FROM now() - job.started_at)::double precision),
+            array_agg(job.outcome = 'completed')
+        FROM job
     ) AS slot
     CROSS JOIN (
         SELECT
@@ -127,11 +118,11 @@ BEGIN
     END IF;
 
     IF cardinality(settled) < cardinality(p_job_ids) THEN
-        -- Again: a cancel that was waited for above has only now left a slot that can be seen.
+        -- Apart: what took the jobs away may have been waited for above, and its slots are seen only now.
         WITH closed AS (
             DELETE FROM closing_slots AS c
             WHERE c.lease_token = ANY (p_tokens)
-            RETURNING c.line, c.level, c.owner_service, c.charge, c.started_at
+            RETURNING c.*
         )
         SELECT
             array_agg(c.line), array_agg(c.level), array_agg(c.owner_service), array_agg(c.charge),

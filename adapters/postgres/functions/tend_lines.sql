@@ -12,7 +12,19 @@ DECLARE
 BEGIN
     PERFORM FROM lines AS l ORDER BY l.name FOR UPDATE;
 
-    DELETE FROM lanes AS n WHERE n.asleep AND n.used_at < now() - p_unused;
+    -- One with a weight of its own is kept: what comes back to it, from a run or a scheduled time, does not tell it.
+    DELETE FROM lanes AS n
+    WHERE n.asleep
+      AND n.weight = 1
+      AND n.used_at < now() - p_unused
+      AND NOT EXISTS (
+          SELECT FROM jobs AS j
+          WHERE j.line = n.line
+            AND j.level = n.level
+            AND j.owner_service = n.owner_service
+            AND j.status = 'pending'
+            AND j.due
+      );
 
     WITH RECURSIVE lane (line, level, owner_service, seq) AS (
         (

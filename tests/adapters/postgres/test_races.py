@@ -89,28 +89,18 @@ async def test_of_a_cancel_and_a_completion_one_wins(store: PostgresJobStore, po
         assert [change.number for change in await store.changes(held.id, 0)] == [1, 2, 3]
 
 
-async def test_the_slot_is_free_whichever_of_a_cancel_and_a_completion_wins(
-    store: PostgresJobStore, pool: asyncpg.Pool
-):
-    for held in await taken(store, 50):
-        await asyncio.gather(cancel(store, held.id), store.exchange([held.complete(b"{}")], None))
-    assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
-    assert await pool.fetchval("SELECT sum(busy) FROM lines") == 0
-
-
-async def test_a_settlement_that_waited_for_a_cancel_frees_the_slot_that_this_left(
+async def test_a_run_that_is_cancelled_while_its_end_waits_for_the_row_frees_its_slot(
     store: PostgresJobStore, pool: asyncpg.Pool
 ):
     [held] = await taken(store, 1)
-    async with pool.acquire() as cancelling:
-        async with cancelling.transaction():
-            await cancelling.fetch(query("cancel_jobs"), [held.id], "cancelled", "", None)
-            settling = asyncio.create_task(store.exchange([held.complete(b"{}")], None))
-            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
-        assert (await settling).lost == {held.lease}
+    async with pool.acquire() as other, other.transaction():
+        await other.execute(query("cancel_jobs"), [held.id], "cancelled", "Cancelled on request.", None)
+        ending = asyncio.create_task(store.exchange([held.complete(b"{}")], None))
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
+    assert (await ending).lost == {held.lease}
     assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
-    assert await pool.fetchval("SELECT sum(busy) FROM lines") == 0
+    assert await pool.fetchval("SELECT busy FROM lines") == 0
 
 
 async def test_no_run_ends_before_it_started_though_a_cancel_waited_for_its_claim(

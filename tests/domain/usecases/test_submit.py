@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -85,9 +85,9 @@ class TestOne:
         known_at_commit: list[int] = []
         add = store.add
 
-        async def watched(jobs: Sequence[NewJob]) -> list[Added]:
+        async def watched(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
             known_at_commit.append(len(tickets.published) + len(events.published))
-            return await add(jobs)
+            return await add(jobs, ceilings)
 
         monkeypatch.setattr(store, "add", watched)
         job = await stored(submit)
@@ -222,8 +222,8 @@ class TestIdempotency:
         await cancel(store, first.id)
         add = store.add
 
-        async def found_and_erased(jobs: Sequence[NewJob]) -> list[Added]:
-            answer = await add(jobs)
+        async def found_and_erased(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
+            answer = await add(jobs, ceilings)
             await store.erase([first.id])
             return answer
 
