@@ -21,6 +21,9 @@ WORKERS, SLOTS = 8, 3
 JOBS = int(os.environ.get("LIMITED_JOBS", "400"))
 """That run while workers come and go; more of them show more."""
 
+PATIENCE = 60 + JOBS / 10
+"""Seconds for what takes much less on a machine that has nothing else to do."""
+
 BUSY: Any = """
     SELECT
         (SELECT busy FROM lines WHERE name = 'gpu.llm') AS counted,
@@ -55,7 +58,7 @@ def batch(api: Api, count: int, **fields: Any) -> list[dict[str, Any]]:
     return made
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(180 + 2 * PATIENCE)
 def test_no_call_is_ever_one_too_many_while_workers_are_killed_and_stopped_and_started(
     install: Install, tmp_path: Path, database: str, vhost: str, counting: CountingServer
 ) -> None:
@@ -71,13 +74,13 @@ def test_no_call_is_ever_one_too_many_while_workers_are_killed_and_stopped_and_s
     api = installation.serve()
     workers = [installation.start("worker") for _ in range(WORKERS)]
     eventually(
-        lambda: installation.rows("SELECT count(*) FROM workers") == [(WORKERS,)], within=90, what="all workers live"
+        lambda: installation.rows("SELECT count(*) FROM workers") == [(WORKERS,)], within=PATIENCE, what="all workers live"
     )
 
     began = time.monotonic()
     jobs = batch(api, JOBS)
     cancelled = disturb(installation, api, workers)
-    eventually(lambda: all_final(installation), within=150, what="every job is final")
+    eventually(lambda: all_final(installation), within=PATIENCE, what="every job is final")
     print(f"{JOBS} jobs in {time.monotonic() - began:.1f} s, {len(counting.begun)} calls, {len(cancelled)} cancelled")
 
     assert counting.most_at_once == LIMIT
@@ -104,7 +107,7 @@ def disturb(installation: Installation, api: Api, workers: list[Process]) -> set
     cancelled: set[str] = set()
     for turn in range(12):
         share = JOBS * (turn + 1) // 16
-        eventually(lambda share=share: final(installation) >= share, within=60, what=f"{share} jobs are final")  # type: ignore[misc]
+        eventually(lambda share=share: final(installation) >= share, within=PATIENCE, what=f"{share} jobs are final")  # type: ignore[misc]
         match turn % 3:
             case 0:
                 workers.pop(0).kill()
@@ -114,7 +117,7 @@ def disturb(installation: Installation, api: Api, workers: list[Process]) -> set
                 workers.append(installation.start("worker"))
             case 2:
                 running = api.http.get("/api/v1/jobs", params={"status": "running"}).json()["jobs"]
-                for job in running[:2]:
+                for job in running:
                     answer = api.http.post(f"/api/v1/jobs/{job['id']}/cancel")
                     cancelled |= {job["id"]} if answer.status_code == 200 else set()
     return cancelled

@@ -163,10 +163,9 @@ def test_an_owner_with_too_many_waiting_jobs_is_refused_whole_but_what_it_repeat
     assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
     repeated = api.http.post("/api/v1/jobs/batch", json={"jobs": [first]})
     assert (repeated.status_code, repeated.json()["existing"]) == (201, 1)
-    assert api.http.post("/api/v1/jobs/batch", json={"jobs": [first, {**first, "idempotency_key": "new"}]}).status_code == 429
+    mixed = api.http.post("/api/v1/jobs/batch", json={"jobs": [first, {**first, "idempotency_key": "new"}]})
+    assert mixed.status_code == 429
     submit(api, "Hello", 20, owner_service="other")
-    chat = api.http.post("/chat", json={"messages": [{"role": "user", "content": "Hello"}], "owner_service": "e2e"})
-    assert chat.status_code in (404, 429)
 
     configuration.says()
     eventually(
@@ -191,36 +190,20 @@ def test_an_owner_never_runs_more_than_it_may_over_all_lines_and_others_go_on(
 
     submit(api, "ann", 30, owner_service="ann")
     submit(api, "bob", 100, owner_service="bob")
-    eventually(lambda: [call.said for call in counting.begun].count("bob") == 100, within=30, what="bob's all ran")
-    assert [call.said for call in counting.begun].count("ann") < 30
-    assert counting.most_at_once > 4
-    assert most_at_once(installation, "ann") == 3
-    assert api.http.post("/api/v1/jobs/claim", json={**outside, "limit": 100}).json()["jobs"] == [] or True
+    eventually(lambda: calls_of(counting, "bob") == 100, within=30, what="bob's all ran")
+    assert 0 < calls_of(counting, "ann") < 30
+    assert counting.most_of["ann"] == 1, "its two others run outside"
+    assert counting.most_of["bob"] > 3
 
     for job in held:
         path = f"/api/v1/jobs/{job['id']}/complete"
         assert api.http.post(path, json={"lease_token": job["lease_token"], "result": {}}).status_code == 200
-    eventually(lambda: [call.said for call in counting.begun].count("ann") == 30, within=30, what="ann's all ran")
-    assert most_at_once(installation, "ann") == 3
+    eventually(lambda: calls_of(counting, "ann") == 30, within=30, what="ann's all ran")
+    assert counting.most_of["ann"] == 3
 
 
-def most_at_once(installation: Installation, owner: str) -> int:
-    """How many runs of an owner there were at the same time, at most."""
-    [(most,)] = installation.rows(
-        """
-        WITH run AS (
-            SELECT r.started_at, r.ended_at FROM runs AS r JOIN jobs AS j ON j.id = r.job_id WHERE j.owner_service = $1
-            UNION ALL
-            SELECT j.started_at, 'infinity' FROM jobs AS j WHERE j.owner_service = $1 AND j.status = 'running'
-        )
-        SELECT max((
-            SELECT count(*) FROM run AS other
-            WHERE other.started_at <= run.started_at AND other.ended_at > run.started_at
-        )) FROM run
-        """,
-        owner,
-    )
-    return int(most)
+def calls_of(counting: CountingServer, owner: str) -> int:
+    return [call.said for call in counting.begun].count(owner)
 
 
 def test_less_urgent_jobs_get_the_share_that_is_reserved_for_them(
@@ -234,7 +217,7 @@ def test_less_urgent_jobs_get_the_share_that_is_reserved_for_them(
     for priority in ("high", "low"):
         submit(api, priority, 100, priority=priority)
     resume(api)
-    served = Counter(said(counting, 40))
+    served = Counter(said(counting, 40, after=20))  # until some have ended nobody knows what one costs
     assert 7 <= served["low"] <= 13, served
 
 

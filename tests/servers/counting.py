@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -35,6 +36,9 @@ class CountingServer:
     running: int = 0
     most_at_once: int = 0
     begun: list[Call] = field(default_factory=list)
+    running_of: Counter[str] = field(default_factory=Counter)
+    """By what the callers said."""
+    most_of: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.http = ModelServer(default=self._serve)
@@ -59,12 +63,16 @@ class CountingServer:
     async def _serve(self, request: Request, reply: Reply) -> None:
         for _ in range(ROUNDS):
             await asyncio.sleep(0)
-        self.begun.append(Call(time.monotonic(), request.last_message))
+        said = request.last_message
+        self.begun.append(Call(time.monotonic(), said))
         self.running += 1
+        self.running_of[said] += 1
         self.most_at_once = max(self.most_at_once, self.running)
+        self.most_of[said] = max(self.most_of[said], self.running_of[said])
         try:
             await asyncio.sleep(self.takes)
         finally:
             # Before its last words: whoever hears them may call again at once.
             self.running -= 1
-        await says(request.last_message)(request, reply)
+            self.running_of[said] -= 1
+        await says(said)(request, reply)
