@@ -74,7 +74,9 @@ def test_no_call_is_ever_one_too_many_while_workers_are_killed_and_stopped_and_s
     api = installation.serve()
     workers = [installation.start("worker") for _ in range(WORKERS)]
     eventually(
-        lambda: installation.rows("SELECT count(*) FROM workers") == [(WORKERS,)], within=PATIENCE, what="all workers live"
+        lambda: installation.rows("SELECT count(*) FROM workers") == [(WORKERS,)],
+        within=PATIENCE,
+        what="all workers live",
     )
 
     began = time.monotonic()
