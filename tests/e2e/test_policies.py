@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def queue(api: Api) -> dict[str, Any]:
 
 
 def sees(api: Api, **expected: Any) -> None:
+    began = time.monotonic()
     eventually(lambda: expected.items() <= queue(api).items(), within=SEEN_WITHIN, what=f"GET /queues tells {expected}")
+    print(f"seen after {time.monotonic() - began:.2f} s")
 
 
 def submit(api: Api, says: str, count: int = 1, status: int = 201, **fields: Any) -> dict[str, Any]:
@@ -94,12 +97,24 @@ def said(counting: CountingServer, count: int, *, after: int = 0) -> list[str]:
     return [call.said for call in counting.begun[after : after + count]]
 
 
+def separate_processes(installation: Installation) -> Api:
+    return installation.serve_and_work()[0]
+
+
+def one_process(installation: Installation) -> Api:
+    return installation.up(AMQP_URL="")
+
+
+@pytest.mark.parametrize("start", [separate_processes, one_process])
 def test_a_changed_limit_is_shown_and_obeyed_and_a_file_in_disorder_changes_nothing(
-    installation: Installation, configuration: Configuration, counting: CountingServer
+    installation: Installation,
+    configuration: Configuration,
+    counting: CountingServer,
+    start: Callable[[Installation], Api],
 ) -> None:
     configuration.says(queues={QUEUE: {"concurrency": 5}})
     counting.takes = 0.2
-    api, _ = installation.serve_and_work()
+    api = start(installation)
     sees(api, concurrency=5, effective_limit=5)
     submit(api, "Hello", 1_000)
     eventually(lambda: counting.running == 5, within=10, what="five run")
