@@ -130,10 +130,10 @@ class Vllm:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
-            else:
+            if turn in self._queue:
                 self._queue.remove(turn)
+            elif not turn.cancelled():
+                self._leave()
             raise
 
     def _enter(self) -> None:
@@ -143,10 +143,14 @@ class Vllm:
 
     def _leave(self) -> None:
         self.working -= 1
-        if self._queue:
-            # Handed over at once, so that nobody who comes now can take it.
-            self._enter()
-            self._queue.popleft().set_result(None)
+        while self._queue:
+            turn = self._queue.popleft()
+            # One that has hung up in this moment is passed over.
+            if not turn.done():
+                # Handed over at once, so that nobody who comes now can take it.
+                self._enter()
+                turn.set_result(None)
+                return
 
     async def _answer(self, request: Request, reply: Reply) -> None:
         takes = self.service_time * self._random.uniform(1 - self.spread, 1 + self.spread)
