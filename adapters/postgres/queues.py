@@ -35,6 +35,7 @@ class PostgresQueueStore:
         chosen = [configured[name] for name in names]
         owners = sorted(policies.owners)
         async with transaction(self._pool) as run:
+            await run(query("lock_owners"), [])
             await run(query("configure_queues"), [names, *_columns(chosen), only_new])
             await run(query("configure_owners"), [owners, *_owners([policies.owners[o] for o in owners]), only_new])
             if not only_new:

@@ -735,7 +735,8 @@ $$
 CLAIM_FOR_EXTERNAL = """
 -- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
 -- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
--- All of the lines are locked in the order of their names: two claims never wait for each other in a circle.
+-- All of the lines are locked in the order of their names, then all of their owners whose running jobs are limited: two
+-- claims never wait for each other in a circle.
 CREATE OR REPLACE FUNCTION claim_for_external(
     p_worker_id text,
     p_lease interval,

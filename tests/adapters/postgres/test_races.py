@@ -13,13 +13,16 @@ import pytest
 from msgspec import Raw
 
 from adapters.postgres.pool import query
+from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
+from domain.policy import OwnerPolicy, Policies
 from tests.factories import LEASE, new_beat, new_claim, new_job
 from tests.moves import cancel, fail, found, ids, lease_of, lend, several, statuses, take
 
 RETRY_DELAY = timedelta(seconds=7)
+LOCK_OWNER = "SELECT FROM owners WHERE owner_service = $1 FOR UPDATE"
 
 
 async def stored(store: PostgresJobStore, how_many: int) -> list[JobId]:
@@ -133,6 +136,20 @@ async def test_a_run_that_is_cancelled_while_its_end_waits_for_the_row_frees_its
     assert (await ending).lost == {held.lease}
     assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
     assert await pool.fetchval("SELECT busy FROM lines") == 0
+
+
+async def test_owners_are_configured_while_claims_lock_them(store: PostgresJobStore, pool: asyncpg.Pool):
+    queues = PostgresQueueStore(pool)
+    await queues.configure(Policies(owners={"ann": OwnerPolicy(max_running=1), "bob": OwnerPolicy(max_running=1)}), [])
+    async with pool.acquire() as claiming, claiming.transaction():
+        await claiming.execute(LOCK_OWNER, "ann")
+        configuring = asyncio.create_task(queues.configure(Policies(owners={"bob": OwnerPolicy(max_running=2)}), []))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
+        await claiming.execute(LOCK_OWNER, "bob")
+    await configuring
+    rows = await pool.fetch("SELECT owner_service, max_running FROM owners")
+    assert [tuple(row) for row in rows] == [("bob", 2)]
 
 
 async def test_no_run_ends_before_it_started_though_a_cancel_waited_for_its_claim(
