@@ -221,7 +221,7 @@ def poisoned(poison: Behaviour) -> Behaviour:
 @pytest.mark.parametrize(
     ("poison", "code"),
     [
-        (refuses(500, {"error": {"message": "list index out of range"}}), "provider_error"),
+        (refuses(500, {"error": {"message": "list index out of range"}}), "provider_unavailable"),
         (cuts(headers_first=False), "provider_unavailable"),
         (refuses(503, {"error": {"message": "No."}}), "provider_unavailable"),
     ],
