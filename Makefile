@@ -40,10 +40,11 @@ fuzz: $(READY)  ## try the API with requests that nobody wrote: more than in the
 contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
-bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, adaptive limits
+bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, urgent jobs behind a backlog, adaptive limits
 	@$(BIN)/python -m benchmarks.worker
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.browsing
+	@$(BIN)/python -m benchmarks.urgent
 	@$(BIN)/python -m benchmarks.adaptive
 
 lock: pyproject.toml  ## lock dependencies anew (needs uv)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
@@ -46,9 +47,11 @@ class Scheduler:
     """Not known before the first tick."""
     monotonic: Callable[[], float] = time.monotonic
     _rescue_from: float = field(init=False)
+    _led_at: float = float("-inf")
     _in_force: Policies | None = None
     """What this scheduler has put in force since it leads."""
-    _regulating: asyncio.Task[None] | None = None
+    _beside: dict[str | None, asyncio.Task[None]] = field(default_factory=dict)
+    """What goes on beside the rounds: for queues by their names, and for None the look at all of them."""
 
     def __post_init__(self) -> None:
         self._spare_workers()
@@ -64,47 +67,60 @@ class Scheduler:
 
     async def tick(self) -> None:
         """Lead if nobody else does, and do one round of work."""
+        asked_at = self.monotonic()
         leads = await self.leadership.lead(self.id, LEAD_LASTS)
-        if leads is not self.leading:
-            log.info("scheduler leads" if leads else "scheduler stands by")
-            self.leading = leads
-            self._in_force = None
+        self._note(leads, asked_at)
         if leads:
             await self._put_in_force()
-            self._regulate()
+            self._begin(None, self._regulate)
             done = await self.reconcile.round(rescue=self.monotonic() >= self._rescue_from)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
 
+    def _note(self, leads: bool, asked_at: float) -> None:
+        if leads is not self.leading:
+            log.info("scheduler leads" if leads else "scheduler stands by")
+        if leads is not self.leading or asked_at - self._led_at >= LEAD_LASTS.total_seconds():
+            self._in_force = None  # another may have led meanwhile, by other policies
+        self.leading = leads
+        self._led_at = asked_at
+
     async def _put_in_force(self) -> None:
         policies = self.policies()
-        if policies != self._in_force:
+        if policies == self._in_force:
+            return
+        try:
             await self.regulate.put_in_force(policies)
             self._in_force = policies
+        except StorageUnavailable:
+            raise
+        except Exception:  # no policy is worth that nobody is rescued any more
+            log.exception("policies not put in force")
 
-    def _regulate(self) -> None:
-        """Beside the round: a server that hangs must hold nothing up but the next question to it."""
-        if self._regulating is None or self._regulating.done():
-            self._regulating = asyncio.create_task(self._regulate_safely())
+    async def _regulate(self) -> None:
+        for state in await self.regulate.wanting():
+            self._begin(state.name, partial(self.regulate.regulate, state))
 
-    async def _regulate_safely(self) -> None:
-        try:
-            await self.regulate.round()
-        except StorageUnavailable as error:
-            log.warning("queues not regulated", reason=str(error))
-        except Exception:  # the next second is another chance
-            log.exception("queues not regulated")
+    def _begin(self, queue: str | None, work: Callable[[], Awaitable[None]]) -> None:
+        """Beside the rounds: a server that hangs must hold nothing up but the next question to it."""
+        before = self._beside.get(queue)
+        if before is None or before.done():
+            self._beside[queue] = asyncio.create_task(_safely(work, queue))
 
     async def stop(self) -> None:
-        if self._regulating:
-            self._regulating.cancel()
-            await asyncio.wait([self._regulating])
+        await self._stop_regulating()
         if self.leading:
             self.leading = False
             try:
                 await self.leadership.resign(self.id)
             except StorageUnavailable as error:
                 log.warning("lead not resigned", reason=str(error))
+
+    async def _stop_regulating(self) -> None:
+        while running := [task for task in self._beside.values() if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
 
     async def tick_safely(self) -> None:
         """Tick, whatever happens."""
@@ -118,3 +134,12 @@ class Scheduler:
 
     def _spare_workers(self) -> None:
         self._rescue_from = self.monotonic() + RENEWED_WITHIN
+
+
+async def _safely(work: Callable[[], Awaitable[None]], queue: str | None) -> None:
+    try:
+        await work()
+    except StorageUnavailable as error:
+        log.warning("queues not regulated", queue=queue, reason=str(error))
+    except Exception:  # the next second is another chance
+        log.exception("queues not regulated", queue=queue)

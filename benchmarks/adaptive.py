@@ -189,7 +189,7 @@ def draw(found: Mapping[str, Measured], path: Path) -> None:
     _draw_times(axes["calls"], {name: one.calls for name, one in found.items()})
     axes["calls"].set(xlim=(0, None), xlabel="seconds of a call, until its last word (dot: p95)")
     _draw_times(axes["jobs"], {name: one.jobs for name, one in found.items()})
-    axes["jobs"].set(xscale="log", xlabel="seconds of a job, from its first start to its completion (dot: p95)")
+    axes["jobs"].set(xscale="log", xlabel="seconds of a job, from first start to completion (dot: p95)")
     axes["jobs"].xaxis.set_major_formatter("{x:g}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})

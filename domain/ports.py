@@ -395,7 +395,7 @@ class QueueStore(Protocol):
         """How the runs of the queue ended lately."""
 
     async def adapt(self, queue: str, adapted: Adapted | None) -> None:
-        """Keep what the queue's model server was found to take; None: nothing."""
+        """Keep what the queue's model server was found to take, if its policy still asks for that; None: nothing."""
 
 
 class Health(Protocol):

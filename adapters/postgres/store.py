@@ -15,9 +15,17 @@ from msgspec import Raw
 from adapters.postgres.adding import add
 from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import counting, listing
-from adapters.postgres.pool import HEARTBEAT_TIMEOUT, STATEMENT_TIMEOUT, fetch, fetch_planned_for, query, transaction
+from adapters.postgres.pool import (
+    DEADLOCK_TRIES,
+    HEARTBEAT_TIMEOUT,
+    STATEMENT_TIMEOUT,
+    fetch,
+    fetch_planned_for,
+    query,
+    transaction,
+)
 from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of
-from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost
+from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost, StorageUnavailable
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
     CRASHED,
@@ -170,11 +178,17 @@ class PostgresJobStore:
         ]
         # Together: a claim whose jobs could not be read would hold them, for nobody, as long as its leases last; and
         # one that was taken back in between could be another's run by then.
-        async with transaction(self._pool) as run:
-            claimed = await run(CLAIM, given)
-            rows = await run(query("get_jobs"), [[row["job_id"] for row in claimed]]) if claimed else []
-        jobs = {row["id"]: job_of(row) for row in rows}
-        return [jobs[row["job_id"]] for row in claimed]
+        for tries_left in reversed(range(DEADLOCK_TRIES)):
+            try:
+                async with transaction(self._pool) as run:
+                    claimed = await run(CLAIM, given)
+                    rows = await run(query("get_jobs"), [[row["job_id"] for row in claimed]]) if claimed else []
+                jobs = {row["id"]: job_of(row) for row in rows}
+                return [jobs[row["job_id"]] for row in claimed]
+            except StorageUnavailable as error:
+                if not (tries_left and isinstance(error.__cause__, asyncpg.DeadlockDetectedError)):
+                    raise
+        raise AssertionError("a claim returns or raises")
 
     async def report(self, lease: Lease, progress: Raw | None) -> tuple[datetime, int]:
         told = None if progress is None else bytes(progress)

@@ -63,9 +63,10 @@ class Reconcile:
         # The dead worker's own tickets were redelivered and burnt as empty before the rescue: these are fresh ones.
         await self.wake.for_jobs(Counter(promoted) + back)
         await self.wake.top_up(self.routes.queues)
-        # Figures only: a fold that takes too long must not look like a storage that is away, and hold up rescues.
+        # What takes too long here must not look like a storage that is away, and hold up rescues.
         with suppress(StorageUnavailable):
             await self.jobs.fold_tallies()
+        with suppress(StorageUnavailable):
             await self._tend()
         return Reconciled(sum(promoted.values()), len(rescued), len(expired), preempted)
 
@@ -75,5 +76,5 @@ class Reconcile:
 
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:
-            self._tended_at = self.monotonic()
+            self._tended_at = self.monotonic()  # also if it fails: it would stop claims all the time
             await self.jobs.tend_lines()

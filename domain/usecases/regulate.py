@@ -19,6 +19,9 @@ from domain.usecases.wake import DEAD_AFTER, Wake
 LOOKED_BACK = timedelta(seconds=1)
 """How much of the past the first look at a queue's runs takes in."""
 
+LONGEST_LOOK = timedelta(seconds=10)
+"""What ended longer ago tells nothing of now: the queue was held, or somebody else led."""
+
 
 @dataclass
 class Regulate:
@@ -37,24 +40,24 @@ class Regulate:
         """
         await self.queues.configure(policies, self.routes.queues, only_new=only_new)
 
-    async def round(self) -> None:
-        """Ask the servers of open circuits how they are, and adapt the limits of queues that want it.
+    async def wanting(self) -> list[QueueState]:
+        """Queues whose server is to be asked how it is, or whose limit is to be adapted; once a second."""
+        return [state for state in await self.queues.states() if _is_open(state) or _adapts(state)]
 
-        It may take as long as a server takes to answer.
+    async def regulate(self, state: QueueState) -> None:
+        """Let a job be tried once a sick server answers; adapt the limit of a queue that wants it.
+
+        It may take as long as a server takes to answer: no queue shall wait for another's.
         """
-        states = await self.queues.states()
-        await asyncio.gather(*(self._regulate(state) for state in states))
-
-    async def _regulate(self, state: QueueState) -> None:
-        if state.circuit.state is CircuitState.OPEN:
+        if _is_open(state):
             if await self.guard.probe(state.name):
                 await self.wake.for_jobs({state.name: 1})
-        elif state.policy.adaptive and not state.held:
+        elif _adapts(state):
             await self._adapt(state)
 
     async def _adapt(self, state: QueueState) -> None:
         now = self.clock()
-        within = now - self._looked_at.get(state.name, now - LOOKED_BACK)
+        within = min(now - self._looked_at.get(state.name, now - LOOKED_BACK), LONGEST_LOOK)
         workload = await self.queues.workload(state.name, within, DEAD_AFTER)
         self._looked_at[state.name] = now
         bound = state.policy.concurrency or workload.slots or 1
@@ -64,6 +67,14 @@ class Regulate:
 
     async def _pressure(self, queue: str) -> Pressure | None:
         """That of the queue's busiest server."""
-        asked = [await self.guard.health.pressure(profile) for profile in self.routes.profiles_of(queue)]
+        asked = await asyncio.gather(*(self.guard.health.pressure(name) for name in self.routes.profiles_of(queue)))
         told = [pressure for pressure in asked if pressure is not None]
         return max(told, key=lambda pressure: (pressure.waiting, pressure.running), default=None)
+
+
+def _is_open(state: QueueState) -> bool:
+    return state.circuit.state is CircuitState.OPEN
+
+
+def _adapts(state: QueueState) -> bool:
+    return state.policy.adaptive and not state.held

@@ -51,17 +51,17 @@ class PostgresRig:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.store = PostgresJobStore(pool)
         self.queues = PostgresQueueStore(pool)
-        self._pool = pool
+        self.pool = pool
 
     async def now(self) -> datetime:
-        return await self._pool.fetchval("SELECT now()")  # type: ignore[no-any-return]  # what PostgreSQL's now() is
+        return await self.pool.fetchval("SELECT now()")  # type: ignore[no-any-return]  # what PostgreSQL's now() is
 
     async def advance(self, by: timedelta) -> None:
-        await self._pool.execute("UPDATE fake.clock SET now = now + $1::interval", by)
+        await self.pool.execute("UPDATE fake.clock SET now = now + $1::interval", by)
 
     async def reset(self) -> None:
-        await self._pool.execute(EMPTY)
-        await self._pool.execute("INSERT INTO fake.clock VALUES ($1)", NOW)
+        await self.pool.execute(EMPTY)
+        await self.pool.execute("INSERT INTO fake.clock VALUES ($1)", NOW)
 
 
 def postgres_rig(request: pytest.FixtureRequest) -> OpenRig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -12,9 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import scheduler as module
-from app.scheduler import Scheduler
+from app.scheduler import LEAD_LASTS, Scheduler
+from domain.circuit import Circuit, CircuitState
 from domain.errors import StorageUnavailable
-from domain.policy import Policies
+from domain.policy import Policies, QueuePolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.guard import Guard
 from domain.usecases.preempt import Preempt
@@ -57,6 +59,8 @@ class Stage:
     store: FragileStore
     tickets: RecordingTickets
     leadership: FakeLeadership
+    health: FakeHealth = field(default_factory=FakeHealth)
+    policies: Policies = Policies()  # noqa: RUF009  # frozen
 
     def scheduler(self) -> Scheduler:
         wake = Wake(self.store, self.tickets, self.clock.monotonic)
@@ -72,9 +76,19 @@ class Stage:
             retry_delay=RETRY_DELAY,
             monotonic=self.clock.monotonic,
         )
-        guard = Guard(self.store.queues, FakeHealth(), threshold=5)
+        guard = Guard(self.store.queues, self.health, threshold=5)
         regulate = Regulate(self.store.queues, guard, routes, wake, self.clock.now)
-        return Scheduler(reconcile, regulate, Policies, self.leadership, monotonic=self.clock.monotonic)
+        return Scheduler(reconcile, regulate, lambda: self.policies, self.leadership, monotonic=self.clock.monotonic)
+
+    def limit(self) -> int | None:
+        """The concurrency that claims obey."""
+        return self.store.queues.state(QUEUE).policy.concurrency
+
+    async def open_circuit(self, queue: str = QUEUE) -> None:
+        await self.store.queues.change_circuit(queue, lambda *_: Circuit(CircuitState.OPEN, model_profile=queue))
+
+    async def somebody_else_configures(self) -> None:
+        await self.store.queues.configure(limited(99), [QUEUE])
 
     async def a_lease_that_ran_out(self) -> None:
         await self.store.beat(new_beat())
@@ -82,6 +96,10 @@ class Stage:
         await self.store.exchange([], new_claim())
         self.clock.advance(LEASE + timedelta(seconds=1))
         await self.store.beat(new_beat())
+
+
+def limited(concurrency: int) -> Policies:
+    return Policies({QUEUE: QueuePolicy(concurrency=concurrency)})
 
 
 @pytest.fixture
@@ -191,6 +209,161 @@ async def test_cancelled_in_the_middle_of_a_round_it_still_resigns(stage: Stage)
     await entered.wait()
     await cancelled(running)
     assert stage.leadership.holder is None
+
+
+class TestPolicies:
+    async def test_who_takes_the_lead_puts_its_policies_in_force(self, stage: Stage):
+        await stage.somebody_else_configures()
+        stage.policies = limited(3)
+        await stage.scheduler().tick()
+        assert stage.limit() == 3
+
+    async def test_who_stands_by_does_not(self, stage: Stage):
+        await stage.scheduler().tick()
+        stage.policies = limited(3)
+        await stage.scheduler().tick()
+        assert stage.limit() is None
+
+    async def test_they_are_in_force_before_the_round_that_obeys_them(self, stage: Stage):
+        stage.policies = limited(2)
+        await stage.store.add([new_job() for _ in range(9)])
+        await stage.store.beat(new_beat(slots_per_queue=9))
+        await stage.scheduler().tick()
+        assert stage.tickets.published == [(QUEUE, 2)]
+
+    async def test_changed_ones_are_in_force_with_the_next_tick(self, stage: Stage):
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        stage.policies = limited(3)
+        await scheduler.tick()
+        assert stage.limit() == 3
+
+    async def test_unchanged_ones_are_not_written_again(self, stage: Stage):
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await stage.somebody_else_configures()
+        await scheduler.tick()
+        assert stage.limit() == 99
+
+    async def test_they_are_after_another_led_meanwhile(self, stage: Stage):
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        stage.leadership.holder = UUID(int=1)
+        await scheduler.tick()
+        await stage.somebody_else_configures()
+        stage.leadership.holder = None
+        await scheduler.tick()
+        assert stage.limit() is None
+
+    async def test_they_are_after_so_long_without_a_tick_that_another_may_have_led(self, stage: Stage):
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await stage.somebody_else_configures()
+        stage.clock.advance(LEAD_LASTS)
+        await scheduler.tick()
+        assert stage.limit() is None
+
+    async def test_a_storage_that_is_away_delays_them(self, stage: Stage, monkeypatch: pytest.MonkeyPatch):
+        scheduler = stage.scheduler()
+        stage.policies = limited(3)
+        with monkeypatch.context() as patched:
+            patched.setattr(stage.store.queues, "configure", fails(StorageUnavailable()))
+            await scheduler.tick_safely()
+        await scheduler.tick()
+        assert stage.limit() == 3
+
+    async def test_what_cannot_be_put_in_force_keeps_nobody_from_being_rescued(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ):
+        scheduler = stage.scheduler()
+        await stage.a_lease_that_ran_out()
+        monkeypatch.setattr(stage.store.queues, "configure", fails(RuntimeError("a bug")))
+        with capture_logs() as events:
+            await scheduler.tick()
+        assert "policies not put in force" in {event["event"] for event in events}
+        assert QUEUE in dict(stage.tickets.published)
+
+
+class TestRegulating:
+    async def test_a_leader_asks_the_servers_of_open_circuits(self, stage: Stage):
+        await stage.open_circuit()
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await until(lambda: stage.store.queues.state(QUEUE).circuit.state is CircuitState.HALF_OPEN)
+        await scheduler.stop()
+
+    async def test_who_stands_by_does_not(self, stage: Stage):
+        await stage.open_circuit()
+        stage.leadership.holder = UUID(int=1)
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await until_idle()
+        assert stage.health.asked == []
+
+    async def test_a_server_that_hangs_holds_up_neither_rounds_nor_other_queues(self, stage: Stage):
+        stage.health.meanwhile = asyncio.Event().wait
+        await stage.open_circuit()
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await until(lambda: stage.health.asked == [QUEUE])
+        await stage.a_lease_that_ran_out()
+        await stage.open_circuit("gpu.speech")
+        await scheduler.tick()
+        await until(lambda: stage.health.asked == [QUEUE, "gpu.speech"])
+        await scheduler.stop()
+
+    async def test_it_is_not_asked_again_before_it_has_answered(self, stage: Stage):
+        answer = asyncio.Event()
+        stage.health.meanwhile, stage.health.down = answer.wait, {QUEUE}
+        await stage.open_circuit()
+        scheduler = stage.scheduler()
+        for _ in range(3):
+            await scheduler.tick()
+            await until(lambda: stage.health.asked == [QUEUE])
+        answer.set()
+        await until_idle()
+        stage.clock.advance(timedelta(minutes=1))
+        await scheduler.tick()
+        await until_idle()
+        assert stage.health.asked == [QUEUE, QUEUE]
+
+    async def test_who_stops_waits_for_no_server(self, stage: Stage):
+        stage.health.meanwhile = asyncio.Event().wait
+        await stage.open_circuit()
+        scheduler = stage.scheduler()
+        await scheduler.tick()
+        await until(lambda: stage.health.asked == [QUEUE])
+        await scheduler.stop()
+        assert len(asyncio.all_tasks()) == 1
+        assert stage.leadership.holder is None
+
+    @pytest.mark.parametrize("fails_with", [StorageUnavailable("gone"), RuntimeError("a bug")])
+    @pytest.mark.parametrize("step", ["states", "change_circuit"])
+    async def test_what_fails_is_told_and_tried_again(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, fails_with: Exception, step: str
+    ):
+        await stage.open_circuit()
+        scheduler = stage.scheduler()
+        with monkeypatch.context() as patched, capture_logs() as events:
+            patched.setattr(stage.store.queues, step, fails(fails_with))
+            await scheduler.tick()
+            await until_idle()
+        assert "queues not regulated" in {event["event"] for event in events}
+        await scheduler.tick()
+        await until_idle()
+        assert stage.health.asked == [QUEUE]
+
+
+def fails(error: Exception) -> Callable[..., Awaitable[None]]:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+async def until_idle() -> None:
+    """Nothing goes on beside the test."""
+    await until(lambda: len(asyncio.all_tasks()) == 1)
 
 
 async def cancelled(running: asyncio.Task[None]) -> None:

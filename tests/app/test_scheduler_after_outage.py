@@ -8,6 +8,7 @@ from uuid import UUID
 from app.scheduler import RENEWED_WITHIN, Scheduler
 from domain.errors import StorageUnavailable
 from domain.policy import Policies
+from domain.queue import QueueState
 from domain.usecases.reconcile import Reconciled
 
 
@@ -23,8 +24,8 @@ class Rounds:
 class Nothing:
     """A use case that has nothing to do."""
 
-    async def round(self) -> None:
-        pass
+    async def wanting(self) -> list[QueueState]:
+        return []
 
     async def put_in_force(self, policies: Policies) -> None:
         pass

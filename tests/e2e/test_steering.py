@@ -110,7 +110,7 @@ def test_a_run_that_takes_longer_than_its_task_type_may_ends_and_a_changed_limit
     config = tmp_path / "limits.toml"
     config.write_text('[task_types.chat_completion]\nmax_run_time = "500ms"\n')
     installation = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, AI_SERVICE_CONFIG=str(config))
-    api = installation.up()
+    api, worker = installation.serve_and_work()
 
     model.script(after(60, says("Too late.")))
     late = api.finished(api.submit(max_attempts=1))
@@ -120,7 +120,7 @@ def test_a_run_that_takes_longer_than_its_task_type_may_ends_and_a_changed_limit
 
     config.write_text('[task_types.chat_completion]\nmax_run_time = "1h"\n')
     eventually(
-        lambda: api.finished(api.submit()) and "configuration read again" in api.process.said,
+        lambda: api.finished(api.submit()) and "configuration read again" in worker.said,
         within=10,
         what="a run begins after a look at the file",
     )

@@ -130,10 +130,10 @@ class Vllm:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
-            elif turn in self._queue:
+            if turn in self._queue:
                 self._queue.remove(turn)
+            elif not turn.cancelled():
+                self._leave()
             raise
 
     def _enter(self) -> None:
@@ -145,7 +145,8 @@ class Vllm:
         self.working -= 1
         while self._queue:
             turn = self._queue.popleft()
-            if not turn.cancelled():  # whose client has just left may still be in line
+            # One that has hung up in this moment is passed over.
+            if not turn.done():
                 # Handed over at once, so that nobody who comes now can take it.
                 self._enter()
                 turn.set_result(None)

@@ -92,15 +92,27 @@ BEGIN
     WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
         best := NULL;
         IF cardinality(candidates) > 1 THEN
-            WITH head AS MATERIALIZED (
-                SELECT n.line, n.level, n.owner_service, o.spare, first.seq
+            WITH lane AS MATERIALIZED (
+                SELECT
+                    n.line, n.level, n.owner_service,
+                    CASE
+                        WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
+                        ELSE n.low_seq
+                    END AS low,
+                    (
+                        SELECT o.max_running - running_of(o.owner_service) FROM owners AS o
+                        WHERE o.owner_service = n.owner_service
+                          AND o.max_running IS NOT NULL
+                    ) AS spare
                 FROM lanes AS n
                 JOIN lines AS l ON l.name = n.line
-                CROSS JOIN LATERAL (
-                    SELECT max(k.max_running - running_of(k.owner_service)) AS spare FROM owners AS k
-                    WHERE k.owner_service = n.owner_service
-                      AND k.max_running IS NOT NULL
-                ) AS o
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+            ), head AS MATERIALIZED (
+                SELECT n.line, n.level, n.owner_service, n.spare, first.seq
+                FROM lane AS n
                 CROSS JOIN LATERAL (
                     SELECT j.seq FROM jobs AS j
                     WHERE j.line = n.line
@@ -108,21 +120,15 @@ BEGIN
                       AND j.owner_service = n.owner_service
                       AND j.status = 'pending'
                       AND j.due
-                      AND j.seq > CASE
-                          WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
-                          ELSE n.low_seq
-                      END
+                      AND j.seq > n.low
                       AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
                       AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
                       AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
                     ORDER BY j.seq
                     LIMIT 1
                 ) AS first
-                WHERE n.line = ANY (candidates)
-                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
-                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
-                       OR matches -> n.line -> 'owners' ? n.owner_service)
-                  AND (o.spare IS NULL OR o.spare > 0)
+                WHERE n.spare IS NULL
+                   OR n.spare > 0
             ), first AS (
                 SELECT head.line, head.level, coalesce(q.reserved_share, 0) > 0 AS shared
                 FROM head

@@ -52,6 +52,11 @@ def upgrade_to_the_first_revision(connection: Connection) -> None:
         command.upgrade(_config(connection), "0001")
 
 
+def back_to_the_second_revision(connection: Connection) -> None:
+    with connection.begin():
+        command.downgrade(_config(connection), "0002")
+
+
 async def store_as_the_first_version_did(
     connection: asyncpg.Connection, job_id: JobId, seq: int, status: str, outcomes: list[str]
 ) -> None:
@@ -173,3 +178,30 @@ async def test_they_go_on(store: PostgresJobStore, jobs: dict[str, JobId]):
     before = sum(tally.jobs for tally in await store.tallies())
     assert await store.erase([jobs["completed"]]) == [jobs["completed"]]
     assert sum(tally.jobs for tally in await store.tallies()) == before - 1
+
+
+async def test_what_waits_has_its_lane_and_what_runs_its_slot(store: PostgresJobStore, jobs: dict[str, JobId]):
+    async with store._pool.acquire() as connection:
+        lines = await connection.fetch("SELECT name, busy FROM lines")
+        lanes = await connection.fetch("SELECT line, level, owner_service, asleep FROM lanes")
+    assert [tuple(line) for line in lines] == [(QUEUE, 2)]
+    assert [tuple(lane) for lane in lanes] == [(QUEUE, 3, "lion", True)]
+    assert {(await store.get(job_id)).level for job_id in jobs.values()} == {3}
+
+
+async def test_the_way_down_keeps_them_and_the_way_up_again_too(
+    store: PostgresJobStore, jobs: dict[str, JobId], empty_database: str
+):
+    async with store._pool.acquire() as connection:
+        await connection.execute("UPDATE runs SET outcome = 'preempted' WHERE outcome = 'released'")
+        before = await connection.fetch("SELECT id, status, number, queue, priority FROM jobs ORDER BY seq")
+    await store._pool.expire_connections()
+    await _on_connection(empty_database, back_to_the_second_revision)
+    await migrate(empty_database)
+    async with create_pool(empty_database, max_size=1, application_name="test") as pool:
+        again = PostgresJobStore(pool)
+        assert await pool.fetch("SELECT id, status, number, queue, priority FROM jobs ORDER BY seq") == before
+        assert await pool.fetchval("SELECT busy FROM lines") == 2
+        assert [run.outcome for run in await again.runs(jobs["cancelled between two runs"])] == [RunOutcome.RELEASED]
+        waiting = [jobs[name] for name, (status, _, _) in PASTS.items() if status == "pending"]
+        assert [held.id for held in (await again.exchange([], new_claim(limit=99))).claimed] == waiting

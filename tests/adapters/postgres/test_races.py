@@ -75,6 +75,38 @@ async def test_renewals_and_settlements_of_the_same_jobs_never_deadlock(store: P
         await pool.execute("DELETE FROM jobs")
 
 
+async def test_a_settlement_that_waited_for_a_cancel_frees_the_slot_all_the_same(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    for held in await taken(store, 50):
+        await asyncio.gather(cancel(store, held.id), store.exchange([held.complete(b"{}")], None))
+    assert await pool.fetchval("SELECT count(*) FROM closing_slots") == 0
+    assert await pool.fetchval("SELECT sum(busy) FROM lines") == 0
+
+
+async def test_a_claim_passes_over_jobs_that_are_locked_and_they_are_not_lost(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    jobs = await stored(store, 30)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM jobs WHERE id = ANY ($1::uuid[]) FOR UPDATE", jobs[:20])
+        assert [held.id for held in await take(store)] == jobs[20:21]
+        assert [held.id for held in await take(store, limit=5)] == jobs[21:26]
+    assert [held.id for held in await take(store, limit=99)] == jobs[:20] + jobs[26:]
+
+
+async def test_a_job_that_is_committed_after_later_ones_were_taken_is_found(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    async with pool.acquire() as connection, connection.transaction():
+        seq = await connection.fetchval("SELECT nextval('jobs_seq')")
+    later = await stored(store, 3)
+    assert [held.id for held in await take(store, limit=2)] == later[:2]
+    await pool.execute("UPDATE jobs SET seq = $1 WHERE id = $2", seq, later[2])
+    await pool.execute("UPDATE lines SET swept_at = now() - interval '10 seconds'")
+    assert [held.id for held in await take(store, limit=2)] == later[2:]
+
+
 async def test_of_a_cancel_and_a_completion_one_wins(store: PostgresJobStore, pool: asyncpg.Pool):
     for held in await taken(store, 50):
         cancelled, completed = await asyncio.gather(
@@ -240,7 +272,13 @@ async def test_of_an_erasure_and_a_retry_one_wins(store: PostgresJobStore, pool:
             await cancel(store, held.id)
 
 
-async def test_an_erased_job_leaves_nothing_whatever_it_has_been_through(store: PostgresJobStore, pool: asyncpg.Pool):
+STILL_CLOSING = {"closing_slots": 1}
+"""The slot of a run whose job was taken from it: it is busy until its worker tells, or its lease runs out."""
+
+
+async def test_an_erased_job_leaves_nothing_but_a_slot_that_is_still_busy_whatever_it_has_been_through(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
     await store.add([new_job(labels={"team": "red"}, idempotency=IdempotencyKey("call-7", b"1"))])
     [lent] = await lend(store)
     await store.report(lease_of(lent), Raw(b"{}"))
@@ -249,8 +287,10 @@ async def test_an_erased_job_leaves_nothing_whatever_it_has_been_through(store: 
     await store.retry([lent.id])
     [held] = await take(store)
     await store.exchange([held.complete(b"{}")], None)
-    assert len(await everything_of(pool, lent.id)) == 8
+    assert len(await everything_of(pool, lent.id)) == 9
     await store.erase([lent.id])
+    assert await everything_of(pool, lent.id) == STILL_CLOSING
+    await store.exchange([lent.leased().release()], None)
     assert await everything_of(pool, lent.id) == {}
 
 
@@ -274,7 +314,7 @@ async def test_a_job_that_ran_anew_while_its_erasure_waited_is_not_half_erased(
         await transaction.commit()
     erased = await erasing
     for job_id in (first, second):
-        assert (await everything_of(pool, job_id) == {}) is (job_id in erased)
+        assert (await everything_of(pool, job_id) == STILL_CLOSING) is (job_id in erased)
 
 
 async def test_a_submission_that_meets_the_erasure_of_its_twin_is_stored_or_finds_it(store: PostgresJobStore):

@@ -37,8 +37,9 @@ async def test_a_new_job_has_every_field_as_sent_and_the_stores_own_times(rig: R
     job = added.job
     assert added.created
     assert job == Job(
-        **{name: value for name, value in asdict(sent).items() if name not in {"run_at", "idempotency"}},
+        **{name: value for name, value in asdict(sent).items() if name not in {"run_at", "idempotency", "weight"}},
         seq=job.seq,
+        level=1,
         status=JobStatus.PENDING,
         run_at=now + A_MINUTE,
         due=False,

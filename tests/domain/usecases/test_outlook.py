@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from domain.circuit import Circuit, CircuitState
 from domain.job import Job
+from domain.policy import Policies, QueuePolicy
 from domain.usecases.outlook import Foresee, Outlook, WaitingFor
 from domain.usecases.report import FIGURES_LAST, Report
 from tests.factories import NOW, QUEUE, external_claim, new_beat
@@ -117,6 +119,76 @@ async def test_the_runs_of_other_queues_do_not(foresee: Foresee, store: FragileS
     await settle(store, complete(held))
     await serve(store, slots=1, busy=1)
     assert (await foresee.outlook(await one(store))).eta_seconds is None
+
+
+class TestHeld:
+    @pytest.mark.parametrize("flags", [{"paused": True}, {"stopped": True}, {"paused": True, "stopped": True}])
+    async def test_a_job_of_a_queue_that_is_paused_or_stopped_waits_for_that(
+        self, foresee: Foresee, store: FragileStore, clock: FakeClock, flags: dict[str, bool]
+    ):
+        await runs_took(store, clock, 10)
+        await serve(store, slots=4)
+        await store.queues.hold([QUEUE], **flags)
+        assert await foresee.outlook(await last_in_line(store, 3)) == Outlook(2, None, WaitingFor.PAUSED)
+
+    @pytest.mark.parametrize("state", [CircuitState.OPEN, CircuitState.HALF_OPEN])
+    async def test_one_behind_a_circuit_that_is_not_closed_waits_for_it(
+        self, foresee: Foresee, store: FragileStore, clock: FakeClock, state: CircuitState
+    ):
+        await runs_took(store, clock, 10)
+        await serve(store, slots=4)
+        await store.queues.change_circuit(QUEUE, lambda *_: Circuit(state))
+        assert await foresee.outlook(await last_in_line(store, 3)) == Outlook(2, None, WaitingFor.CIRCUIT)
+
+    async def test_an_operators_word_is_told_before_the_servers_state_and_the_lack_of_workers(
+        self, foresee: Foresee, store: FragileStore
+    ):
+        await store.queues.change_circuit(QUEUE, lambda *_: Circuit(CircuitState.OPEN))
+        await store.queues.hold([QUEUE], paused=True)
+        assert (await foresee.outlook(await one(store))).waiting_for is WaitingFor.PAUSED
+
+    async def test_one_that_is_not_due_waits_for_its_time_first(self, foresee: Foresee, store: FragileStore):
+        await store.queues.hold([QUEUE], paused=True)
+        job = await one(store, run_at=NOW + TEN_SECONDS)
+        assert await foresee.outlook(job) == Outlook(waiting_for=WaitingFor.RUN_AT)
+
+    async def test_other_queues_are_not_affected(self, foresee: Foresee, store: FragileStore):
+        await serve(store, slots=4)
+        await store.queues.hold(["gpu.speech"], paused=True)
+        assert (await foresee.outlook(await one(store))).waiting_for is WaitingFor.SLOT
+
+
+class TestLimit:
+    """Four slots, of which two may be busy at once; runs take ten seconds."""
+
+    @pytest.fixture
+    async def limited(self, store: FragileStore, clock: FakeClock) -> None:
+        await store.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=2)}), [])
+        await runs_took(store, clock, 10)
+
+    @pytest.mark.usefixtures("limited")
+    async def test_as_many_as_the_limit_has_room_for_start_at_once(self, foresee: Foresee, store: FragileStore):
+        await serve(store, slots=4)
+        first, second, third = await several(store, 3)
+        assert [(await foresee.outlook(job)).eta_seconds for job in (first, second, third)] == [0, 0, 5]
+
+    @pytest.mark.usefixtures("limited")
+    async def test_idle_slots_above_the_limit_help_nobody(self, foresee: Foresee, store: FragileStore):
+        await several(store, 2)
+        await take(store, limit=2)
+        await serve(store, slots=4, busy=2)
+        first, second = await several(store, 2)
+        assert [await foresee.outlook(job) for job in (first, second)] == [
+            Outlook(0, 5, WaitingFor.SLOT),
+            Outlook(1, 10, WaitingFor.SLOT),
+        ]
+
+    @pytest.mark.usefixtures("limited")
+    async def test_what_runs_outside_takes_room_too(self, foresee: Foresee, store: FragileStore):
+        await several(store, 2)
+        assert len(await store.claim(external_claim(limit=2))) == 2
+        await serve(store, slots=4)
+        assert (await foresee.outlook(await one(store))).eta_seconds == 10
 
 
 class TestWithoutQueue:

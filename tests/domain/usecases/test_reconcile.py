@@ -4,15 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from domain.events import JobEvent
-from domain.job import JobStatus
+from domain.errors import StorageUnavailable
+from domain.events import REVOKED, JobEvent
+from domain.job import Job, JobStatus, Priority
+from domain.policy import Policies, QueuePolicy
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
-from domain.usecases.reconcile import Reconcile, Reconciled
+from domain.usecases.reconcile import TENDED_EVERY, Reconcile, Reconciled
 from domain.usecases.wake import Wake
 from tests.factories import LEASE, NOW, QUEUE, new_beat
 from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
-from tests.moves import each, lend_one, one, run_one, statuses, take
+from tests.moves import cancel, each, lend_one, one, run_one, statuses, take, taken_ids
 
 MAX_CRASHES = 3
 RETRY_DELAY = timedelta(seconds=7)
@@ -121,6 +123,142 @@ async def test_tickets_that_were_lost_are_replaced(
     await store.beat(new_beat(queues=("gpu.llm", "gpu.speech", "gpu.gone")))
     await reconcile.round()
     assert sorted(tickets.published) == [("gpu.llm", 1), ("gpu.speech", 1)]
+
+
+async def test_what_was_not_started_by_its_deadline_is_cancelled_and_told(
+    reconcile: Reconcile, store: FragileStore, tickets: RecordingTickets, events: RecordingEvents, clock: FakeClock
+):
+    late, _ = await each(store, {"deadline_at": NOW + LEASE}, {"deadline_at": NOW + 2 * LEASE})
+    clock.advance(LEASE + A_MOMENT)
+    assert await reconcile.round() == Reconciled(expired=1)
+    assert events.published == [JobEvent(late.id, "beeline", "llm_chat", QUEUE, "cancelled", 2)]
+    assert tickets.published == []
+    assert "deadline" in told_of(await store.get(late.id))
+
+
+async def test_one_whose_deadline_and_time_have_come_together_is_not_started(
+    reconcile: Reconcile, store: FragileStore, tickets: RecordingTickets, clock: FakeClock
+):
+    await one(store, run_at=NOW + LEASE, deadline_at=NOW + LEASE + A_MOMENT)
+    clock.advance(2 * LEASE)
+    assert await reconcile.round() == Reconciled(expired=1)
+    assert tickets.published == []
+
+
+async def test_what_has_waited_long_enough_is_ordered_as_more_urgent(
+    reconcile: Reconcile, store: FragileStore, clock: FakeClock
+):
+    await store.queues.configure(Policies({QUEUE: QueuePolicy(ageing=LEASE)}), [])
+    low = await one(store, priority=Priority.LOW)
+    clock.advance(2 * LEASE)
+    await one(store, priority=Priority.NORMAL)
+    assert (await store.get(low.id)).level == Priority.LOW
+    await reconcile.round()
+    assert await taken_ids(store) == [low.id]
+    assert (await store.get(low.id)).priority is Priority.LOW
+
+
+async def test_slots_that_nobody_will_free_any_more_are_freed_and_used(
+    reconcile: Reconcile, store: FragileStore, tickets: RecordingTickets, clock: FakeClock
+):
+    await with_an_abandoned_slot(store, clock)
+    await reconcile.round()
+    assert tickets.published == [(QUEUE, 1)]
+    assert len(await take(store)) == 1
+
+
+async def test_without_rescue_they_are_left_alone(
+    reconcile: Reconcile, store: FragileStore, tickets: RecordingTickets, clock: FakeClock
+):
+    """Their workers may live, and still have their calls open."""
+    await with_an_abandoned_slot(store, clock)
+    await reconcile.round(rescue=False)
+    assert tickets.published == []
+    assert await take(store) == []
+
+
+async def with_an_abandoned_slot(store: FragileStore, clock: FakeClock) -> None:
+    """The queue's only slot is that of a cancelled run whose worker is gone, and a job waits for it."""
+    await store.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=1)}), [])
+    held = await run_one(store)
+    await cancel(store, held.id)
+    await one(store)
+    clock.advance(LEASE + A_MOMENT)
+    await store.beat(new_beat())
+
+
+async def test_high_jobs_take_slots_in_every_queue(
+    reconcile: Reconcile, store: FragileStore, events: RecordingEvents, clock: FakeClock
+):
+    preempts = QueuePolicy(preempt=True)
+    await store.queues.configure(Policies({QUEUE: preempts, "gpu.speech": preempts}), [])
+    await store.beat(new_beat(queues=(QUEUE, "gpu.speech"), slots_per_queue=1))
+    for queue in (QUEUE, "gpu.speech"):
+        await one(store, queue=queue, priority=Priority.LOW)
+        await take(store, queue=queue)
+        await one(store, queue=queue, priority=Priority.HIGH)
+    assert await reconcile.round() == Reconciled(preempted=2)
+    assert [(event.queue, event.kind) for event in events.published] == [
+        (QUEUE, "pending"),
+        (QUEUE, REVOKED),
+        ("gpu.speech", "pending"),
+        ("gpu.speech", REVOKED),
+    ]
+
+
+async def test_lines_are_tended_now_and_then(
+    reconcile: Reconcile, store: FragileStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    tended: list[float] = []
+
+    async def tend_lines() -> None:
+        tended.append(clock.monotonic())
+
+    monkeypatch.setattr(store, "tend_lines", tend_lines)
+    for _ in range(62):
+        await reconcile.round()
+        clock.advance(timedelta(seconds=1))
+    assert tended == [0, TENDED_EVERY, 2 * TENDED_EVERY]
+
+
+@pytest.mark.parametrize("step", ["fold_tallies", "tend_lines"])
+async def test_housekeeping_that_takes_too_long_spoils_no_round(
+    reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    """A storage that is away holds up rescues; this is no reason to."""
+    done: list[str] = []
+
+    async def too_long() -> None:
+        raise StorageUnavailable
+
+    async def other() -> None:
+        done.append("the other")
+
+    monkeypatch.setattr(store, "fold_tallies", other)
+    monkeypatch.setattr(store, "tend_lines", other)
+    monkeypatch.setattr(store, step, too_long)
+    assert await reconcile.round() == Reconciled()
+    assert done == ["the other"]
+
+
+async def test_lines_that_could_not_be_tended_stop_no_claims_again_at_once(
+    reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+):
+    tries: list[bool] = []
+
+    async def too_long() -> None:
+        tries.append(True)
+        raise StorageUnavailable
+
+    monkeypatch.setattr(store, "tend_lines", too_long)
+    for _ in range(3):
+        await reconcile.round()
+    assert len(tries) == 1
+
+
+def told_of(job: Job) -> str:
+    assert job.failure
+    return job.failure.message
 
 
 async def test_every_round_folds_the_tallies(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from domain.access import ANYBODY, Caller
-from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge
+from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge, TooManyPending
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
-from domain.policy import Policies
+from domain.policy import OwnerPolicy, Policies
 from domain.ports import Added
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
@@ -20,7 +21,7 @@ from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
 from tests.factories import NOW, QUEUE, new_id, submission
 from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
-from tests.moves import cancel, found
+from tests.moves import cancel, found, take
 
 LIMIT = 1_000
 AN_HOUR = timedelta(hours=1)
@@ -212,6 +213,71 @@ class TestCaller:
         with pytest.raises(Forbidden):
             await submit.batch(LION, [submission(owner_service="lion"), submission(owner_service="bear")])
         await nothing_happened()
+
+
+class TestCeiling:
+    """An owner may have two jobs waiting."""
+
+    @pytest.fixture
+    def submit(self, submit: Submit) -> Submit:
+        policies = Policies(owners={"lion": OwnerPolicy(max_pending=2), "wolf": OwnerPolicy(weight=3)})
+        return dataclasses.replace(submit, policies=lambda: policies)
+
+    async def test_one_more_than_may_wait_is_refused(self, submit: Submit, tickets: RecordingTickets):
+        await stored(submit, owner_service="lion")
+        await stored(submit, owner_service="lion")
+        tickets.published.clear()
+        with pytest.raises(TooManyPending, match="2"):
+            await stored(submit, owner_service="lion")
+        assert tickets.published == []
+
+    async def test_a_batch_that_would_be_too_much_is_refused_whole(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(TooManyPending):
+            await submit.batch(ANYBODY, [submission(owner_service="lion")] * 3)
+        await nothing_happened()
+
+    async def test_a_batch_that_has_room_is_stored(self, submit: Submit, store: FragileStore):
+        await submit.batch(ANYBODY, [submission(owner_service="lion")] * 2)
+        assert len(await found(store)) == 2
+
+    async def test_one_that_began_has_made_room(self, submit: Submit, store: FragileStore):
+        await submit.batch(ANYBODY, [submission(owner_service="lion")] * 2)
+        await take(store)
+        assert (await stored(submit, owner_service="lion")).status is JobStatus.PENDING
+
+    async def test_what_is_there_already_is_found_however_many_wait(self, submit: Submit):
+        job = await stored(submit, owner_service="lion", idempotency=KEY)
+        await stored(submit, owner_service="lion")
+        assert (await stored(submit, owner_service="lion", idempotency=KEY)).id == job.id
+
+    @pytest.mark.parametrize("owner", ["bear", "wolf"])
+    async def test_others_have_no_ceiling(self, submit: Submit, store: FragileStore, owner: str):
+        await submit.batch(ANYBODY, [submission(owner_service=owner)] * 9)
+        assert len(await found(store)) == 9
+
+
+class TestWeight:
+    @pytest.mark.parametrize(
+        ("caller", "weight"),
+        [
+            pytest.param(Caller(owner="lion", weight=3.0), 3.0, id="its owner's token says"),
+            pytest.param(Caller(weight=3.0), 1.0, id="a token for all owners says nothing of any one"),
+        ],
+    )
+    async def test_a_jobs_weight_is_what_its_owners_token_says(
+        self, submit: Submit, store: FragileStore, monkeypatch: pytest.MonkeyPatch, caller: Caller, weight: float
+    ):
+        add, weights = store.add, list[float]()
+
+        async def watched(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
+            weights.extend(job.weight for job in jobs)
+            return await add(jobs, ceilings)
+
+        monkeypatch.setattr(store, "add", watched)
+        asked = submission(owner_service="lion")
+        await submit.one(caller, asked)
+        await submit.batch(caller, [asked])
+        assert weights == [weight, weight]
 
 
 class TestIdempotency:

@@ -5,10 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from domain.circuit import Circuit, CircuitState
+from domain.policy import Policies, QueuePolicy
 from domain.ports import Demand
 from domain.usecases.wake import MOST_TICKETS, WELL_BACKLOGGED, Wake
 from tests.factories import QUEUE, new_beat, new_job
 from tests.fakes import FakeClock, FragileStore, RecordingTickets
+from tests.moves import lend, take
 
 A_SECOND = timedelta(seconds=1)
 SLOTS = 4
@@ -157,3 +160,60 @@ async def test_only_the_queues_asked_for_are_topped_up(wake: Wake, store: Fragil
     await queue_up(store, 1)
     await wake.top_up(["gpu.speech"])
     assert tickets.published == []
+
+
+class TestLimits:
+    """Tickets are published for what could start now, and for nothing else."""
+
+    @pytest.mark.parametrize(
+        ("concurrency", "running", "published"),
+        [
+            pytest.param(3, 0, [(QUEUE, 3)], id="as many as the limit has room for"),
+            pytest.param(3, 2, [(QUEUE, 1)], id="what runs takes room"),
+            pytest.param(3, 3, [], id="no room"),
+            pytest.param(9, 0, [(QUEUE, SLOTS)], id="idle slots bound it too"),
+        ],
+    )
+    async def test_no_more_are_topped_up_than_the_queues_limit_has_room_for(
+        self,
+        wake: Wake,
+        store: FragileStore,
+        tickets: RecordingTickets,
+        concurrency: int,
+        running: int,
+        published: list[tuple[str, int]],
+    ):
+        await store.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=concurrency)}), [])
+        await queue_up(store, 9)
+        if running:
+            await lend(store, limit=running)
+        await wake.top_up([QUEUE])
+        assert tickets.published == published
+
+    @pytest.mark.parametrize("flags", [{"paused": True}, {"stopped": True}])
+    async def test_a_held_queue_gets_none(
+        self, wake: Wake, store: FragileStore, tickets: RecordingTickets, flags: dict[str, bool]
+    ):
+        await queue_up(store, 9)
+        await store.queues.hold([QUEUE], **flags)
+        await wake.top_up([QUEUE])
+        assert tickets.published == []
+
+    @pytest.mark.parametrize("state", [CircuitState.OPEN, CircuitState.HALF_OPEN])
+    async def test_nor_does_one_whose_circuit_is_not_closed(
+        self, wake: Wake, store: FragileStore, tickets: RecordingTickets, state: CircuitState
+    ):
+        """Half open, one slot was woken for the one job that is tried."""
+        await queue_up(store, 9)
+        await store.queues.change_circuit(QUEUE, lambda *_: Circuit(state))
+        await wake.top_up([QUEUE])
+        assert tickets.published == []
+
+    async def test_a_new_job_of_a_held_queue_gets_its_ticket_all_the_same(
+        self, wake: Wake, store: FragileStore, tickets: RecordingTickets
+    ):
+        """Whoever takes it finds nothing to start: that costs less than to ask about every job."""
+        await store.queues.hold([QUEUE], paused=True)
+        await wake.for_jobs({QUEUE: 1})
+        assert tickets.published == [(QUEUE, 1)]
+        assert await take(store) == []
