@@ -40,7 +40,7 @@ def counted(installation: Installation) -> list[tuple[Any, ...]]:
 
 
 def is_over(circuit: dict[str, Any]) -> bool:
-    return circuit["state"] == "closed"
+    return bool(circuit["state"] == "closed")
 
 
 @pytest.mark.timeout(120 + 2 * OUTAGE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 from msgspec import Raw
 
 from domain.access import ANYBODY, Caller
+from domain.circuit import Circuit, CircuitState
 from domain.errors import BadInput, ErrorCode, Failure, Forbidden, JobNotFound, LeaseLost, TooLarge
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease
 from domain.policy import Policies, QueuePolicy
+from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST
 from tests.factories import LEASE, QUEUE, external_claim, new_lease
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
 from tests.moves import cancel, each, ids, lease_of, lend_one, one, run_one, several, take
 
 LION, BEAR = Caller(owner="lion"), Caller(owner="bear")
@@ -384,3 +387,15 @@ class TestSlots:
         with pytest.raises(JobNotFound):
             await end(lend, BEAR, lease_of(lent))
         assert await take(store) == []
+
+
+class TestTrial:
+    async def test_an_external_run_that_was_let_through_a_half_open_circuit_closes_it_by_its_success(
+        self, lend: Lend, work: Work, store: FragileStore
+    ):
+        guard = Guard(store.queues, FakeHealth(), threshold=5)
+        lend = replace(lend, work=replace(work, guard=guard))
+        await store.queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(CircuitState.HALF_OPEN))
+        job = await lend_one(store)
+        await lend.complete(ANYBODY, lease_of(job), RESULT)
+        assert await store.queues.change_circuit(QUEUE, lambda circuit, _now: circuit) == Circuit()
