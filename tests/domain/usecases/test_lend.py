@@ -329,18 +329,6 @@ class TestLost:
         assert (await get(job.id)).status is JobStatus.CANCELLED
 
 
-class TestTrial:
-    async def test_an_external_run_that_was_let_through_a_half_open_circuit_closes_it_by_its_success(
-        self, lend: Lend, work: Work, store: FragileStore
-    ):
-        guard = Guard(store.queues, FakeHealth(), threshold=5)
-        lend = replace(lend, work=replace(work, guard=guard))
-        await store.queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(CircuitState.HALF_OPEN))
-        job = await lend_one(store)
-        await lend.complete(ANYBODY, lease_of(job), RESULT)
-        assert await store.queues.change_circuit(QUEUE, lambda circuit, _now: circuit) == Circuit()
-
-
 class TestSlots:
     """One slot, and a job that waits for it."""
 
@@ -399,3 +387,15 @@ class TestSlots:
         with pytest.raises(JobNotFound):
             await end(lend, BEAR, lease_of(lent))
         assert await take(store) == []
+
+
+class TestTrial:
+    async def test_an_external_run_that_was_let_through_a_half_open_circuit_closes_it_by_its_success(
+        self, lend: Lend, work: Work, store: FragileStore
+    ):
+        guard = Guard(store.queues, FakeHealth(), threshold=5)
+        lend = replace(lend, work=replace(work, guard=guard))
+        await store.queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(CircuitState.HALF_OPEN))
+        job = await lend_one(store)
+        await lend.complete(ANYBODY, lease_of(job), RESULT)
+        assert await store.queues.change_circuit(QUEUE, lambda circuit, _now: circuit) == Circuit()
