@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
+from math import ceil
 from uuid import UUID, uuid4
 
 from msgspec import Raw, Struct
@@ -265,12 +266,14 @@ class MemoryJobStore:
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
         wanted = startable - max(limit - self._busy(queue), 0) - closing
-        low = [
+        lower = [
             job
             for job in self._jobs.values()
-            if (job.queue, job.status, job.priority) == (queue, JobStatus.RUNNING, Priority.LOW)
-            and job.lease_timeout is None
+            if (job.queue, job.status) == (queue, JobStatus.RUNNING) and job.level > Priority.HIGH
         ]
+        if share := state.policy.reserved_share:
+            wanted = min(wanted, len(lower) - ceil(share * limit))
+        low = [job for job in lower if job.priority is Priority.LOW and job.lease_timeout is None]
         low.sort(key=lambda job: (job.started_at, job.seq), reverse=True)
         return [self._put(job, job.preempt(now), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
 

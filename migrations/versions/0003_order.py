@@ -1258,7 +1258,7 @@ $$
 
 PREEMPT_JOBS = """
 -- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
--- The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+-- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
 CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
 RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
 LANGUAGE plpgsql
@@ -1307,6 +1307,14 @@ BEGIN
     )
     - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    -- The reserved share of the slots is not taken: what has just had its turn would lose it again and again.
+    IF policy.reserved_share > 0 THEN
+        wanted := least(
+            wanted,
+            (SELECT count(*) FROM jobs AS j WHERE j.status = 'running' AND j.queue = p_queue AND j.level > 1)
+            - ceil(policy.reserved_share * least(slots, policy.concurrency, policy.adapted))
+        );
+    END IF;
     IF wanted IS NULL OR wanted <= 0 THEN
         RETURN;
     END IF;
@@ -1320,6 +1328,7 @@ BEGIN
         WHERE j.status = 'running'
           AND j.queue = p_queue
           AND j.priority = 5
+          AND j.level > 1
           AND j.lease_timeout IS NULL
         ORDER BY j.started_at DESC, j.seq DESC
         LIMIT wanted
