@@ -225,6 +225,8 @@ class Job(Struct, frozen=True, kw_only=True):
     lease_timeout: timedelta | None = None
     """How long a renewal by an external worker lasts; None for a built-in one, whose heartbeat renews it."""
     worker_id: str | None = None
+    trial: bool = False
+    """Whether its run was let through a half-open circuit; known of a job that is read whole."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -262,11 +264,8 @@ class Job(Struct, frozen=True, kw_only=True):
             updated_at=now,
         )
 
-    def leased(self, *, trial: bool = False) -> LeasedJob:
+    def leased(self) -> LeasedJob:
         """The running job as its worker holds it.
-
-        Args:
-            trial: whether it was let through a half-open circuit.
 
         Raises:
             InvalidTransition: it is not running.
@@ -285,7 +284,7 @@ class Job(Struct, frozen=True, kw_only=True):
             give_backs=self.give_backs,
             number=self.number,
             input=self.input,
-            trial=trial,
+            trial=self.trial,
         )
 
     def renew(self, lease: Lease, expires_at: datetime) -> Job:
@@ -385,6 +384,7 @@ class Job(Struct, frozen=True, kw_only=True):
             lease_expires_at=None,
             lease_timeout=None,
             worker_id=None,
+            trial=False,
             finished_at=now if status.final else None,
             updated_at=now,
         )

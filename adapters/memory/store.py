@@ -579,7 +579,7 @@ class MemoryJobStore:
     def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
         fitting = [job for job in self._ready() if _is_served(job, claim)]
         started = self._claim_line(claim.queue, fitting, claim.limit, claim.worker_id, claim.lease, outside=False)
-        return tuple(job.leased(trial=job.lease == self._trials.get(claim.queue)) for job in started)
+        return tuple(job.leased() for job in started)
 
     def _claim_one(self, line: str, fitting: list[Job], claim: ExternalClaim) -> Job | None:
         return next(iter(self._claim_line(line, fitting, 1, claim.worker_id, claim.lease, outside=True)), None)
@@ -623,6 +623,7 @@ class MemoryJobStore:
         started = self._start(job, worker_id, lease, 0.0, outside=outside)
         assert started.lease  # noqa: S101  # it was just claimed
         self._trials[line] = started.lease
+        started = self._jobs[job.id] = replace(started, trial=True)
         return [started]
 
     def _weighed(self, line: str) -> Line:

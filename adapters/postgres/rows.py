@@ -43,6 +43,7 @@ def job_of(row: asyncpg.Record) -> Job:
         lease=Lease(row["id"], row["lease_token"]) if row["lease_token"] else None,
         lease_expires_at=row["lease_expires_at"],
         lease_timeout=row["lease_timeout"],
+        trial=row.get("trial", False),
         worker_id=row["worker_id"] if row["lease_token"] else None,  # the row remembers its last one
         created_at=row["created_at"],
         started_at=row["started_at"],

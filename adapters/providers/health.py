@@ -30,8 +30,11 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 PATIENCE = timedelta(seconds=2)
-ANSWER_KEPT = 1.0
-"""Seconds: many runs that fail together ask once."""
+TROUBLE_KEPT = 1.0
+WELL_KEPT = 0.1
+"""Seconds: many runs that fail together ask once. That all is well is believed for a moment only: the call that broke
+first may have been the beginning of the end, and those that break next must not count as failures of their jobs.
+"""
 PRESSURE_KEPT = 0.5
 NO_METRICS_KEPT = 60.0
 LONGEST_BODY = 1 << 20
@@ -160,7 +163,7 @@ class _Patient:
         if self._troubled and not trouble:
             log.info("model server is back", server=self._name)
         self._troubled = trouble is not None
-        return trouble, ANSWER_KEPT
+        return trouble, TROUBLE_KEPT if trouble else WELL_KEPT
 
     async def _trouble(self) -> str | None:
         try:

@@ -140,6 +140,34 @@ class Api:
     def submit_many(self, count: int, **fields: Any) -> list[dict[str, Any]]:
         return [self.submit(**fields) for _ in range(count)]
 
+    def submit_batch(self, count: int, **fields: Any) -> list[dict[str, Any]]:
+        """Submit that many equal jobs in one commit; their ids come back, in their order."""
+        defaults = {"owner_service": "e2e", "task_type": "chat_completion", "model_profile": PROFILE, **fields}
+        batch = {"defaults": defaults, "jobs": [{"input": {"user": f"Number {n}"}} for n in range(count)]}
+        jobs: list[dict[str, Any]] = self._json(self.http.post("/api/v1/jobs/batch", json=batch), 201)["jobs"]
+        return jobs
+
+    def queue(self, name: str = "gpu.llm") -> dict[str, Any]:
+        """What operators see of a queue."""
+        queues = self._json(self.http.get("/api/v1/queues"), 200)["queues"]
+        return next(queue for queue in queues if queue["name"] == name)
+
+    def circuit(self, name: str = "gpu.llm") -> dict[str, Any]:
+        """That of a queue, as operators see it."""
+        circuit: dict[str, Any] = self.queue(name)["circuit"]
+        return circuit
+
+    def opened(self, name: str = "gpu.llm", within: float = 20) -> dict[str, Any]:
+        """The queue's circuit, once it is no longer closed."""
+
+        def look() -> dict[str, Any] | None:
+            seen = self.circuit(name)
+            return None if seen["state"] == "closed" else seen
+
+        seen = eventually(look, within=within, what=f"the circuit of {name} opens")
+        assert seen
+        return seen
+
     def get(self, job: dict[str, Any], *, wait: float | None = None) -> dict[str, Any]:
         params = {} if wait is None else {"wait": wait}
         return self._json(self.http.get(f"/api/v1/jobs/{job['id']}", params=params), 200)

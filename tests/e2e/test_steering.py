@@ -155,3 +155,20 @@ def test_a_cancelled_job_stops_at_its_provider_and_a_failed_one_completes_when_i
         ("failed",),
         ("completed",),
     ]
+
+
+def test_the_job_behind_one_that_is_cancelled_starts_at_once_on_its_slot(
+    install: Install, database: str, vhost: str, model: ModelServer
+) -> None:
+    installation = install(DATABASE_URL=database, AMQP_URL=vhost, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="1")
+    api, worker = installation.serve_and_work()
+    worker.says("event-listener")
+    cancelled = at_its_provider(api, model)
+    behind = api.submit()
+
+    began = time.monotonic()
+    api.cancel(cancelled)
+    model.wait_until(lambda server: server.calls == 2)
+    assert time.monotonic() - began < AT_ONCE
+    assert (model.hang_ups, model.most_at_once) == (1, 1)
+    assert api.finished(behind)["status"] == "completed"

@@ -234,12 +234,14 @@ class ModelServer:
         default: what it does to a call that the script does not reach.
         scripts_get: serve `GET` like `POST`.
         pages: what it does to `GET` by path, and by `*` to that of any other path; 404 without. None: as above.
+        port: 0: a free one.
     """
 
     default: Behaviour = field(default_factory=lambda: says("The answer."))
     scripts_get: bool = False
     pages: Mapping[str, Behaviour] | None = None
     healthy: bool = True
+    port: int = 0
     requests: list[Request] = field(default_factory=list)
     """The calls so far, in the order in which they came."""
     looks: list[Request] = field(default_factory=list)
@@ -261,7 +263,7 @@ class ModelServer:
         self._serving: list[TransportSocket] = []
         self._errors: list[Exception] = []
         self._listener: asyncio.Server | None = None
-        self._port = 0
+        self._port = self.port
         self._thread = threading.Thread(target=self._loop.run_forever, name="model-server", daemon=True)
 
     def __enter__(self) -> ModelServer:

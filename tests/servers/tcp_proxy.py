@@ -1,11 +1,14 @@
 """A door in front of a server that a test can shut: connections through it break, new ones are refused. Or hush: those
-that are open fall silent without an end, as when a firewall forgets them, and new ones pass.
+that are open fall silent without an end, as when a firewall forgets them, and new ones pass. Or turn away: whoever
+comes is asked what he wants, which is noted, and gets nothing.
 
 with TcpProxy("127.0.0.1", 5432) as door:
     ... door.port ...
     door.shut()
     door.open()
     door.hush()
+    door.turn_away()
+    ... door.turned_away ...
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -39,6 +42,8 @@ class TcpProxy:
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
         self._speaking = asyncio.Event()
+        self.turned_away: list[bytes] = []
+        """The first bytes of each connection that was turned away."""
 
     def __enter__(self) -> TcpProxy:
         self._thread.start()
@@ -61,6 +66,10 @@ class TcpProxy:
         """Break every connection and refuse new ones."""
         self._run(self._shut())
 
+    def turn_away(self) -> None:
+        """Break every connection, and each new one once it has said something."""
+        self._run(self._turn_away())
+
     def hush(self) -> None:
         """Pass nothing on any more over the connections that are open."""
         self._run(self._hush())
@@ -69,9 +78,23 @@ class TcpProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _open(self) -> None:
-        listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
         self._speaking.set()
-        self._listener = await asyncio.start_server(self._connected, sock=listening)
+        await self._listen(self._connected)
+
+    async def _turn_away(self) -> None:
+        await self._shut()
+        await self._listen(self._dismissed)
+
+    async def _listen(self, connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+        if self._listener:
+            self._listener.close()
+        listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self._listener = await asyncio.start_server(connected, sock=listening)
+
+    async def _dismissed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            self.turned_away.append(await reader.read(PIECE))
+        writer.transport.abort()
 
     async def _hush(self) -> None:
         self._speaking.clear()

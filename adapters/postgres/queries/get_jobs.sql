@@ -1,5 +1,8 @@
 -- Read whole jobs. $1 ids
-SELECT j.*, d.owner_ref, d.labels, d.batch_id, i.input, r.result, p.progress
+SELECT
+    j.*,
+    EXISTS (SELECT FROM lines AS l WHERE l.name = j.line AND l.trial_token = j.lease_token) AS trial,
+    d.owner_ref, d.labels, d.batch_id, i.input, r.result, p.progress
 FROM jobs AS j
 JOIN job_details AS d ON d.job_id = j.id
 JOIN job_inputs AS i ON i.job_id = j.id

@@ -462,10 +462,19 @@ class TestSparing:
         await asyncio.gather(health.answers("a"), health.answers("b"))
         assert len(server.looks) == 1
 
-    async def test_an_answer_is_kept_for_a_second(self, server: ModelServer, asker: Asker, clock: FakeClock):
+    async def test_that_it_is_down_is_believed_for_a_second(self, server: ModelServer, asker: Asker, clock: FakeClock):
+        server.healthy = False
+        assert not await asker.answers()
+        server.healthy = True
+        clock.advance(timedelta(seconds=0.99))
+        assert not await asker.health.answers(PROFILE)
+        clock.advance(timedelta(seconds=0.01))
+        assert await asker.health.answers(PROFILE)
+
+    async def test_that_it_is_well_is_believed_for_a_moment(self, server: ModelServer, asker: Asker, clock: FakeClock):
         assert await asker.answers()
         server.healthy = False
-        clock.advance(timedelta(seconds=0.99))
+        clock.advance(timedelta(seconds=0.09))
         assert await asker.health.answers(PROFILE)
         clock.advance(timedelta(seconds=0.01))
         assert not await asker.health.answers(PROFILE)

@@ -17,7 +17,7 @@ from domain.queue import Hold, QueueState
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import A_MINUTE
 from tests.factories import LEASE, QUEUE, new_beat, new_job
-from tests.moves import cancel, complete, each, fail, found, ids, lent_ids, one, settle, several, take, taken_ids
+from tests.moves import cancel, complete, each, fail, found, ids, lend, lent_ids, one, settle, several, take, taken_ids
 
 OTHER = "gpu.speech"
 POLICY = QueuePolicy(concurrency=4, preempt=True, reserved_share=0.25, ageing=A_MINUTE, adaptive=True)
@@ -92,6 +92,15 @@ async def test_half_open_it_lets_one_job_through_and_says_so(rig: Rig):
     await settle(rig.store, complete(held))
     [again] = await take(rig.store, limit=9)
     assert (again.id, again.trial) == (third.id, True)
+
+
+async def test_a_trial_is_known_as_one_to_whoever_reads_the_job(rig: Rig):
+    await several(rig.store, 2)
+    await half_open(rig)
+    [lent] = await lend(rig.store)
+    assert (await rig.store.get(lent.id)).leased().trial
+    await settle(rig.store, complete(lent.leased()))
+    assert not (await rig.store.get(lent.id)).trial
 
 
 async def test_the_job_that_failed_last_is_tried_where_there_is_no_other(rig: Rig):

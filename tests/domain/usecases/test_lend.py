@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 from msgspec import Raw
 
 from domain.access import ANYBODY, Caller
+from domain.circuit import Circuit, CircuitState
 from domain.errors import BadInput, ErrorCode, Failure, Forbidden, JobNotFound, LeaseLost, TooLarge
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease
+from domain.policy import Policies, QueuePolicy
+from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST
 from tests.factories import LEASE, QUEUE, external_claim, new_lease
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
 from tests.moves import cancel, each, ids, lease_of, lend_one, one, run_one, several, take
 
 LION, BEAR = Caller(owner="lion"), Caller(owner="bear")
@@ -323,3 +327,75 @@ class TestLost:
         with pytest.raises(LeaseLost):
             await end(lend, ANYBODY, lease_of(job))
         assert (await get(job.id)).status is JobStatus.CANCELLED
+
+
+class TestTrial:
+    async def test_an_external_run_that_was_let_through_a_half_open_circuit_closes_it_by_its_success(
+        self, lend: Lend, work: Work, store: FragileStore
+    ):
+        guard = Guard(store.queues, FakeHealth(), threshold=5)
+        lend = replace(lend, work=replace(work, guard=guard))
+        await store.queues.change_circuit(QUEUE, lambda _circuit, _now: Circuit(CircuitState.HALF_OPEN))
+        job = await lend_one(store)
+        await lend.complete(ANYBODY, lease_of(job), RESULT)
+        assert await store.queues.change_circuit(QUEUE, lambda circuit, _now: circuit) == Circuit()
+
+
+class TestSlots:
+    """One slot, and a job that waits for it."""
+
+    @pytest.fixture
+    async def lent(self, store: FragileStore) -> Job:
+        """It has the slot."""
+        await store.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=1)}), [])
+        job = await lend_one(store)
+        await one(store)
+        return job
+
+    @every_end
+    async def test_a_run_that_ends_frees_its_slot(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        assert await take(store) == []
+        await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    @pytest.mark.parametrize("lost", [by_a_cancel, by_a_retry])
+    async def test_one_that_has_lost_its_job_does_so_too_although_it_is_told_so(
+        self, lend: Lend, store: FragileStore, clock: FakeClock, lent: Job, lost: Any, end: End
+    ):
+        await lost(store, clock, lent)
+        assert await take(store) == []
+        with pytest.raises(LeaseLost):
+            await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    async def test_one_whose_job_is_erased_does_so_too(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        await cancel(store, lent.id)
+        await store.erase([lent.id])
+        assert await take(store) == []
+        with pytest.raises(JobNotFound):
+            await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    async def test_it_is_free_only_once(self, lend: Lend, store: FragileStore, clock: FakeClock, lent: Job, end: End):
+        await cancel(store, lent.id)
+        for _ in range(2):
+            with pytest.raises(LeaseLost):
+                await end(lend, ANYBODY, lease_of(lent))
+            await take(store, limit=9)
+        assert store.busy()[QUEUE] == 1
+
+    async def test_a_heartbeat_frees_nothing(self, lend: Lend, store: FragileStore, lent: Job):
+        await cancel(store, lent.id)
+        with pytest.raises(LeaseLost):
+            await lend.report(ANYBODY, lease_of(lent), None)
+        assert await take(store) == []
+
+    @every_end
+    async def test_another_owner_frees_nothing(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        await cancel(store, lent.id)
+        with pytest.raises(JobNotFound):
+            await end(lend, BEAR, lease_of(lent))
+        assert await take(store) == []
