@@ -1258,7 +1258,8 @@ $$
 
 PREEMPT_JOBS = """
 -- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
--- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+-- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until
+-- its worker says that the call is closed.
 CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
 RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
 LANGUAGE plpgsql
