@@ -19,7 +19,7 @@ from tests.servers.tcp_proxy import TcpProxy
 SLOTS = 4
 JOBS = 500
 OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "6"))
-"""How long the model server is away."""
+"""How long the model server is away; a minute of it was tried as well."""
 
 PROBED_WITHIN = 5.0
 """Seconds: a server that has come back is found out by then."""
