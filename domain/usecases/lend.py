@@ -103,12 +103,11 @@ class Lend:
         else:  # most likely the repetition of a call whose answer was lost; if not, the run's slot at least is free now
             await self._free_slot(lease)
             lost = await self.jobs.run_end(lease) not in ended_so
+        if job.queue:  # its slot is free, for this job again or for another
+            await self.wake.for_jobs({job.queue: 1})
         if lost:
             raise LeaseLost
-        job = await self.jobs.get(lease.job_id)
-        if job.queue and job.status is JobStatus.PENDING and job.due:
-            await self.wake.for_jobs({job.queue: 1})
-        return job
+        return await self.jobs.get(lease.job_id)
 
     async def _free_slot(self, lease: Lease) -> None:
         """Of a run that no longer holds its job; of the job it changes nothing."""

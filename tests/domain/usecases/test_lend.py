@@ -232,10 +232,12 @@ class TestRelease:
         await lend.release(ANYBODY, lease_of(job))
         assert tickets.published == []
 
-    async def test_a_job_that_must_wait_wakes_nobody(self, lend: Lend, store: FragileStore, tickets: RecordingTickets):
+    async def test_the_slot_that_a_run_leaves_wakes_a_worker_though_its_job_must_wait(
+        self, lend: Lend, store: FragileStore, tickets: RecordingTickets
+    ):
         job = await lend_one(store)
         await lend.fail(ANYBODY, lease_of(job), BUSY)
-        assert tickets.published == []
+        assert tickets.published == [(QUEUE, 1)]
 
 
 async def by_a_cancel(store: FragileStore, clock: FakeClock, job: Job) -> None:
