@@ -19,7 +19,7 @@ def test_a_job_that_waits_past_its_deadline_is_cancelled_and_never_sent_to_a_mod
     installation = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="1")
     api, _ = installation.serve_and_work()
     model.script(after(60, says("Too late.")))
-    running = api.submit(deadline_at=soon(2))
+    running = api.submit(deadline_at=soon(6))
     api.is_running(running)
     behind = api.submit(deadline_at=soon(2))
     elsewhere = api.submit(deadline_at=soon(2), model_profile="served-by-nobody")
@@ -30,6 +30,7 @@ def test_a_job_that_waits_past_its_deadline_is_cancelled_and_never_sent_to_a_mod
         assert "deadline" in seen["error_message"]
         late = datetime.fromisoformat(seen["finished_at"]) - datetime.fromisoformat(seen["deadline_at"])
         assert timedelta() <= late < CANCELLED_WITHIN
+    eventually(lambda: datetime.now(UTC) > datetime.fromisoformat(running["deadline_at"]), within=10, what="it is late")
     assert api.get(running)["status"] == "running", "a deadline is one to start by"
     assert model.calls == 1
 
