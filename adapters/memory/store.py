@@ -261,16 +261,13 @@ class MemoryJobStore:
         )
         spare = self._spare(high)
         startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
-        slots = self._demand(queue, await self.workers(alive_within)).slots
+        running = [job for job in self._jobs.values() if (job.queue, job.status) == (queue, JobStatus.RUNNING)]
+        outside = sum(job.lease_timeout is not None for job in running)
+        slots = self._demand(queue, await self.workers(alive_within)).slots + outside
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
         wanted = startable - max(limit - self._busy(queue), 0) - closing
-        low = [
-            job
-            for job in self._jobs.values()
-            if (job.queue, job.status, job.priority) == (queue, JobStatus.RUNNING, Priority.LOW)
-            and job.lease_timeout is None
-        ]
+        low = [job for job in running if job.priority is Priority.LOW and job.lease_timeout is None]
         low.sort(key=lambda job: (job.started_at, job.seq), reverse=True)
         return [self._put(job, job.preempt(now), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
 
@@ -610,7 +607,7 @@ class MemoryJobStore:
     def _try_one(
         self, line: str, fitting: list[Job], circuit: Circuit, worker_id: str, lease: timedelta, *, outside: bool
     ) -> list[Job]:
-        """Half open: one job, if none is being tried; not the one that failed last if there is another."""
+        """Half open: one job, if none is being tried: not the one that failed last, and of the sick server, if possible."""
         trial = self._trials.get(line)
         if trial and trial.job_id in self._jobs and self._jobs[trial.job_id].lease == trial:
             return []
@@ -618,8 +615,19 @@ class MemoryJobStore:
         fitting = [job for job in fitting if spare.get(job.owner_service, 1) > 0]
         if not fitting:
             return []
-        near = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))[:100]
-        job = min(near, key=lambda job: (job.id == circuit.failed_job, job.give_backs, job.level, job.seq))
+        nearest = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))
+        sick = [job for job in nearest if job.model_profile == circuit.model_profile]
+        well = [job for job in nearest if job.model_profile != circuit.model_profile]
+        job = min(
+            sick[:100] + well[:100],
+            key=lambda job: (
+                job.id == circuit.failed_job,
+                job.model_profile != circuit.model_profile,
+                job.give_backs,
+                job.level,
+                job.seq,
+            ),
+        )
         started = self._start(job, worker_id, lease, 0.0, outside=outside)
         assert started.lease  # noqa: S101  # it was just claimed
         self._trials[line] = started.lease

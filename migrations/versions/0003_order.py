@@ -305,11 +305,13 @@ $$
 
 CLAIM_TRIAL = """
 -- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
--- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
--- not use up the give-backs of the first in line. Called by claim_line, which has locked the line and owners.
+-- Not the one that failed last if there is another; one whose server is the sick one, if it waits: what another server
+-- answers tells nothing. And of those in front one that was given back least: an outage must not use up the give-backs
+-- of the first in line. Called by claim_line, which has locked the line and owners.
 CREATE OR REPLACE FUNCTION claim_trial(
     p_line text,
     p_failed_job uuid,
+    p_sick_profile text,
     p_task_types text[],
     p_model_profiles text[],
     p_owner_services text[],
@@ -335,11 +337,13 @@ BEGIN
     FROM jobs AS j
     WHERE j.id = ANY (ARRAY (
         SELECT near.id
-        FROM (
+        FROM (VALUES (true), (false)) AS of_server (sick)
+        CROSS JOIN LATERAL (
             SELECT w.id, w.level, w.seq, w.give_backs FROM jobs AS w
             WHERE w.line = p_line
               AND w.status = 'pending'
               AND w.due
+              AND (w.model_profile IS NOT DISTINCT FROM p_sick_profile) = of_server.sick
               AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
               AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
@@ -352,7 +356,8 @@ BEGIN
             ORDER BY w.level, w.owner_service, w.seq
             LIMIT 100
         ) AS near
-        ORDER BY near.id IS NOT DISTINCT FROM p_failed_job, near.give_backs, near.level, near.seq
+        ORDER BY
+            near.id IS NOT DISTINCT FROM p_failed_job, NOT of_server.sick, near.give_backs, near.level, near.seq
         LIMIT 1
     ))
       AND j.status = 'pending'
@@ -455,8 +460,8 @@ BEGIN
         room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
         IF room > 0 AND policy.circuit_state = 'half_open' THEN
             claimed := claim_trial(
-                p_line, (policy.circuit ->> 'failed_job')::uuid, p_task_types, p_model_profiles, p_owner_services,
-                p_worker_id, p_lease, p_outside
+                p_line, (policy.circuit ->> 'failed_job')::uuid, policy.circuit ->> 'model_profile', p_task_types,
+                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside
             );
             RETURN claimed;
         END IF;
@@ -1270,6 +1275,7 @@ DECLARE
     here lines%ROWTYPE;
     policy queues%ROWTYPE;
     slots integer;
+    outside integer;
     wanted integer;
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
@@ -1281,6 +1287,13 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
+    );
+    -- Runs of external workers are busy slots of the queue, and of no worker here.
+    outside := (
+        SELECT count(*) FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.lease_timeout IS NOT NULL
     );
     -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (
@@ -1305,7 +1318,7 @@ BEGIN
         WHERE n.line = p_queue
           AND n.level = 1
     )
-    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - greatest(least(slots + outside, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
     IF wanted IS NULL OR wanted <= 0 THEN
         RETURN;

@@ -1,9 +1,11 @@
 -- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
--- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
--- not use up the give-backs of the first in line. Called by claim_line, which has locked the line and owners.
+-- Not the one that failed last if there is another; one whose server is the sick one, if it waits: what another server
+-- answers tells nothing. And of those in front one that was given back least: an outage must not use up the give-backs
+-- of the first in line. Called by claim_line, which has locked the line and owners.
 CREATE OR REPLACE FUNCTION claim_trial(
     p_line text,
     p_failed_job uuid,
+    p_sick_profile text,
     p_task_types text[],
     p_model_profiles text[],
     p_owner_services text[],
@@ -29,11 +31,13 @@ BEGIN
     FROM jobs AS j
     WHERE j.id = ANY (ARRAY (
         SELECT near.id
-        FROM (
+        FROM (VALUES (true), (false)) AS of_server (sick)
+        CROSS JOIN LATERAL (
             SELECT w.id, w.level, w.seq, w.give_backs FROM jobs AS w
             WHERE w.line = p_line
               AND w.status = 'pending'
               AND w.due
+              AND (w.model_profile IS NOT DISTINCT FROM p_sick_profile) = of_server.sick
               AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
               AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
@@ -46,7 +50,8 @@ BEGIN
             ORDER BY w.level, w.owner_service, w.seq
             LIMIT 100
         ) AS near
-        ORDER BY near.id IS NOT DISTINCT FROM p_failed_job, near.give_backs, near.level, near.seq
+        ORDER BY
+            near.id IS NOT DISTINCT FROM p_failed_job, NOT of_server.sick, near.give_backs, near.level, near.seq
         LIMIT 1
     ))
       AND j.status = 'pending'

@@ -11,6 +11,7 @@ DECLARE
     here lines%ROWTYPE;
     policy queues%ROWTYPE;
     slots integer;
+    outside integer;
     wanted integer;
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
@@ -22,6 +23,13 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
+    );
+    -- Runs of external workers are busy slots of the queue, and of no worker here.
+    outside := (
+        SELECT count(*) FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.lease_timeout IS NOT NULL
     );
     -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (
@@ -46,7 +54,7 @@ BEGIN
         WHERE n.line = p_queue
           AND n.level = 1
     )
-    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - greatest(least(slots + outside, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
     IF wanted IS NULL OR wanted <= 0 THEN
         RETURN;
