@@ -16,7 +16,7 @@ from domain.errors import ErrorCode, Failure
 from domain.job import JobId
 
 FIRST_WAIT = timedelta(seconds=1)
-LONGEST_PROBE_WAIT = timedelta(seconds=10)
+LONGEST_PROBE_WAIT = timedelta(seconds=5)
 """Between two questions to a health address: they cost a sick server nothing."""
 LONGEST_TRIAL_WAIT = timedelta(seconds=60)
 """Between two jobs that are tried: each costs a job one of its give-backs."""

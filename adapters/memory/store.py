@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
+from math import ceil
 from uuid import UUID, uuid4
 
 from msgspec import Raw, Struct
@@ -267,7 +268,10 @@ class MemoryJobStore:
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
         wanted = startable - max(limit - self._busy(queue), 0) - closing
-        low = [job for job in running if job.priority is Priority.LOW and job.lease_timeout is None]
+        lower = [job for job in running if job.level > Priority.HIGH]
+        if share := state.policy.reserved_share:
+            wanted = min(wanted, len(lower) - ceil(share * limit))
+        low = [job for job in lower if job.priority is Priority.LOW and job.lease_timeout is None]
         low.sort(key=lambda job: (job.started_at, job.seq), reverse=True)
         return [self._put(job, job.preempt(now), RunOutcome.PREEMPTED) for job in low[: max(wanted, 0)]]
 
@@ -607,7 +611,7 @@ class MemoryJobStore:
     def _try_one(
         self, line: str, fitting: list[Job], circuit: Circuit, worker_id: str, lease: timedelta, *, outside: bool
     ) -> list[Job]:
-        """Half open: one job, if none is being tried: not the one that failed last, and of the sick server, if possible."""
+        """Half open: one job, if none is tried: not the one that failed last, one of the sick server, if possible."""
         trial = self._trials.get(line)
         if trial and trial.job_id in self._jobs and self._jobs[trial.job_id].lease == trial:
             return []

@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.errors import Failure, LeaseLost, TooLarge
+from domain.errors import Failure, JobNotFound, LeaseLost, TooLarge
 from domain.events import PROGRESS, JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunEnd, RunOutcome, Settlement
 from domain.ports import Events, ExternalClaim, JobStore
@@ -91,12 +91,17 @@ class Lend:
         return await self._end(caller, lease, self.work.released, {RunEnd(RunOutcome.RELEASED)})
 
     async def _end(self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Ended], ended_so: set[RunEnd]) -> Job:
-        job = await self._own(caller, lease)
+        try:
+            job = await self.jobs.get(lease.job_id)
+        except JobNotFound:  # cancelled and erased, most likely: its run has a slot all the same
+            await self._free_slot(lease)
+            raise
+        caller.must_own(job.owner_service)
         if job.lease == lease:
             outcome = await self.work.exchange([end(job.leased())], None)
             lost = lease in outcome.lost
         else:  # most likely the repetition of a call whose answer was lost; if not, the run's slot at least is free now
-            await self.jobs.exchange([Settlement(lease, RunOutcome.RELEASED, JobStatus.PENDING)], None)
+            await self._free_slot(lease)
             lost = await self.jobs.run_end(lease) not in ended_so
         if lost:
             raise LeaseLost
@@ -104,6 +109,10 @@ class Lend:
         if job.queue and job.status is JobStatus.PENDING and job.due:
             await self.wake.for_jobs({job.queue: 1})
         return job
+
+    async def _free_slot(self, lease: Lease) -> None:
+        """Of a run that no longer holds its job; of the job it changes nothing."""
+        await self.jobs.exchange([Settlement(lease, RunOutcome.RELEASED, JobStatus.PENDING)], None)
 
     async def _own(self, caller: Caller, lease: Lease) -> Job:
         job = await self.jobs.get(lease.job_id)

@@ -548,15 +548,17 @@ BEGIN
                     LIMIT width
                 ), pick AS MATERIALIZED (
                     -- Locked rows are being cancelled: they are passed over, and stay where they are if that fails.
+                    -- LATERAL: row by row in their order, whatever the planner thinks of how many they are.
                     SELECT n.*
-                    FROM jobs AS j
-                    JOIN next AS n ON n.id = j.id
-                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
-                      AND j.status = 'pending'
-                      AND j.due
-                    ORDER BY n.turn
+                    FROM (SELECT next.* FROM next ORDER BY next.turn) AS n
+                    CROSS JOIN LATERAL (
+                        SELECT FROM jobs AS j
+                        WHERE j.id = n.id
+                          AND j.status = 'pending'
+                          AND j.due
+                        FOR UPDATE SKIP LOCKED
+                    ) AS locked
                     LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
-                    FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
@@ -585,8 +587,7 @@ BEGIN
                         started_at = now(),
                         updated_at = now()
                     FROM pick AS p
-                    WHERE j.id = ANY (ARRAY (SELECT pick.id FROM pick))
-                      AND j.id = p.id
+                    WHERE j.id = p.id
                 )
                 SELECT
                     (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
@@ -1017,8 +1018,7 @@ BEGIN
             finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
             updated_at = now()
         FROM ended AS e
-        WHERE j.id = ANY (p_job_ids)
-          AND j.id = e.job_id
+        WHERE j.id = e.job_id
           AND j.lease_token = e.token
         RETURNING
             e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,
@@ -1263,7 +1263,8 @@ $$
 
 PREEMPT_JOBS = """
 -- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
--- The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+-- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until
+-- its worker says that the call is closed.
 CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
 RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
 LANGUAGE plpgsql
@@ -1275,7 +1276,6 @@ DECLARE
     here lines%ROWTYPE;
     policy queues%ROWTYPE;
     slots integer;
-    outside integer;
     wanted integer;
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
@@ -1287,9 +1287,9 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
-    );
+    )
     -- Runs of external workers are busy slots of the queue, and of no worker here.
-    outside := (
+    + (
         SELECT count(*) FROM jobs AS j
         WHERE j.status = 'running'
           AND j.queue = p_queue
@@ -1318,8 +1318,16 @@ BEGIN
         WHERE n.line = p_queue
           AND n.level = 1
     )
-    - greatest(least(slots + outside, policy.concurrency, policy.adapted) - here.busy, 0)
+    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    -- The reserved share of the slots is not taken: what has just had its turn would lose it again and again.
+    IF policy.reserved_share > 0 THEN
+        wanted := least(
+            wanted,
+            (SELECT count(*) FROM jobs AS j WHERE j.status = 'running' AND j.queue = p_queue AND j.level > 1)
+            - ceil(policy.reserved_share * least(slots, policy.concurrency, policy.adapted))
+        );
+    END IF;
     IF wanted IS NULL OR wanted <= 0 THEN
         RETURN;
     END IF;
@@ -1333,6 +1341,7 @@ BEGIN
         WHERE j.status = 'running'
           AND j.queue = p_queue
           AND j.priority = 5
+          AND j.level > 1
           AND j.lease_timeout IS NULL
         ORDER BY j.started_at DESC, j.seq DESC
         LIMIT wanted

@@ -282,7 +282,7 @@ def test_a_job_is_followed_to_its_end(command: Command, client: Client, owner: s
 
 
 def test_whatever_matches_is_followed(command: Command, client: Client, owner: str):
-    practice = {"error_code": "context_length", "delay_ms": 300}
+    practice = {"error_code": "context_length", "delay_ms": 2_000}  # no command starts later than that
     for number in range(2):
         client.submit(
             owner_service=owner,

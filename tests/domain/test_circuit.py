@@ -236,14 +236,14 @@ class TestWaiting:
     def test_the_first_probe_comes_after_a_second(self):
         assert opened().probe_at == NOW + FIRST_WAIT
 
-    def test_probes_back_off_to_ten_seconds(self):
-        assert waits_of_probes(6) == [1, 2, 4, 8, 10, 10, 10]
+    def test_probes_back_off_to_five_seconds(self):
+        assert waits_of_probes(5) == [1, 2, 4, 5, 5, 5]
 
     def test_trials_back_off_to_a_minute(self):
         assert waits_of_trials(7, MISSED) == [1, 2, 4, 8, 16, 32, 60, 60]
 
     def test_trials_that_find_the_server_down_back_off_like_probes(self):
-        assert waits_of_trials(5, DOWN) == [1, 2, 4, 8, 10, 10]
+        assert waits_of_trials(5, DOWN) == [1, 2, 4, 5, 5, 5]
 
     def test_the_first_trial_after_a_long_outage_costs_two_seconds(self):
         circuit = opened()

@@ -152,7 +152,8 @@ def disturb(installation: Installation, api: Api, workers: Workers) -> set[str]:
                 workers.take_busiest().terminate()
             case 2:
                 running = api.http.get("/api/v1/jobs", params={"status": "running"}).json()["jobs"]
-                for job in running:
+                # A dead worker's are left to be rescued.
+                for job in [job for job in running if job["worker_id"].partition("/")[0] in workers.live]:
                     answer = api.http.post(f"/api/v1/jobs/{job['id']}/cancel")
                     cancelled |= {job["id"]} if answer.status_code == 200 else set()
     return cancelled

@@ -100,7 +100,7 @@ def test_more_high_jobs_than_low_ones_run_take_no_slot_of_a_normal_one(
     normal = api.submit_many(SLOTS - 1)
     model.wait_until(lambda server: server.running == SLOTS)
 
-    high = api.submit_many(SLOTS, priority="high")
+    high = api.submit_batch(SLOTS, priority="high")
     api.all_finished(high)
     assert [api.get(job)["status"] for job in normal] == ["running"] * (SLOTS - 1)
     assert model.hang_ups == 1

@@ -158,15 +158,17 @@ BEGIN
                     LIMIT width
                 ), pick AS MATERIALIZED (
                     -- Locked rows are being cancelled: they are passed over, and stay where they are if that fails.
+                    -- LATERAL: row by row in their order, whatever the planner thinks of how many they are.
                     SELECT n.*
-                    FROM jobs AS j
-                    JOIN next AS n ON n.id = j.id
-                    WHERE j.id = ANY (ARRAY (SELECT next.id FROM next))
-                      AND j.status = 'pending'
-                      AND j.due
-                    ORDER BY n.turn
+                    FROM (SELECT next.* FROM next ORDER BY next.turn) AS n
+                    CROSS JOIN LATERAL (
+                        SELECT FROM jobs AS j
+                        WHERE j.id = n.id
+                          AND j.status = 'pending'
+                          AND j.due
+                        FOR UPDATE SKIP LOCKED
+                    ) AS locked
                     LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
-                    FOR UPDATE OF j SKIP LOCKED
                 ), won AS MATERIALIZED (
                     SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
                 ), moved AS MATERIALIZED (
@@ -195,8 +197,7 @@ BEGIN
                         started_at = now(),
                         updated_at = now()
                     FROM pick AS p
-                    WHERE j.id = ANY (ARRAY (SELECT pick.id FROM pick))
-                      AND j.id = p.id
+                    WHERE j.id = p.id
                 )
                 SELECT
                     (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),

@@ -1,5 +1,6 @@
 -- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
--- The victims go back unharmed; each slot stays taken until its worker says that the call is closed.
+-- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until
+-- its worker says that the call is closed.
 CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
 RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
 LANGUAGE plpgsql
@@ -11,7 +12,6 @@ DECLARE
     here lines%ROWTYPE;
     policy queues%ROWTYPE;
     slots integer;
-    outside integer;
     wanted integer;
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
@@ -23,9 +23,9 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
-    );
+    )
     -- Runs of external workers are busy slots of the queue, and of no worker here.
-    outside := (
+    + (
         SELECT count(*) FROM jobs AS j
         WHERE j.status = 'running'
           AND j.queue = p_queue
@@ -54,8 +54,16 @@ BEGIN
         WHERE n.line = p_queue
           AND n.level = 1
     )
-    - greatest(least(slots + outside, policy.concurrency, policy.adapted) - here.busy, 0)
+    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    -- The reserved share of the slots is not taken: what has just had its turn would lose it again and again.
+    IF policy.reserved_share > 0 THEN
+        wanted := least(
+            wanted,
+            (SELECT count(*) FROM jobs AS j WHERE j.status = 'running' AND j.queue = p_queue AND j.level > 1)
+            - ceil(policy.reserved_share * least(slots, policy.concurrency, policy.adapted))
+        );
+    END IF;
     IF wanted IS NULL OR wanted <= 0 THEN
         RETURN;
     END IF;
@@ -69,6 +77,7 @@ BEGIN
         WHERE j.status = 'running'
           AND j.queue = p_queue
           AND j.priority = 5
+          AND j.level > 1
           AND j.lease_timeout IS NULL
         ORDER BY j.started_at DESC, j.seq DESC
         LIMIT wanted

@@ -69,8 +69,7 @@ BEGIN
             finished_at = CASE WHEN e.status = 'pending' THEN NULL ELSE now() END,
             updated_at = now()
         FROM ended AS e
-        WHERE j.id = ANY (p_job_ids)
-          AND j.id = e.job_id
+        WHERE j.id = e.job_id
           AND j.lease_token = e.token
         RETURNING
             e.place, j.id, j.worker_id, j.started_at, j.waited_ms, j.number, j.status,

@@ -220,6 +220,27 @@ async def test_nothing_is_preempted_for_an_owner_who_runs_as_many_as_it_may(rig:
     assert len(await rig.store.preempt(QUEUE, LEASE)) == 1
 
 
+async def test_the_reserved_share_of_the_slots_is_not_preempted(rig: Rig):
+    first, *_ = await full_of_low_jobs(rig, 4, reserved_share=0.25)
+    await several(rig.store, 9, priority=Priority.HIGH)
+    preempted = await rig.store.preempt(QUEUE, LEASE)
+    assert len(preempted) == 3
+    assert (await rig.store.get(first.id)).status is JobStatus.RUNNING
+
+
+async def test_a_low_job_that_has_aged_to_the_highest_level_is_not_preempted(rig: Rig):
+    await limited(rig, concurrency=2, preempt=True, ageing=A_MINUTE)
+    await rig.store.beat(new_beat(slots_per_queue=8))
+    await one(rig.store, priority=Priority.LOW)
+    await rig.advance(2 * A_MINUTE)
+    await rig.store.age()
+    young = await one(rig.store, priority=Priority.LOW)
+    assert len(await take(rig.store, limit=2)) == 2
+    await rig.store.beat(new_beat(slots_per_queue=8))
+    await several(rig.store, 2, priority=Priority.HIGH)
+    assert [event.job_id for event in await rig.store.preempt(QUEUE, LEASE)] == [young.id]
+
+
 async def test_tending_lines_leaves_counts_and_order_as_they_are(rig: Rig):
     await limited(rig, concurrency=2)
     jobs = ids(await several(rig.store, 3))

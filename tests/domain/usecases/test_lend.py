@@ -14,6 +14,7 @@ from domain.circuit import Circuit, CircuitState
 from domain.errors import BadInput, ErrorCode, Failure, Forbidden, JobNotFound, LeaseLost, TooLarge
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease
+from domain.policy import Policies, QueuePolicy
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.wake import Wake
@@ -326,6 +327,66 @@ class TestLost:
         with pytest.raises(LeaseLost):
             await end(lend, ANYBODY, lease_of(job))
         assert (await get(job.id)).status is JobStatus.CANCELLED
+
+
+class TestSlots:
+    """One slot, and a job that waits for it."""
+
+    @pytest.fixture
+    async def lent(self, store: FragileStore) -> Job:
+        """It has the slot."""
+        await store.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=1)}), [])
+        job = await lend_one(store)
+        await one(store)
+        return job
+
+    @every_end
+    async def test_a_run_that_ends_frees_its_slot(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        assert await take(store) == []
+        await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    @pytest.mark.parametrize("lost", [by_a_cancel, by_a_retry])
+    async def test_one_that_has_lost_its_job_does_so_too_although_it_is_told_so(
+        self, lend: Lend, store: FragileStore, clock: FakeClock, lent: Job, lost: Any, end: End
+    ):
+        await lost(store, clock, lent)
+        assert await take(store) == []
+        with pytest.raises(LeaseLost):
+            await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    async def test_one_whose_job_is_erased_does_so_too(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        await cancel(store, lent.id)
+        await store.erase([lent.id])
+        assert await take(store) == []
+        with pytest.raises(JobNotFound):
+            await end(lend, ANYBODY, lease_of(lent))
+        assert len(await take(store)) == 1
+
+    @every_end
+    async def test_it_is_free_only_once(self, lend: Lend, store: FragileStore, clock: FakeClock, lent: Job, end: End):
+        await cancel(store, lent.id)
+        for _ in range(2):
+            with pytest.raises(LeaseLost):
+                await end(lend, ANYBODY, lease_of(lent))
+            await take(store, limit=9)
+        assert store.busy()[QUEUE] == 1
+
+    async def test_a_heartbeat_frees_nothing(self, lend: Lend, store: FragileStore, lent: Job):
+        await cancel(store, lent.id)
+        with pytest.raises(LeaseLost):
+            await lend.report(ANYBODY, lease_of(lent), None)
+        assert await take(store) == []
+
+    @every_end
+    async def test_another_owner_frees_nothing(self, lend: Lend, store: FragileStore, lent: Job, end: End):
+        await cancel(store, lent.id)
+        with pytest.raises(JobNotFound):
+            await end(lend, BEAR, lease_of(lent))
+        assert await take(store) == []
 
 
 class TestTrial:
