@@ -288,7 +288,7 @@ class MemoryJobStore:
                 target = max(1, job.priority - 2 * levels)
                 if target < job.level:
                     self._jobs[job.id] = replace(job, level=target)
-                    self._weigh_like_others(self._jobs[job.id])
+                    self._weigh(self._jobs[job.id], None)
                     raised += 1
         return raised
 
@@ -458,21 +458,19 @@ class MemoryJobStore:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
         return Added(job, created=True)
 
-    def _weigh(self, job: Job, weight: float) -> None:
+    def _weigh(self, job: Job, weight: float | None) -> None:
+        """None: it weighs what it did; a lane that was not there before, what its owner's others do."""
         line = self._lines[job.line]
+        others = {
+            level: known
+            for (name, level, owner), known in self._weights.items()
+            if (name, owner) == (job.line, job.owner_service)
+        }
+        if weight is None:
+            weight = others.get(job.level, max(others.values(), default=1.0))
         self._weights[job.line, job.level, job.owner_service] = weight
         if (job.level, job.owner_service) not in {(lane.level, lane.owner) for lane in line.lanes}:
             self._lines[job.line] = replace(line, lanes=(*line.lanes, Lane(job.level, job.owner_service)))
-
-    def _weigh_like_others(self, job: Job) -> None:
-        """A lane that was not there before, as of a job that has aged, weighs what its owner's others do."""
-        if (job.line, job.level, job.owner_service) not in self._weights:
-            others = (
-                weight
-                for (line, _, owner), weight in self._weights.items()
-                if (line, owner) == (job.line, job.owner_service)
-            )
-            self._weigh(job, max(others))
 
     def _with_anothers_key(self, jobs: Sequence[NewJob]) -> list[JobId]:
         """Those whose key names another submission: one that is stored, or one before it among these."""

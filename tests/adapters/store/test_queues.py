@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
@@ -47,6 +48,13 @@ async def test_flags_are_kept_apart_and_outlive_a_configuration(rig: Rig):
     await rig.queues.hold([QUEUE], paused=False)
     await rig.queues.configure(Policies(queues={QUEUE: POLICY}), [])
     assert [(each.paused, each.stopped) for each in await rig.queues.states()] == [(False, True), (False, True)]
+
+
+async def test_who_submits_without_a_weight_changes_none(rig: Rig):
+    await several(rig.store, 4, owner_service="lion", weight=3.0)
+    await one(rig.store, owner_service="lion")
+    await several(rig.store, 4, owner_service="bear")
+    assert Counter(job.owner_service for job in await take(rig.store, limit=4)) == {"lion": 3, "bear": 1}
 
 
 async def test_what_was_found_limits_claims_and_is_forgotten_with_the_policy(rig: Rig):
