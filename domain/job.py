@@ -128,8 +128,11 @@ class NewJob(Struct, frozen=True):
     labels: dict[str, str] = {}
     batch_id: UUID | None = None
     idempotency: IdempotencyKey | None = None
-    weight: float = 1.0
-    """Its owner's share of GPU time, as the token says that submits it; a configured one takes precedence."""
+    weight: float | None = None
+    """Its owner's share of GPU time, as the token says that submits it; a configured one takes precedence.
+
+    None: it says nothing of that, and the share stays what it was, 1 at first.
+    """
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""

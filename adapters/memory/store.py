@@ -262,15 +262,13 @@ class MemoryJobStore:
         )
         spare = self._spare(high)
         startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
-        slots = self._demand(queue, await self.workers(alive_within)).slots
+        running = [job for job in self._jobs.values() if (job.queue, job.status) == (queue, JobStatus.RUNNING)]
+        outside = sum(job.lease_timeout is not None for job in running)
+        slots = self._demand(queue, await self.workers(alive_within)).slots + outside
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
         wanted = startable - max(limit - self._busy(queue), 0) - closing
-        lower = [
-            job
-            for job in self._jobs.values()
-            if (job.queue, job.status) == (queue, JobStatus.RUNNING) and job.level > Priority.HIGH
-        ]
+        lower = [job for job in running if job.level > Priority.HIGH]
         if share := state.policy.reserved_share:
             wanted = min(wanted, len(lower) - ceil(share * limit))
         low = [job for job in lower if job.priority is Priority.LOW and job.lease_timeout is None]
@@ -290,7 +288,7 @@ class MemoryJobStore:
                 target = max(1, job.priority - 2 * levels)
                 if target < job.level:
                     self._jobs[job.id] = replace(job, level=target)
-                    self._weigh_like_others(self._jobs[job.id])
+                    self._weigh(self._jobs[job.id], None)
                     raised += 1
         return raised
 
@@ -460,21 +458,19 @@ class MemoryJobStore:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
         return Added(job, created=True)
 
-    def _weigh(self, job: Job, weight: float) -> None:
+    def _weigh(self, job: Job, weight: float | None) -> None:
+        """None: it weighs what it did; a lane that was not there before, what its owner's others do."""
         line = self._lines[job.line]
+        others = {
+            level: known
+            for (name, level, owner), known in self._weights.items()
+            if (name, owner) == (job.line, job.owner_service)
+        }
+        if weight is None:
+            weight = others.get(job.level, max(others.values(), default=1.0))
         self._weights[job.line, job.level, job.owner_service] = weight
         if (job.level, job.owner_service) not in {(lane.level, lane.owner) for lane in line.lanes}:
             self._lines[job.line] = replace(line, lanes=(*line.lanes, Lane(job.level, job.owner_service)))
-
-    def _weigh_like_others(self, job: Job) -> None:
-        """A lane that was not there before, as of a job that has aged, weighs what its owner's others do."""
-        if (job.line, job.level, job.owner_service) not in self._weights:
-            others = (
-                weight
-                for (line, _, owner), weight in self._weights.items()
-                if (line, owner) == (job.line, job.owner_service)
-            )
-            self._weigh(job, max(others))
 
     def _with_anothers_key(self, jobs: Sequence[NewJob]) -> list[JobId]:
         """Those whose key names another submission: one that is stored, or one before it among these."""
@@ -613,7 +609,7 @@ class MemoryJobStore:
     def _try_one(
         self, line: str, fitting: list[Job], circuit: Circuit, worker_id: str, lease: timedelta, *, outside: bool
     ) -> list[Job]:
-        """Half open: one job, if none is being tried; not the one that failed last if there is another."""
+        """Half open: one job, if none is tried: not the one that failed last, one of the sick server, if possible."""
         trial = self._trials.get(line)
         if trial and trial.job_id in self._jobs and self._jobs[trial.job_id].lease == trial:
             return []
@@ -621,8 +617,19 @@ class MemoryJobStore:
         fitting = [job for job in fitting if spare.get(job.owner_service, 1) > 0]
         if not fitting:
             return []
-        near = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))[:100]
-        job = min(near, key=lambda job: (job.id == circuit.failed_job, job.give_backs, job.level, job.seq))
+        nearest = sorted(fitting, key=lambda job: (job.level, job.owner_service, job.seq))
+        sick = [job for job in nearest if job.model_profile == circuit.model_profile]
+        well = [job for job in nearest if job.model_profile != circuit.model_profile]
+        job = min(
+            sick[:100] + well[:100],
+            key=lambda job: (
+                job.id == circuit.failed_job,
+                job.model_profile != circuit.model_profile,
+                job.give_backs,
+                job.level,
+                job.seq,
+            ),
+        )
         started = self._start(job, worker_id, lease, 0.0, outside=outside)
         assert started.lease  # noqa: S101  # it was just claimed
         self._trials[line] = started.lease

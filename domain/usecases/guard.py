@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from msgspec.structs import replace
-
-from domain.circuit import Circuit, CircuitState, Report, Sign
+from domain.circuit import Circuit, CircuitState, Report, Sign, sign_of
+from domain.errors import Failure
+from domain.job import LeasedJob
 from domain.ports import Health, QueueStore
 
 TELLING = frozenset({Sign.MISSED, Sign.DOWN, Sign.REFUSED})
@@ -26,7 +26,6 @@ class Guard:
         """Judge the ends of runs of a queue, in their order. Costs nothing where all went well."""
         if not any(report.trial or report.sign in TELLING for report in reports):
             return
-        reports = await self._without_refusals(reports)
         answered = await self._answered_meanwhile(queue)
 
         def change(circuit: Circuit, now: datetime) -> Circuit:
@@ -38,14 +37,15 @@ class Guard:
 
         await self.queues.change_circuit(queue, change)
 
-    async def _without_refusals(self, reports: Sequence[Report]) -> list[Report]:
-        """A server that tells that it is at work is not sick: what it turns away meanwhile is more than it can take."""
-        missed = [report for report in reports if report.sign is Sign.MISSED and not report.trial]
-        at_work = {
-            profile for profile in {report.model_profile for report in missed} if await self._is_at_work(profile)
-        }
-        refused = [report for report in missed if report.model_profile in at_work]
-        return [replace(report, sign=Sign.NONE) if report in refused else report for report in reports]
+    async def sign(self, job: LeasedJob, failure: Failure) -> Sign:
+        """What a run that ended so shows of its server, whose health address answers.
+
+        A server that tells that it is at work is not sick: what it turns away meanwhile is more than it can take. Asked
+        before `heard`, and by the run itself: it may take as long as a server takes to answer.
+        """
+        sign = sign_of(failure, healthy=True)
+        refused = sign is Sign.MISSED and not job.trial and await self._is_at_work(job.model_profile)
+        return Sign.NONE if refused else sign
 
     async def _is_at_work(self, model_profile: str) -> bool:
         pressure = await self.health.pressure(model_profile)

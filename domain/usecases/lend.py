@@ -5,7 +5,7 @@ They compete with the built-in workers for the same rows, and what they report p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,7 +68,11 @@ class Lend:
             )
         check_result(result)
         completed = RunEnd(RunOutcome.COMPLETED)
-        job = await self._end(caller, lease, lambda held: self.work.completed(held, result), {completed})
+
+        async def end(held: LeasedJob) -> Ended:
+            return self.work.completed(held, result)
+
+        job = await self._end(caller, lease, end, {completed})
         if job.result is not None and not _same(job.result, result):
             raise LeaseLost("This run was completed before, with another result; that one stands.")
         return job
@@ -80,7 +84,7 @@ class Lend:
             JobNotFound, LeaseLost.
         """
         ended_so = {RunEnd(outcome, failure.code) for outcome in (RunOutcome.FAILED, RunOutcome.GIVEN_BACK)}
-        return await self._end(caller, lease, lambda held: self.work.failed(held, failure), ended_so)
+        return await self._end(caller, lease, lambda held: self.work.reported(held, failure), ended_so)
 
     async def release(self, caller: Caller, lease: Lease) -> Job:
         """Give the job back unharmed: pending, in its old place, nothing counted.
@@ -88,9 +92,15 @@ class Lend:
         Raises:
             JobNotFound, LeaseLost.
         """
-        return await self._end(caller, lease, self.work.released, {RunEnd(RunOutcome.RELEASED)})
 
-    async def _end(self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Ended], ended_so: set[RunEnd]) -> Job:
+        async def end(held: LeasedJob) -> Ended:
+            return self.work.released(held)
+
+        return await self._end(caller, lease, end, {RunEnd(RunOutcome.RELEASED)})
+
+    async def _end(
+        self, caller: Caller, lease: Lease, end: Callable[[LeasedJob], Awaitable[Ended]], ended_so: set[RunEnd]
+    ) -> Job:
         try:
             job = await self.jobs.get(lease.job_id)
         except JobNotFound:  # cancelled and erased, most likely: its run has a slot all the same
@@ -98,7 +108,7 @@ class Lend:
             raise
         caller.must_own(job.owner_service)
         if job.lease == lease:
-            outcome = await self.work.exchange([end(job.leased())], None)
+            outcome = await self.work.exchange([await end(job.leased())], None)
             lost = lease in outcome.lost
         else:  # most likely the repetition of a call whose answer was lost; if not, the run's slot at least is free now
             await self._free_slot(lease)

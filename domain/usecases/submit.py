@@ -162,7 +162,7 @@ class Submit:
             batch_id=batch_id,
             idempotency=submission.idempotency,
             # A token for all owners says nothing of any one's share.
-            weight=caller.weight if caller.owner else 1.0,
+            weight=caller.weight if caller.owner else None,
         )
 
 

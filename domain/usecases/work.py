@@ -54,13 +54,17 @@ class Work:
         settlement = settle_failure(job, failure, self.policy, jitter=self.random())
         return Ended(job, settlement, sign_of(failure, healthy=True))
 
+    async def reported(self, job: LeasedJob, failure: Failure) -> Ended:
+        """By the retry table, as if the health address had answered; the server may still be asked for its load."""
+        return replace(self.failed(job, failure), sign=await self.guard.sign(job, failure))
+
     async def judged(self, job: LeasedJob, failure: Failure) -> Ended:
         """By the retry table, unless the run found nobody there and the server's health address says the same.
 
         Then the server is down, and the job goes back uncounted.
         """
         if failure.code is not ErrorCode.PROVIDER_UNAVAILABLE or await self.health.answers(job.model_profile):
-            return self.failed(job, failure)
+            return await self.reported(job, failure)
         return Ended(job, settle_outage(job, failure, self.policy), sign_of(failure, healthy=False))
 
     def released(self, job: LeasedJob) -> Ended:

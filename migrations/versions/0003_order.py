@@ -305,11 +305,13 @@ $$
 
 CLAIM_TRIAL = """
 -- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
--- Not the one that failed last if there is another, and of those in front one that was given back least: an outage must
--- not use up the give-backs of the first in line. Called by claim_line, which has locked the line and owners.
+-- Not the one that failed last if there is another; one whose server is the sick one, if it waits: what another server
+-- answers tells nothing. And of those in front one that was given back least: an outage must not use up the give-backs
+-- of the first in line. Called by claim_line, which has locked the line and owners.
 CREATE OR REPLACE FUNCTION claim_trial(
     p_line text,
     p_failed_job uuid,
+    p_sick_profile text,
     p_task_types text[],
     p_model_profiles text[],
     p_owner_services text[],
@@ -325,34 +327,44 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    full_up text[];
     job record;
 BEGIN
     IF EXISTS (SELECT FROM lines AS l JOIN jobs AS j ON j.id = l.trial_job AND j.lease_token = l.trial_token
                WHERE l.name = p_line) THEN
         RETURN '{}';
     END IF;
-    SELECT j.id, j.level, j.owner_service INTO job
+    full_up := ARRAY (SELECT o.owner_service FROM owners AS o WHERE o.max_running <= running_of(o.owner_service));
+    SELECT j.id INTO job
     FROM jobs AS j
     WHERE j.id = ANY (ARRAY (
         SELECT near.id
-        FROM (
-            SELECT w.id, w.level, w.seq, w.give_backs FROM jobs AS w
-            WHERE w.line = p_line
-              AND w.status = 'pending'
-              AND w.due
-              AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
-              AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
-              AND (p_owner_services IS NULL OR w.owner_service = ANY (p_owner_services))
-              AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
-              AND NOT EXISTS (
-                  SELECT FROM owners AS o
-                  WHERE o.owner_service = w.owner_service
-                    AND o.max_running <= running_of(o.owner_service)
-              )
-            ORDER BY w.level, w.owner_service, w.seq
+        FROM (VALUES (true), (false)) AS of_server (sick)
+        CROSS JOIN LATERAL (
+            SELECT w.id, n.level, w.seq, w.give_backs
+            FROM lanes AS n
+            CROSS JOIN LATERAL (
+                SELECT k.id, k.seq, k.give_backs FROM jobs AS k
+                WHERE k.line = p_line
+                  AND k.level = n.level
+                  AND k.owner_service = n.owner_service
+                  AND k.status = 'pending'
+                  AND k.due
+                  AND (k.model_profile IS NOT DISTINCT FROM p_sick_profile) = of_server.sick
+                  AND (p_task_types IS NULL OR k.task_type = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR k.model_profile = ANY (p_model_profiles))
+                  AND (k.deadline_at IS NULL OR k.deadline_at > now() OR k.started_at IS NOT NULL)
+                ORDER BY k.seq
+                LIMIT 100
+            ) AS w
+            WHERE n.line = p_line
+              AND n.owner_service <> ALL (full_up)
+              AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+            ORDER BY n.level, n.owner_service, w.seq
             LIMIT 100
         ) AS near
-        ORDER BY near.id IS NOT DISTINCT FROM p_failed_job, near.give_backs, near.level, near.seq
+        ORDER BY
+            near.id IS NOT DISTINCT FROM p_failed_job, NOT of_server.sick, near.give_backs, near.level, near.seq
         LIMIT 1
     ))
       AND j.status = 'pending'
@@ -455,8 +467,8 @@ BEGIN
         room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
         IF room > 0 AND policy.circuit_state = 'half_open' THEN
             claimed := claim_trial(
-                p_line, (policy.circuit ->> 'failed_job')::uuid, p_task_types, p_model_profiles, p_owner_services,
-                p_worker_id, p_lease, p_outside
+                p_line, (policy.circuit ->> 'failed_job')::uuid, policy.circuit ->> 'model_profile', p_task_types,
+                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside
             );
             RETURN claimed;
         END IF;
@@ -1282,6 +1294,13 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
+    )
+    -- Runs of external workers are busy slots of the queue, and of no worker here.
+    + (
+        SELECT count(*) FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.lease_timeout IS NOT NULL
     );
     -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (

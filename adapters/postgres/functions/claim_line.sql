@@ -70,8 +70,8 @@ BEGIN
         room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
         IF room > 0 AND policy.circuit_state = 'half_open' THEN
             claimed := claim_trial(
-                p_line, (policy.circuit ->> 'failed_job')::uuid, p_task_types, p_model_profiles, p_owner_services,
-                p_worker_id, p_lease, p_outside
+                p_line, (policy.circuit ->> 'failed_job')::uuid, policy.circuit ->> 'model_profile', p_task_types,
+                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside
             );
             RETURN claimed;
         END IF;

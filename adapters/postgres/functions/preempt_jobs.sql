@@ -23,6 +23,13 @@ BEGIN
         SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
+    )
+    -- Runs of external workers are busy slots of the queue, and of no worker here.
+    + (
+        SELECT count(*) FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.lease_timeout IS NOT NULL
     );
     -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
     wanted := (

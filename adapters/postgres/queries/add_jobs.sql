@@ -2,7 +2,7 @@
 -- left alone. A twin that is being stored at this moment is waited for.
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
 -- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs,
--- $16 weights of their owners
+-- $16 weights of their owners (NULL: as they were)
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
     FROM unnest(
@@ -45,7 +45,17 @@ WITH given AS MATERIALIZED (
 ), lane AS (
     -- Writes nothing where the owner's lane is there, which is nearly always.
     INSERT INTO lanes AS n (line, level, owner_service, weight)
-    SELECT job.line, job.level, job.owner_service, max(g.weight)
+    SELECT
+        job.line, job.level, job.owner_service,
+        coalesce(
+            max(g.weight),
+            (
+                SELECT max(k.weight) FROM lanes AS k
+                WHERE k.line = job.line
+                  AND k.owner_service = job.owner_service
+            ),
+            1
+        )
     FROM job
     JOIN given AS g ON g.id = job.id
     WHERE NOT EXISTS (
@@ -53,7 +63,7 @@ WITH given AS MATERIALIZED (
         WHERE k.line = job.line
           AND k.level = job.level
           AND k.owner_service = job.owner_service
-          AND k.weight = g.weight
+          AND k.weight = coalesce(g.weight, k.weight)
     )
     GROUP BY 1, 2, 3
     ORDER BY 1, 2, 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from domain.ports import JobFilter
 from domain.queue import Hold, QueueState
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import A_MINUTE
-from tests.factories import LEASE, QUEUE, new_beat, new_job
+from tests.factories import LEASE, PROFILE, QUEUE, new_beat, new_job
 from tests.moves import cancel, complete, each, fail, found, ids, lend, lent_ids, one, settle, several, take, taken_ids
 
 OTHER = "gpu.speech"
@@ -49,6 +50,13 @@ async def test_flags_are_kept_apart_and_outlive_a_configuration(rig: Rig):
     assert [(each.paused, each.stopped) for each in await rig.queues.states()] == [(False, True), (False, True)]
 
 
+async def test_who_submits_without_a_weight_changes_none(rig: Rig):
+    await several(rig.store, 4, owner_service="lion", weight=3.0)
+    await one(rig.store, owner_service="lion")
+    await several(rig.store, 4, owner_service="bear")
+    assert Counter(job.owner_service for job in await take(rig.store, limit=4)) == {"lion": 3, "bear": 1}
+
+
 async def test_what_was_found_limits_claims_and_is_forgotten_with_the_policy(rig: Rig):
     await rig.queues.configure(Policies(queues={QUEUE: POLICY}), [])
     await rig.queues.adapt(QUEUE, Adapted(limit=2))
@@ -71,8 +79,8 @@ async def change(rig: Rig, circuit: Circuit) -> None:
     assert len(given) == 1
 
 
-async def half_open(rig: Rig, failed_job: JobId | None = None) -> None:
-    await change(rig, Circuit(CircuitState.HALF_OPEN, failed_job=failed_job))
+async def half_open(rig: Rig, failed_job: JobId | None = None, model_profile: str | None = None) -> None:
+    await change(rig, Circuit(CircuitState.HALF_OPEN, failed_job=failed_job, model_profile=model_profile))
 
 
 async def test_while_a_circuit_is_open_nothing_starts(rig: Rig):
@@ -107,6 +115,16 @@ async def test_the_job_that_failed_last_is_tried_where_there_is_no_other(rig: Ri
     job = await one(rig.store)
     await half_open(rig, job.id)
     assert await taken_ids(rig.store) == [job.id]
+
+
+async def test_a_job_of_the_sick_server_is_tried_however_many_of_others_are_before_it(rig: Rig):
+    well = await several(rig.store, 120, model_profile="well")
+    failed, other = await several(rig.store, 2)
+    await half_open(rig, failed.id, PROFILE)
+    profiles = (PROFILE, "well")
+    assert await taken_ids(rig.store, model_profiles=profiles) == [other.id]
+    await cancel(rig.store, other.id)
+    assert await taken_ids(rig.store, model_profiles=profiles) == [well[0].id]
 
 
 @pytest.mark.parametrize("erased", [False, True])

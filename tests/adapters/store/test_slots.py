@@ -198,6 +198,16 @@ async def test_nothing_is_preempted_where_a_slot_is_free_or_the_policy_is_silent
     assert await rig.store.preempt(QUEUE, LEASE) == []
 
 
+async def test_nothing_is_preempted_where_a_worker_has_a_free_slot_although_external_workers_are_busy(rig: Rig):
+    await rig.queues.configure(Policies(queues={QUEUE: QueuePolicy(preempt=True)}), [QUEUE])
+    await rig.store.beat(new_beat(slots_per_queue=2))
+    await several(rig.store, 3, priority=Priority.LOW)
+    await lend(rig.store, limit=2)
+    await take(rig.store)
+    await several(rig.store, 2, priority=Priority.HIGH)
+    assert len(await rig.store.preempt(QUEUE, LEASE)) == 1  # one of the two has a slot
+
+
 async def test_nothing_is_preempted_for_an_owner_who_runs_as_many_as_it_may(rig: Rig):
     await full_of_low_jobs(rig, 2)
     policies = Policies(

@@ -10,7 +10,7 @@ from domain.errors import ErrorCode, Failure
 from domain.job import JobId
 from domain.ports import Health, QueueStore
 from domain.usecases.guard import Guard
-from tests.factories import PROFILE, QUEUE, new_id
+from tests.factories import PROFILE, QUEUE, leased_job, new_id
 from tests.fakes import FakeClock, FakeHealth, FakeQueues
 
 THRESHOLD = 3
@@ -122,34 +122,17 @@ class TestHeard:
         await guard.heard(QUEUE, misses(BEAR))
         assert queues.circuit(QUEUE).missed == (LION, BEAR)
 
-    async def test_what_a_server_turns_away_while_it_is_at_work_is_no_outage(
-        self, guard: Guard, queues: FakeQueues, health: FakeHealth
-    ):
+    async def test_what_a_server_turns_away_while_it_is_at_work_is_no_outage(self, guard: Guard, health: FakeHealth):
         health.loads = {PROFILE: Pressure(running=8, waiting=4)}
-        await guard.heard(QUEUE, misses(LION, BEAR, LION, BEAR))
-        assert queues.circuit(QUEUE) == Circuit()
+        assert await guard.sign(leased_job(), GONE) is Sign.NONE
 
-    async def test_a_server_that_does_nothing_and_turns_all_away_is_sick(
-        self, guard: Guard, queues: FakeQueues, health: FakeHealth
-    ):
+    async def test_a_server_that_does_nothing_and_turns_all_away_is_sick(self, guard: Guard, health: FakeHealth):
         health.loads = {PROFILE: Pressure(running=0, waiting=0)}
-        await guard.heard(QUEUE, misses(LION, BEAR, LION))
-        assert queues.circuit(QUEUE).state is CircuitState.OPEN
+        assert await guard.sign(leased_job(), GONE) is Sign.MISSED
 
-    async def test_one_that_is_down_is_not_asked_for_its_load(
-        self, guard: Guard, queues: FakeQueues, health: FakeHealth
-    ):
+    async def test_a_trial_that_is_turned_away_is_a_miss_even_so(self, guard: Guard, health: FakeHealth):
         health.loads = {PROFILE: Pressure(running=8, waiting=4)}
-        await guard.heard(QUEUE, [report(Sign.DOWN)])
-        assert queues.circuit(QUEUE).state is CircuitState.OPEN
-
-    async def test_a_trial_that_is_turned_away_opens_it_again_even_so(
-        self, guard: Guard, queues: FakeQueues, health: FakeHealth, clock: FakeClock
-    ):
-        health.loads = {PROFILE: Pressure(running=8, waiting=4)}
-        await half_open(guard, clock)
-        await guard.heard(QUEUE, [report(Sign.MISSED, BEAR, trial=True)])
-        assert queues.circuit(QUEUE).state is CircuitState.OPEN
+        assert await guard.sign(leased_job(trial=True), GONE) is Sign.MISSED
 
     async def test_a_trial_that_is_answered_closes_it(self, guard: Guard, queues: FakeQueues, clock: FakeClock):
         await half_open(guard, clock)

@@ -261,13 +261,13 @@ class TestWeight:
         ("caller", "weight"),
         [
             pytest.param(Caller(owner="lion", weight=3.0), 3.0, id="its owner's token says"),
-            pytest.param(Caller(weight=3.0), 1.0, id="a token for all owners says nothing of any one"),
+            pytest.param(Caller(weight=3.0), None, id="a token for all owners says nothing of any one"),
         ],
     )
     async def test_a_jobs_weight_is_what_its_owners_token_says(
-        self, submit: Submit, store: FragileStore, monkeypatch: pytest.MonkeyPatch, caller: Caller, weight: float
+        self, submit: Submit, store: FragileStore, monkeypatch: pytest.MonkeyPatch, caller: Caller, weight: float | None
     ):
-        add, weights = store.add, list[float]()
+        add, weights = store.add, list[float | None]()
 
         async def watched(jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
             weights.extend(job.weight for job in jobs)

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
+from domain.adaptive import Pressure
 from domain.circuit import Circuit, CircuitState, Sign
 from domain.errors import ErrorCode, Failure, StorageUnavailable
 from domain.events import JobEvent
@@ -84,9 +85,18 @@ class TestJudging:
         assert await work.judged(job, Failure(code)) == work.failed(job, Failure(code))
         assert health.asked == []
 
-    def test_a_failure_that_an_external_worker_tells_is_judged_without_a_question(self, work: Work, health: FakeHealth):
-        ended = work.failed(leased_job(), NOBODY_THERE)
+    async def test_a_failure_that_an_external_worker_tells_is_judged_without_asking_for_health(
+        self, work: Work, health: FakeHealth
+    ):
+        ended = await work.reported(leased_job(), NOBODY_THERE)
         assert (ended.settlement.outcome, ended.sign, health.asked) == (RunOutcome.FAILED, Sign.MISSED, [])
+
+    async def test_what_a_server_turns_away_while_it_is_at_work_costs_the_job_an_attempt_and_tells_nothing(
+        self, work: Work, health: FakeHealth
+    ):
+        health.loads = {PROFILE: Pressure(running=8, waiting=4)}
+        for ended in (await work.judged(leased_job(), NOBODY_THERE), await work.reported(leased_job(), NOBODY_THERE)):
+            assert (ended.settlement.outcome, ended.sign) == (RunOutcome.FAILED, Sign.NONE)
 
     @pytest.mark.parametrize(
         ("code", "sign"), [(ErrorCode.AUTH_ERROR, Sign.REFUSED), (ErrorCode.BAD_INPUT, Sign.ANSWERED)]
