@@ -426,6 +426,7 @@ DECLARE
     sweeping boolean;
     sweep_began timestamptz;
     swept boolean := false;
+    limited text[];
     levels smallint[];
     lvl smallint;
     heads smallint[];
@@ -453,11 +454,13 @@ BEGIN
     IF p_limit <= 0 THEN
         RETURN claimed;
     END IF;
-    PERFORM FROM owners AS o
-    WHERE o.max_running IS NOT NULL
-      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
-    ORDER BY o.owner_service
-    FOR UPDATE;
+    limited := ARRAY (
+        SELECT o.owner_service FROM owners AS o
+        WHERE o.max_running IS NOT NULL
+          AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+        ORDER BY o.owner_service
+        FOR UPDATE
+    );
     SELECT * INTO policy FROM queues WHERE name = p_line;
     IF FOUND THEN
         IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
@@ -502,8 +505,11 @@ BEGIN
                         CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
-                        CASE WHEN o.max_running IS NOT NULL THEN o.max_running - running_of(o.owner_service) END
-                            AS spare
+                        CASE
+                            WHEN o.owner_service = ANY (limited) THEN o.max_running - running_of(o.owner_service)
+                            -- Its first lane here has come since the owners were locked: next time.
+                            WHEN o.max_running IS NOT NULL THEN 0
+                        END AS spare
                     FROM lanes AS n
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
