@@ -141,10 +141,13 @@ class RateLimited(ServiceError):
 class TooManyPending(ServiceError):
     """The owner has as many waiting jobs as it may have."""
 
-    def __init__(self, owner: str, limit: int) -> None:
-        super().__init__(
-            f"The owner '{owner}' may have {limit} waiting jobs (max_pending): try again when some have started."
-        )
+    def __init__(self, owner: str, limit: int, sent: int = 1) -> None:
+        """
+        Args:
+            sent: new jobs of the owner that came together.
+        """
+        way_out = "try again when some have started" if sent <= limit else f"these {sent} can only come in parts"
+        super().__init__(f"The owner '{owner}' may have {limit} waiting jobs (max_pending): {way_out}.")
 
 
 class QueueNotFound(ServiceError):

@@ -84,6 +84,8 @@ class FakeQueues:
         self.completed: dict[str, datetime] = {}
         """When a run of a queue last completed."""
         self.load: dict[str, Workload] = {}
+        self.busy: dict[str, int] = {}
+        """Slots of queues that are taken."""
         self.changes = 0
         """How often a circuit was locked and looked at."""
         self.meanwhile: Callable[[], Awaitable[object]] = nothing
@@ -93,7 +95,7 @@ class FakeQueues:
         return self._state(queue).circuit
 
     async def states(self) -> list[QueueState]:
-        return [self._states[name] for name in sorted(self._states)]
+        return [replace(self._states[name], busy=self.busy.get(name, 0)) for name in sorted(self._states)]
 
     async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
         for name in {*queues, *policies.queues}:

@@ -53,6 +53,8 @@ class MemoryQueueStore:
             self._owners = dict(policies.owners) | self._owners
         else:
             self._owners = dict(policies.owners)
+            kept = {name: state for name, state in self._states.items() if state.held or name in self._runs.busy()}
+            self._states = {name: state for name, state in self._states.items() if name in kept or name in configured}
             configured = dict.fromkeys(self._states, QueuePolicy()) | configured
         for name, policy in configured.items():
             state = replace(self.state(name), policy=policy)

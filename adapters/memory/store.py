@@ -441,7 +441,7 @@ class MemoryJobStore:
         for owner, more in Counter(owner for owner, _ in new).items():
             pending = sum((job.owner_service, job.status) == (owner, JobStatus.PENDING) for job in self._jobs.values())
             if owner in ceilings and pending + more > ceilings[owner]:
-                raise TooManyPending(owner, ceilings[owner])
+                raise TooManyPending(owner, ceilings[owner], more)
 
     def _add(self, new: NewJob) -> Added:
         key = (new.owner_service, new.idempotency.key) if new.idempotency else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import asyncpg
@@ -57,10 +58,11 @@ async def _must_have_room(run: Run, stored: Mapping[JobId, Added], ceilings: Map
     Raises:
         TooManyPending: an owner has more waiting jobs now than its ceiling.
     """
-    for owner in sorted({added.job.owner_service for added in stored.values() if added.created} & ceilings.keys()):
+    created = Counter(added.job.owner_service for added in stored.values() if added.created)
+    for owner in sorted(created.keys() & ceilings.keys()):
         [row] = await run(query("pending_of"), [owner])
         if row["jobs"] > ceilings[owner]:
-            raise TooManyPending(owner, ceilings[owner])
+            raise TooManyPending(owner, ceilings[owner], created[owner])
 
 
 def _first_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:

@@ -7,16 +7,19 @@ from datetime import datetime, timedelta
 
 import asyncpg
 import msgspec
+import structlog
 
 from adapters.postgres.pool import fetch, query, transaction
 from domain.adaptive import Adapted, Workload
-from domain.circuit import Circuit
+from domain.circuit import Circuit, CircuitState
 from domain.errors import ErrorCode
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from domain.ports import DEMAND_LIMIT
 from domain.queue import QueueState
 
 OVERLOADS = (ErrorCode.RATE_LIMITED, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.TIMEOUT)
+
+log = structlog.get_logger()
 
 _circuits = msgspec.json.Decoder(Circuit)
 _adapted = msgspec.json.Decoder(Adapted)
@@ -54,6 +57,8 @@ class PostgresQueueStore:
             after = change(before, rows[0]["now"])
             if after != before:
                 await run(query("set_circuit"), [queue, after.state, msgspec.json.encode(after).decode()])
+        if after.state is not before.state:
+            _tell(queue, after)
         return after
 
     async def completed_since(self, queue: str, since: datetime) -> bool:
@@ -70,6 +75,19 @@ class PostgresQueueStore:
 
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         return await fetch(self._pool, query(name), arguments)
+
+
+def _tell(queue: str, circuit: Circuit) -> None:
+    if circuit.state is CircuitState.OPEN:
+        log.warning(
+            "circuit opened",
+            queue=queue,
+            error_code=circuit.reason,
+            model_profile=circuit.model_profile,
+            hint="nothing of the queue starts until its model server takes jobs again; see GET /queues",
+        )
+    else:
+        log.info("circuit closed" if circuit.state is CircuitState.CLOSED else "circuit half open", queue=queue)
 
 
 def _state(row: asyncpg.Record) -> QueueState:

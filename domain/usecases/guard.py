@@ -44,12 +44,22 @@ class Guard:
         before `heard`, and by the run itself: it may take as long as a server takes to answer.
         """
         sign = sign_of(failure, healthy=True)
-        refused = sign is Sign.MISSED and not job.trial and await self._is_at_work(job.model_profile)
+        if sign is not Sign.MISSED or job.trial:
+            return sign
+        refused = await self._is_at_work(job.model_profile) or await self._feels_its_way(job.queue)
         return Sign.NONE if refused else sign
 
     async def _is_at_work(self, model_profile: str) -> bool:
         pressure = await self.health.pressure(model_profile)
         return pressure is not None and pressure.running > 0
+
+    async def _feels_its_way(self, queue: str | None) -> bool:
+        """Whether an adaptive queue has other calls open: it learns what its server takes by being turned away.
+
+        Where the server takes nothing at all its limit falls to one call, and then each miss counts.
+        """
+        states = [state for state in await self.queues.states() if state.name == queue]
+        return any(state.policy.adaptive and state.busy > 1 for state in states)
 
     async def probe(self, queue: str) -> bool:
         """Ask the sick server's health address, if it is time. Returns whether a job may now be tried."""

@@ -31,8 +31,16 @@ async def state(rig: Rig, queue: str = QUEUE) -> QueueState:
 async def test_what_is_configured_is_in_force_until_it_is_not(rig: Rig):
     await rig.queues.configure(Policies(queues={QUEUE: POLICY}), [QUEUE, OTHER])
     assert await rig.queues.states() == [QueueState(QUEUE, policy=POLICY), QueueState(OTHER)]
-    await rig.queues.configure(Policies(), [OTHER])
+    await rig.queues.configure(Policies(), [QUEUE, OTHER])
     assert await rig.queues.states() == [QueueState(QUEUE), QueueState(OTHER)]
+
+
+async def test_a_queue_that_was_nothing_but_configured_is_forgotten(rig: Rig):
+    await rig.queues.configure(Policies(queues={"misspelt": POLICY, "held": POLICY, QUEUE: POLICY}), [OTHER])
+    await rig.queues.hold(["held"], paused=True)
+    await one(rig.store)
+    await rig.queues.configure(Policies(), [OTHER])
+    assert await rig.queues.states() == [QueueState(QUEUE), QueueState(OTHER), QueueState("held", paused=True)]
 
 
 async def test_only_what_is_new_is_configured_where_asked(rig: Rig):

@@ -8,6 +8,7 @@ from domain.adaptive import Pressure
 from domain.circuit import Circuit, CircuitState, Report, Sign
 from domain.errors import ErrorCode, Failure
 from domain.job import JobId
+from domain.policy import Policies, QueuePolicy
 from domain.ports import Health, QueueStore
 from domain.usecases.guard import Guard
 from tests.factories import PROFILE, QUEUE, leased_job, new_id
@@ -129,6 +130,14 @@ class TestHeard:
     async def test_a_server_that_does_nothing_and_turns_all_away_is_sick(self, guard: Guard, health: FakeHealth):
         health.loads = {PROFILE: Pressure(running=0, waiting=0)}
         assert await guard.sign(leased_job(), GONE) is Sign.MISSED
+
+    @pytest.mark.parametrize(("busy", "sign"), [(1, Sign.MISSED), (2, Sign.NONE)])
+    async def test_an_adaptive_queue_learns_by_being_turned_away_while_other_calls_of_it_are_open(
+        self, guard: Guard, queues: FakeQueues, busy: int, sign: Sign
+    ):
+        await queues.configure(Policies({QUEUE: QueuePolicy(adaptive=True)}), [])
+        queues.busy[QUEUE] = busy
+        assert await guard.sign(leased_job(), GONE) is sign
 
     async def test_a_trial_that_is_turned_away_is_a_miss_even_so(self, guard: Guard, health: FakeHealth):
         health.loads = {PROFILE: Pressure(running=8, waiting=4)}
