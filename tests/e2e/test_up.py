@@ -26,8 +26,8 @@ def test_the_embedded_service_survives_a_kill_with_all_its_jobs_and_leaves_no_se
     folder = tmp_path / "data"
     installation = install(DATA_DIR=str(folder), LLM_MODEL="")
     api = installation.up()
-    greeted = one_line("".join(line for line in api.process.said.splitlines(True) if line.startswith("AI Service")))
-    assert api.url in greeted
+    eventually(lambda: greeting(api.process.said), within=10, what="it greets")  # which it does once it answers
+    assert api.url in greeting(api.process.said)
 
     done = api.finished(api.submit(model_profile="practice"))
     assert (done["status"], done["result"]["model"]) == ("completed", "practice")
@@ -54,3 +54,8 @@ def test_the_embedded_service_survives_a_kill_with_all_its_jobs_and_leaves_no_se
     again.process.terminate()
     assert again.process.exit_code() == 0
     assert not lives(server)
+
+
+def greeting(said: str) -> str:
+    """The line that tells where the service is; empty as long as it has not been said whole."""
+    return next((line for line in said.splitlines(True) if line.startswith("AI Service") and line.endswith("\n")), "")
