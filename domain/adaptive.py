@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
+from domain.errors import ErrorCode
+
 START = 4
 """Calls at once to begin with, where no more run already."""
 GROWTH = 1.25
@@ -32,12 +34,16 @@ SHORTEST_PROBE_WAIT = timedelta(milliseconds=100)
 """Below it so many more were taken that what was too much once is forgotten."""
 
 
+OVERLOADS = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.TIMEOUT})
+"""Codes of runs that a server may have had too much of."""
+
+
 class Workload(Struct, frozen=True):
     """How the runs of a queue ended within a time, and how it stands now."""
 
     completed: int
     overloads: int
-    """Runs that ended with `rate_limited`, `provider_unavailable` or `timeout`."""
+    """Runs that ended with one of `OVERLOADS`."""
     busy: int
     due: int
     slots: int

@@ -43,6 +43,10 @@ class Sign(StrEnum):
     """Nothing either way: the run took too long, or failed for another reason."""
 
 
+TELLING = frozenset({Sign.MISSED, Sign.DOWN, Sign.REFUSED})
+"""Signs of trouble; others are of no interest, unless a run was let through a half-open circuit."""
+
+
 class Report(Struct, frozen=True):
     """A sign of a run's end, and whose run that was."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from msgspec import Struct
@@ -50,3 +50,7 @@ class Policies(Struct, frozen=True):
     queues: Mapping[str, QueuePolicy] = {}
     owners: Mapping[str, OwnerPolicy] = {}
     task_types: Mapping[str, TaskPolicy] = {}
+
+    def of_queues(self, queues: Iterable[str]) -> dict[str, QueuePolicy]:
+        """That of each of these queues, and of each that is configured."""
+        return dict.fromkeys(queues, QueuePolicy()) | dict(self.queues)

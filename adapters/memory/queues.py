@@ -47,14 +47,14 @@ class MemoryQueueStore:
         return [replace(self.state(name), busy=busy.get(name, 0)) for name in sorted({*self._states, *busy})]
 
     async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
-        configured = {name: QueuePolicy() for name in queues} | dict(policies.queues)
+        configured = policies.of_queues(queues)
         if only_new:
             configured = {name: policy for name, policy in configured.items() if name not in self._states}
             self._owners = dict(policies.owners) | self._owners
         else:
             self._owners = dict(policies.owners)
-            kept = {name: state for name, state in self._states.items() if state.held or name in self._runs.busy()}
-            self._states = {name: state for name, state in self._states.items() if name in kept or name in configured}
+            kept = {*configured, *self._runs.busy()}
+            self._states = {name: state for name, state in self._states.items() if state.held or name in kept}
             configured = dict.fromkeys(self._states, QueuePolicy()) | configured
         for name, policy in configured.items():
             state = replace(self.state(name), policy=policy)

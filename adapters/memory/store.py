@@ -16,10 +16,9 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from adapters.memory.queues import MemoryQueueStore
-from domain.adaptive import Workload
+from domain.adaptive import OVERLOADS, Workload
 from domain.circuit import Circuit, CircuitState
 from domain.errors import (
-    ErrorCode,
     Failure,
     InvalidTransition,
     JobNotFound,
@@ -677,8 +676,6 @@ TELLING = {
 
 TAKEN_AWAY = {RunOutcome.CANCELLED, RunOutcome.RETRIED, RunOutcome.PREEMPTED}
 """Outcomes that a run's holder does not know of yet."""
-
-OVERLOADS = {ErrorCode.RATE_LIMITED, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.TIMEOUT}
 
 
 def _end_of(record: RunRecord) -> RunEnd | None:

@@ -10,14 +10,11 @@ import msgspec
 import structlog
 
 from adapters.postgres.pool import fetch, query, transaction
-from domain.adaptive import Adapted, Workload
+from domain.adaptive import OVERLOADS, Adapted, Workload
 from domain.circuit import Circuit, CircuitState
-from domain.errors import ErrorCode
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from domain.ports import DEMAND_LIMIT
 from domain.queue import QueueState
-
-OVERLOADS = (ErrorCode.RATE_LIMITED, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.TIMEOUT)
 
 log = structlog.get_logger()
 
@@ -33,7 +30,7 @@ class PostgresQueueStore:
         return [_state(row) for row in await self._fetch("queue_states")]
 
     async def configure(self, policies: Policies, queues: Sequence[str], *, only_new: bool = False) -> None:
-        configured = {name: QueuePolicy() for name in queues} | dict(policies.queues)
+        configured = policies.of_queues(queues)
         names = sorted(configured)
         chosen = [configured[name] for name in names]
         owners = sorted(policies.owners)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.circuit import Circuit, CircuitState, Report, Sign, sign_of
+from domain.circuit import TELLING, Circuit, CircuitState, Report, Sign, sign_of
 from domain.errors import Failure
 from domain.job import LeasedJob
 from domain.ports import Health, QueueStore
-
-TELLING = frozenset({Sign.MISSED, Sign.DOWN, Sign.REFUSED})
-"""Signs of trouble; what answered is only asked for where some run did not."""
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,9 @@ class Regulate:
     clock: Callable[[], datetime]
     _looked_at: dict[str, datetime] = field(default_factory=dict)
 
-    async def put_in_force(self, policies: Policies, *, only_new: bool = False) -> None:
-        """Let every claim obey these policies.
-
-        Args:
-            only_new: leave alone what is there: whoever leads knows better.
-        """
-        await self.queues.configure(policies, self.routes.queues, only_new=only_new)
+    async def put_in_force(self, policies: Policies) -> None:
+        """Let every claim obey these policies."""
+        await self.queues.configure(policies, self.routes.queues)
 
     async def wanting(self) -> list[QueueState]:
         """Queues whose server is to be asked how it is, or whose limit is to be adapted; once a second."""

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from domain.circuit import Report, Sign, sign_of
+from domain.circuit import TELLING, Report, Sign, sign_of
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import JobStatus, Lease, LeasedJob, Settlement
@@ -20,10 +20,6 @@ from domain.usecases.guard import Guard
 
 FORGOTTEN_AFTER = timedelta(hours=1)
 """A worker process not heard of for so long is struck from the list of workers."""
-
-
-NOT_TELLING = frozenset({Sign.ANSWERED, Sign.NONE})
-"""Signs of ordinary runs: of no interest, unless a run was let through a half-open circuit."""
 
 
 class Ended(Struct, frozen=True):
@@ -85,7 +81,7 @@ class Work:
         return outcome
 
     async def _tell_guard(self, ended: Sequence[Ended]) -> None:
-        telling = dict.fromkeys(run.job.queue for run in ended if run.job.trial or run.sign not in NOT_TELLING)
+        telling = dict.fromkeys(run.job.queue for run in ended if run.job.trial or run.sign in TELLING)
         for queue in filter(None, telling):
             await self.guard.heard(queue, [_report(run) for run in ended if run.job.queue == queue])
 

@@ -67,7 +67,7 @@ class TestPutInForce:
         one, two = QueuePolicy(concurrency=1), QueuePolicy(concurrency=2)
         await regulate.put_in_force(Policies({QUEUE: one}, {"lion": OwnerPolicy(weight=1)}))
         later = Policies({QUEUE: two, "gpu.new": two}, {"lion": OwnerPolicy(weight=2), "bear": OwnerPolicy(weight=2)})
-        await regulate.put_in_force(later, only_new=True)
+        await store.queues.configure(later, regulate.routes.queues, only_new=True)  # as workers do at their start
         assert {state.name: state.policy for state in await store.queues.states()} == {
             "gpu.llm": one,
             "gpu.new": two,
