@@ -30,7 +30,7 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
@@ -68,7 +68,17 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
+__all__ = [
+    "MIGRATION_PATIENCE",
+    "Application",
+    "EmbeddedPostgres",
+    "build",
+    "losses",
+    "migrate",
+    "migrate_back",
+    "migrate_if_wanted",
+    "revision",
+]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -330,17 +340,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-async def migrate_if_wanted(application: Application) -> None:
-    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else: then wait for him.
 
     An embedded database is always brought up to date: nobody else can.
 
     Raises:
-        StartupError: PostgreSQL is not there, or does not let us.
+        StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.dsn, patience=patience)
+    else:
+        await require_migrated(application.dsn, patience=patience)
 
 
 def new_job_id() -> JobId:

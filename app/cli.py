@@ -17,7 +17,7 @@ from rich.console import Console
 from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
-from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
+from app.bootstrap import MIGRATION_PATIENCE, Application, build, losses, migrate, migrate_back, migrate_if_wanted
 from app.commands.jobs import jobs
 from app.commands.queues import queues
 from app.http import openapi_document
@@ -25,7 +25,7 @@ from app.serve import serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
 from app.signals import stop_requested
-from domain.errors import ServiceError
+from domain.errors import ServiceError, StartupError
 
 cli = typer.Typer(
     name="ai-service",
@@ -130,11 +130,29 @@ def scheduler_command() -> None:
 
 
 @cli.command("migrate")
-def migrate_command() -> None:
-    """Bring the database's schema to this version. Safe to run at any time and by several at once."""
+def migrate_command(
+    to: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="Go back to a former version's revision instead.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Really go back; without it, only what would be lost is told.")
+    ] = False,
+) -> None:
+    """Bring the database's schema to this version. Safe to run at any time and by several at once.
+
+    With --to it goes back, for a former version: stop every process of this version before, make a backup, then start
+    the former one. Jobs, their inputs, results and runs are kept; what only newer versions know is lost.
+    """
     dsn = _settings().database_url
-    revision = _run(migrate(dsn, patience=MIGRATION_PATIENCE))
-    console.print(f"The database is at revision {revision}.")
+    if to is None:
+        console.print(f"The database is at revision {_run(migrate(dsn, patience=MIGRATION_PATIENCE))}.")
+        return
+    lost = _run(losses(dsn, to))
+    if lost and not yes:
+        for revision, what in lost.items():
+            console.print(f"Without revision {revision} is lost: {what}.", highlight=False, soft_wrap=True)
+        raise StartupError("Nothing was changed: say --yes as well to go back.")
+    console.print(f"The database is at revision {_run(migrate_back(dsn, to, patience=MIGRATION_PATIENCE))}.")
 
 
 @cli.command("openapi")

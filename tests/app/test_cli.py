@@ -99,6 +99,16 @@ def test_migrate_tells_the_revision(empty_database: str):
     assert re.fullmatch(r"The database is at revision \w+\.\n", done.stdout)
 
 
+def test_the_way_back_is_told_before_it_is_gone(database: str):
+    environment = {"DATABASE_URL": database, "LOG_LEVEL": "error"}
+    told = run("migrate", "--to", "0002", **environment)
+    assert told.returncode == 1
+    assert re.search(r"^Without revision 0003 is lost: .+paused.+\.$", told.stdout, re.M)
+    assert told.stderr == "ai-service: Nothing was changed: say --yes as well to go back.\n"
+    done = run("migrate", "--to", "0002", "--yes", **environment)
+    assert (done.returncode, done.stdout) == (0, "The database is at revision 0002.\n")
+
+
 async def examined(environment: dict[str, str]) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=250)
     status = await doctor.run(from_env(environment), console)
