@@ -26,6 +26,7 @@ from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
@@ -72,11 +73,13 @@ __all__ = [
     "MIGRATION_PATIENCE",
     "Application",
     "EmbeddedPostgres",
+    "backup",
     "build",
     "losses",
     "migrate",
     "migrate_back",
     "migrate_if_wanted",
+    "restore",
     "revision",
 ]
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -17,7 +18,17 @@ from rich.console import Console
 from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
-from app.bootstrap import MIGRATION_PATIENCE, Application, build, losses, migrate, migrate_back, migrate_if_wanted
+from app.bootstrap import (
+    MIGRATION_PATIENCE,
+    Application,
+    backup,
+    build,
+    losses,
+    migrate,
+    migrate_back,
+    migrate_if_wanted,
+    restore,
+)
 from app.commands.jobs import jobs
 from app.commands.queues import queues
 from app.http import openapi_document
@@ -155,6 +166,28 @@ def migrate_command(
     console.print(f"The database is at revision {_run(migrate_back(dsn, to, patience=MIGRATION_PATIENCE))}.")
 
 
+@cli.command("backup")
+def backup_command(file: Annotated[Path, typer.Argument(help="Where to write it; replaced if it is there.")]) -> None:
+    """Write all jobs of the embedded PostgreSQL in DATA_DIR to a file, whether the service runs or not.
+
+    The file is one of pg_dump's. A PostgreSQL of your own has its own ways: docs/backup.md.
+    """
+    size = backup(_embedded(_settings()), file)
+    console.print(f"{file}: {size:,} bytes.", highlight=False, soft_wrap=True)
+
+
+@cli.command("restore")
+def restore_command(file: Annotated[Path, typer.Argument(help="What `ai-service backup` wrote.")]) -> None:
+    """Fill a new DATA_DIR with the jobs of a backup; then start `ai-service up` on it.
+
+    It runs again what had not ended when the backup was made: read docs/backup.md before the first service goes on
+    beside it.
+    """
+    data_dir = _embedded(_settings())
+    restore(data_dir, file)
+    console.print(f"{data_dir} holds what was in {file}.", highlight=False, soft_wrap=True)
+
+
 @cli.command("openapi")
 def openapi_command() -> None:
     """Print the API's description (OpenAPI 3.1). Needs no configuration and no database."""
@@ -176,6 +209,12 @@ def doctor_command() -> None:
 
 cli.add_typer(jobs)
 cli.add_typer(queues)
+
+
+def _embedded(settings: Settings) -> Path:
+    if settings.storage.database_url:
+        raise StartupError("DATABASE_URL is set: this is for the embedded PostgreSQL only; use pg_dump and pg_restore.")
+    return settings.storage.data_dir
 
 
 def _settings() -> Settings:

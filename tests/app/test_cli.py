@@ -21,7 +21,7 @@ from app.cli import cli
 from app.server import bind
 from app.settings import from_env
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
@@ -60,6 +60,18 @@ def test_help_says_what_a_command_does(command: str):
     result = CliRunner().invoke(cli, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert re.search(r"[A-Z][\w' ,:;-]{20,}", result.output.partition("Usage")[2].partition("\n")[2])
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_database_of_ones_own_is_saved_by_its_own_programs(command: str, tmp_path: Path):
+    line = one_line(run(command, str(tmp_path / "file"), DATABASE_URL="postgresql://127.0.0.1:1/x"))
+    assert "pg_dump" in line
+
+
+def test_what_cannot_be_saved_or_brought_back_is_one_line(tmp_path: Path):
+    assert "holds no data" in one_line(run("backup", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert "is not a file" in one_line(run("restore", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", NEED_A_DATABASE)

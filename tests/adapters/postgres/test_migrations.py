@@ -104,7 +104,8 @@ async def test_a_database_that_needs_a_newer_version_is_left_alone(database: str
         assert "9999" in str(stopped.value)
         assert f"ai-service migrate --to {_newest()}" in str(stopped.value)
         assert "\n" not in str(stopped.value)
-    assert await fetch(database, "SELECT version_num FROM alembic_version") == [("9999",)]
+    [(found,)] = await fetch(database, "SELECT version_num FROM alembic_version")
+    assert found == "9999"
 
 
 async def test_a_newer_database_is_used_where_it_names_this_version_or_one_before_it(database: str):
@@ -161,7 +162,8 @@ async def test_the_way_back_names_what_it_takes_along_and_goes_no_further(databa
     assert await migrate_back(database, "0002") == "0002"
     assert await revision(database) == ("0002", _newest())
     assert await losses(database, "0002") == {}
-    assert await fetch(database, "SELECT version_num, oldest_program FROM alembic_version") == [("0002", "0002")]
+    [(oldest,)] = await fetch(database, "SELECT oldest_program FROM alembic_version")
+    assert oldest == "0002"
 
 
 @pytest.mark.parametrize(("to", "line"), [("0000", "no revision 0000; known: 0001, "), ("0003", "below 0003")])
