@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from adapters.embedded.binaries import find_binaries
 from tests.docs.test_documents import blocks
 from tests.e2e.conftest import Install
-from tests.e2e.service import SCRIPTS, Api, Installation, eventually, query
+from tests.e2e.service import SCRIPTS, Api, eventually, query
 from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, after, says
 from tests.servers.postgres import Databases
 
@@ -177,9 +176,8 @@ def test_an_embedded_folder_goes_on_from_a_backup_and_from_a_copy(install: Insta
     shutil.copytree(folder, tmp_path / "copied")
     run(EMBEDDED_RESTORE, tmp_path)
 
-    found = [install(DATA_DIR=str(tmp_path / name), LLM_MODEL="") for name in ("copied", "restored")]
-    with ThreadPoolExecutor() as threads:  # side by side: a process takes a second to load
-        from_the_copy, from_the_backup = threads.map(Installation.up, found)
+    both = [install(DATA_DIR=str(tmp_path / name), LLM_MODEL="").up_soon() for name in ("copied", "restored")]
+    from_the_copy, from_the_backup = (ready() for ready in both)
 
     assert from_the_copy.get(after_the_backup) == after_the_backup
     assert from_the_backup.http.get(f"/api/v1/jobs/{after_the_backup['id']}").status_code == 404

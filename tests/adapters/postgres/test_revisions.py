@@ -61,6 +61,7 @@ FILLINGS = {
         SELECT gen_random_uuid(), id, line, level, owner_service, 1, now(), now() FROM jobs WHERE status = 'cancelled'
         """,
     ),
+    "0004": ("UPDATE workers SET lock_key = 7", "UPDATE leader SET steady_since = to_timestamp(0)"),
 }
 """What a program of each revision has stored beside jobs in every state. A new revision's is added here."""
 
