@@ -22,6 +22,7 @@ UNAVAILABLE = (
     asyncpg.TransactionRollbackError,  # a deadlock; a conflict, where the server's default isolation is a stricter one
     asyncpg.LockNotAvailableError,
     asyncpg.InterfaceError,  # the connection closed under us
+    asyncpg.InternalClientError,  # the server has said goodbye on it, and it is not closed yet
 )
 
 NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
