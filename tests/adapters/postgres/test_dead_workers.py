@@ -13,7 +13,7 @@ from adapters.postgres.pool import create_pool
 from adapters.postgres.presence import presence
 from adapters.postgres.store import PostgresJobStore
 from domain.job import JobStatus, RunOutcome
-from domain.ports import RescueTerms
+from domain.ports import RescueTerms, WorkerBeat
 from tests.factories import QUEUE, new_beat
 from tests.moves import cancel, lend_one, one, several, take
 
@@ -29,12 +29,13 @@ class Workers:
         self._pool = pool
         self._stack = stack
         self._sessions: dict[str, AsyncExitStack] = {}
+        self._beats: dict[str, WorkerBeat] = {}
 
     async def come(self, *names: str) -> None:
         for name in names:
             session = self._sessions[name] = await self._stack.enter_async_context(AsyncExitStack())
             store = await session.enter_async_context(presence(self._dsn))
-            await store.beat(new_beat(worker_id=name))
+            await store.beat(self._beats.setdefault(name, new_beat(worker_id=name)))
 
     async def die(self, *names: str) -> None:
         """Their sessions end, and with them their locks."""
