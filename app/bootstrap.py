@@ -32,6 +32,7 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
@@ -105,6 +106,8 @@ class Application:
 
     settings: Settings
     dsn: str
+    direct_dsn: str
+    """The same database past a pooler: for what needs a PostgreSQL session of its own."""
     routes: Routes
     runtime: Runtime
     broker: Broker
@@ -125,7 +128,12 @@ class Application:
             self.tickets.start()
         try:
             async with (
-                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
+                create_pool(
+                    self.dsn,
+                    max_size=API_CONNECTIONS,
+                    application_name="ai-service",
+                    pooled=self.dsn != self.direct_dsn,
+                ) as pool,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -197,6 +205,7 @@ def build(
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
+    direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
@@ -208,6 +217,7 @@ def build(
             profiles,
             performers,
             queues=routes.queues,
+            pooled=dsn != direct_dsn,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -218,7 +228,13 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+
+
+def _direct_dsn(settings: Settings, dsn: str) -> str:
+    """No pooler stands before an embedded PostgreSQL."""
+    told = settings.storage.database_url
+    return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -288,9 +304,10 @@ async def _worker_parts(
     performers: Mapping[str, Perform] | None,
     *,
     queues: Sequence[str],
+    pooled: bool,
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
+        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=pooled) as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -340,7 +357,7 @@ async def migrate_if_wanted(application: Application) -> None:
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.direct_dsn, patience=MIGRATION_PATIENCE)
 
 
 def new_job_id() -> JobId:
@@ -362,6 +379,15 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def pooler_trouble(settings: Settings) -> str | None:
+    """Why there is no way past a pooler, or None where there is one, or no pooler.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot be reached by one of the ways.
+    """
+    return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
 async def provider_trouble(settings: Settings) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from adapters.postgres.errors import translated
+from adapters.postgres.pooler import Connect
 
 ACQUIRE_TIMEOUT = 5.0
 STATEMENT_TIMEOUT = 30.0
@@ -18,16 +19,24 @@ STATEMENT_TIMEOUT = 30.0
 HEARTBEAT_TIMEOUT = 4.0
 """Seconds for what keeps a lease or the lead: after a connection that died silently there is time for another try."""
 
+IDLE_IN_TRANSACTION = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
+"""A process that is cut off in the middle of a transaction must not hold its locks until TCP notices, hours later."""
+
 DEADLOCK_TRIES = 5
 
 Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
 """Runs a statement with its arguments."""
 
 
-def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
-    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do."""
+def create_pool(dsn: str, *, max_size: int, application_name: str, pooled: bool = False) -> asyncpg.Pool:
+    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do.
+
+    Args:
+        pooled: the DSN leads to a pooler. One that nobody told of is found out, at the cost of a first connection.
+    """
     return asyncpg.create_pool(
         dsn,
+        connect=Connect(pooled=pooled),
         min_size=0,
         max_size=max_size,
         command_timeout=STATEMENT_TIMEOUT,
@@ -93,6 +102,7 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator[Run]:
         async with pool.acquire() as connection:
             try:
                 async with connection.transaction():
+                    await connection.execute(IDLE_IN_TRANSACTION)
                     yield lambda statement, arguments: connection.fetch(statement, *arguments)
             except TimeoutError:
                 await _give_up(pool, connection)
