@@ -33,6 +33,7 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
@@ -107,6 +108,8 @@ class Application:
 
     settings: Settings
     dsn: str
+    direct_dsn: str
+    """The same database past a pooler: for what needs a PostgreSQL session of its own."""
     routes: Routes
     runtime: Runtime
     broker: Broker
@@ -127,8 +130,15 @@ class Application:
             self.tickets.start()
         try:
             async with (
-                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
-                create_pool(self.dsn, max_size=1, application_name="ai-service scheduler", lasting=True) as lasting,
+                create_pool(
+                    self.dsn,
+                    max_size=API_CONNECTIONS,
+                    application_name="ai-service",
+                    pooled=self.dsn != self.direct_dsn,
+                ) as pool,
+                create_pool(
+                    self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
+                ) as lasting,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -206,6 +216,7 @@ def build(
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
+    direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
@@ -216,6 +227,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
+            direct_dsn=direct_dsn,
             queues=routes.queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
@@ -227,7 +239,13 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+
+
+def _direct_dsn(settings: Settings, dsn: str) -> str:
+    """No pooler stands before an embedded PostgreSQL."""
+    told = settings.storage.database_url
+    return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -296,10 +314,13 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
+        create_pool(
+            dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
+        ) as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -313,7 +334,11 @@ async def _worker_parts(
         with suppress(StorageUnavailable):
             await guard.queues.configure(in_force(), queues, only_new=True)
         yield WorkerParts(
-            work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force, partial(presence, dsn)
+            work,
+            performers or dict.fromkeys(CHAT_TASKS, chat),
+            tuple(profiles),
+            in_force,
+            partial(presence, direct_dsn),
         )
 
 
@@ -351,7 +376,7 @@ async def migrate_if_wanted(application: Application) -> None:
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.direct_dsn, patience=MIGRATION_PATIENCE)
 
 
 def rescue_terms(settings: Settings) -> RescueTerms:
@@ -385,6 +410,15 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def pooler_trouble(settings: Settings) -> str | None:
+    """Why there is no way past a pooler, or None where there is one, or no pooler.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot be reached by one of the ways.
+    """
+    return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
 async def provider_trouble(settings: Settings) -> str | None:
