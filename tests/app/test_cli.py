@@ -20,6 +20,7 @@ from app.bootstrap import build
 from app.cli import cli
 from app.server import bind
 from app.settings import from_env
+from tests.servers.pgbouncer import PgBouncer
 
 COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
