@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -17,10 +18,12 @@ from adapters.postgres.store import PostgresJobStore
 from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import JobId
 from tests.adapters.postgres.test_errors import EVERY_CALL
+from tests.docs.test_documents import blocks
 from tests.factories import new_claim
-from tests.moves import several
+from tests.moves import one, several
 from tests.servers.pgbouncer import SERVER_CONNECTIONS, PgBouncer
 from tests.servers.postgres import Databases
+from tests.servers.tcp_proxy import TcpProxy
 
 CLIENTS = 20
 ROUNDS = 30
@@ -179,3 +182,130 @@ async def _gone(dsn: str, pid: int) -> None:
                 pass
     finally:
         await connection.close()
+
+
+async def test_a_pooler_that_restarts_under_its_clients_is_only_unavailable(own_pgbouncer: PgBouncer, database: str):
+    refused: list[StorageUnavailable] = []
+    restarted = asyncio.Event()
+
+    async def ask(pool: asyncpg.Pool) -> None:
+        answered_after_it = 0
+        while answered_after_it < 3:
+            await asyncio.sleep(0)
+            try:
+                await fetch(pool, "SELECT $1::text[]", [["a"]])
+                async with transaction(pool) as run:
+                    await run("SELECT $1::int", [1])
+                answered_after_it += restarted.is_set()
+            except StorageUnavailable as error:
+                refused.append(error)
+
+    async with AsyncExitStack() as stack, asyncio.timeout(50):
+        through = own_pgbouncer.dsn(database)
+        pools = [
+            await stack.enter_async_context(create_pool(through, max_size=2, application_name="test"))
+            for _ in range(CLIENTS)
+        ]
+        asking = asyncio.gather(*map(ask, pools))
+        await asyncio.to_thread(own_pgbouncer.restart)
+        await _end_sessions(database)
+        restarted.set()
+        await asking
+    assert refused
+
+
+async def _end_sessions(database: str) -> None:
+    """As PostgreSQL does when it is shut down in a hurry."""
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def crowded(databases: Databases, pgbouncer: PgBouncer) -> Iterator[PgBouncer]:
+    """One server connection, waited for a second at most, and room for three clients."""
+    crowded = PgBouncer(databases.server, pool_size=1, clients=3, settings="query_wait_timeout = 1")
+    crowded.start()
+    yield crowded
+    crowded.stop()
+
+
+@pytest.mark.parametrize("pooled", [True, False], ids=["told", "found out"])
+async def test_a_session_that_does_not_get_free_in_time_is_unavailable(
+    crowded: PgBouncer, database: str, *, pooled: bool
+):
+    through = crowded.dsn(database)
+    async with create_pool(through, max_size=2, application_name="test", pooled=pooled) as pool:
+        async with transaction(pool) as run:
+            await run("SELECT 1", [])
+            assert "query_wait_timeout" in await _why_unavailable(pool)
+        assert await fetch(pool, "SELECT 3", [])
+
+
+async def test_one_client_too_many_is_unavailable(crowded: PgBouncer, database: str):
+    through = crowded.dsn(database)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            stack.push_async_callback((await asyncpg.connect(through, statement_cache_size=0)).close)
+        async with create_pool(through, max_size=1, application_name="test") as pool:
+            assert "no more connections allowed" in await _why_unavailable(pool)
+
+
+@pytest.mark.usefixtures("pgbouncer")
+async def test_a_postgresql_that_is_away_behind_its_pooler_is_unavailable_until_it_is_back(
+    databases: Databases, database: str
+):
+    server = urlsplit(databases.server)
+    with TcpProxy(server.hostname or "", server.port or 0) as door:
+        behind = server._replace(netloc=f"{server.username}:{server.password}@127.0.0.1:{door.port}").geturl()
+        pooler = PgBouncer(behind, settings="query_wait_timeout = 2")
+        await asyncio.to_thread(pooler.start)
+        try:
+            async with create_pool(pooler.dsn(database), max_size=2, application_name="test") as pool:
+                assert await fetch(pool, "SELECT 1", [])
+                door.shut()
+                assert "server_login_retry" in " ".join([await _why_unavailable(pool) for _ in range(5)])
+                door.open()
+                async with asyncio.timeout(20):
+                    while not await _works(pool):
+                        pass
+        finally:
+            await asyncio.to_thread(pooler.stop)
+
+
+async def _why_unavailable(pool: asyncpg.Pool) -> str:
+    with pytest.raises(StorageUnavailable) as raised:
+        await fetch(pool, "SELECT 1", [])
+    return str(raised.value.__cause__)
+
+
+async def _works(pool: asyncpg.Pool) -> bool:
+    try:
+        return bool(await fetch(pool, "SELECT 1", []))
+    except StorageUnavailable:
+        return False
+
+
+async def test_a_database_that_the_pooler_does_not_find_is_unavailable(pgbouncer: PgBouncer, databases: Databases):
+    nowhere = f"{databases.server.rpartition('/')[0]}/not_there"
+    async with create_pool(pgbouncer.dsn(nowhere), max_size=1, application_name="test") as pool:
+        assert "not_there" in await _why_unavailable(pool)
+
+
+async def test_the_pooler_of_the_page_serves(databases: Databases, database: str, pgbouncer: PgBouncer):
+    [page] = blocks("docs/operations.md", "ini")
+    told = [line for line in page.partition("[pgbouncer]")[2].splitlines() if not line.startswith(("listen_", "auth_"))]
+    shown = PgBouncer(databases.server, settings="\n".join(told))
+    await asyncio.to_thread(shown.start)
+    try:
+        async with create_pool(shown.dsn(database), max_size=2, application_name="test", pooled=True) as pool:
+            store = PostgresJobStore(pool)
+            job = await one(store)
+            assert await store.get(job.id) == job
+    finally:
+        await asyncio.to_thread(shown.stop)
