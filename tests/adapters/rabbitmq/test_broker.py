@@ -9,7 +9,8 @@ import pytest
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 
 from actors.tickets import TICKET, ticket
-from adapters.rabbitmq.broker import BLOCKED_TIMEOUT, QueueType, TicketBroker, trouble
+from adapters.rabbitmq.broker import QueueType, TicketBroker
+from adapters.rabbitmq.connection import BLOCKED_TIMEOUT, trouble
 from app.bootstrap import RabbitTicketConsumer
 from tests.factories import QUEUE
 from tests.servers.rabbitmq import Broker, free_ports

@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from structlog.testing import capture_logs
 
 from adapters.rabbitmq import events as module
-from adapters.rabbitmq.broker import connection_parameters
+from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import (
     EXCHANGE,
     MOST_PENDING,

@@ -4,7 +4,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 from dramatiq import Message
@@ -30,7 +31,7 @@ def publishing(url: str) -> Iterator[RabbitTickets]:
     tickets.start()
     yield tickets
     tickets.stop()
-    assert not tickets._thread.is_alive()
+    assert not tickets._link.alive
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -54,7 +55,7 @@ def lying(url: str, queue: str = QUEUE) -> int:
 
 async def test_tickets_are_published_and_counted(vhost: str) -> None:
     with publishing(vhost) as tickets:
-        await until(tickets._connected.is_set)
+        await until(tickets._link.ready.is_set)
         assert await tickets.waiting(QUEUE) == 0  # a queue that is not there yet
         tickets.publish(QUEUE, 3)
         tickets.publish("gpu.stt", 1)
@@ -65,7 +66,7 @@ async def test_tickets_are_published_and_counted(vhost: str) -> None:
 
 async def test_stopping_publishes_what_is_pending(vhost: str) -> None:
     with publishing(vhost) as tickets:
-        await until(tickets._connected.is_set)
+        await until(tickets._link.ready.is_set)
         tickets.publish(QUEUE, 50)
 
     assert lying(vhost) == 50
@@ -101,7 +102,7 @@ async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_i
         await count(tickets, 1)
         await asyncio.to_thread(own_rabbitmq.kill)
         tickets.publish(QUEUE, 2)
-        await until(lambda: not tickets._connected.is_set())
+        await until(lambda: not tickets._link.ready.is_set())
         assert not await tickets.reachable()
         assert await tickets.waiting(QUEUE) is None
         await asyncio.to_thread(own_rabbitmq.start)
@@ -113,53 +114,52 @@ async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_i
 
 async def test_an_idle_connection_answers_short_heartbeats(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     with publishing(f"{vhost}?heartbeat=1") as tickets:
-        await until(tickets._connected.is_set)
-        first = set(tickets._broker.connections)
+        await until(tickets._link.ready.is_set)
+        first = tickets._link._connection
         await asyncio.sleep(3.5)  # three times what RabbitMQ and pika forgive
         tickets.publish(QUEUE, 1)
         await count(tickets, 1)
-        assert tickets._broker.connections == first
+        assert tickets._link._connection is first
 
 
-class Slow(TicketBroker):
-    """Takes its time to publish until it is told to go on."""
+class Slow:
+    """Makes tickets, and takes its time for it until it is told to go on."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, queue_type="classic", middleware=[], consumer_class=RabbitTicketConsumer)
-        self.goes_on, self.publishes = threading.Event(), threading.Event()
+    def __init__(self) -> None:
+        self.goes_on, self.makes = threading.Event(), threading.Event()
         self.error: Exception | None = None
 
-    def enqueue(self, message: Message[object], *, delay: int | None = None) -> Message[object]:
+    def __call__(self, queue: str) -> Message[Any]:
         if self.error:
             error, self.error = self.error, None
             raise error
-        self.publishes.set()
+        self.makes.set()
         self.goes_on.wait(PATIENCE)
-        return super().enqueue(message, delay=delay)
+        return ticket(queue)
 
 
 async def test_a_count_that_nobody_waits_for_any_more_does_not_end_the_publisher(
     vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", 0.05)
-    broker = Slow(vhost)
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
-    await until(tickets._connected.is_set)
+    await until(tickets._link.ready.is_set)
     tickets.publish(QUEUE, 1)
-    await until(broker.publishes.is_set)
+    await until(slow.makes.is_set)
     assert await tickets.waiting(QUEUE) is None
-    broker.goes_on.set()
+    slow.goes_on.set()
     monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", PATIENCE)
     await count(tickets, 1)
     tickets.stop()
 
 
 async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(vhost: str) -> None:
-    broker = Slow(vhost)
-    broker.goes_on.set()
-    broker.error = RuntimeError("a fault of ours")
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    slow.goes_on.set()
+    slow.error = RuntimeError("a fault of ours")
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
     tickets.publish(QUEUE, 1)
     await until(lambda: not tickets._pending)
@@ -180,12 +180,12 @@ async def test_a_queue_that_cannot_be_published_to_does_not_stand_before_the_oth
 
 async def test_stopping_does_not_wait_for_a_broker_that_hangs(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.rabbitmq.tickets.LAST_WAIT", 0.1)
-    broker = Slow(vhost)
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
     tickets.publish(QUEUE, 1)
-    await until(broker.publishes.is_set)
+    await until(slow.makes.is_set)
     tickets.stop()
-    assert tickets._thread.is_alive()
-    broker.goes_on.set()
-    await until(lambda: not tickets._thread.is_alive())
+    assert tickets._link.alive
+    slow.goes_on.set()
+    await until(lambda: not tickets._link.alive)
