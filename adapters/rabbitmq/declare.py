@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import structlog
@@ -23,7 +24,8 @@ class Declarations:
     """Warns once of each thing that is not what was asked for. May be used by several threads."""
 
     def __init__(self) -> None:
-        self._other: set[str] = set()
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
 
     def make(self, connection: BlockingConnection, name: str, declare: Declare) -> None:
         """See that it is there.
@@ -37,11 +39,7 @@ class Declarations:
             if refusal.reply_code not in (ACCESS_REFUSED, PRECONDITION_FAILED):
                 raise
             _on_its_own_channel(connection, declare, passive=True)
-            if name not in self._other:
-                self._other.add(name)
-                log.warning("declared otherwise: used as it is", name=name, reason=refusal.reply_text, hint=HINT)
-        else:
-            self._other.discard(name)
+            self._warn(name, refusal.reply_text)
 
     def keep(self, connection: BlockingConnection, name: str, declare: Declare) -> None:
         """See that it is still there: quieter than `make` where it is not what was asked for.
@@ -55,6 +53,12 @@ class Declarations:
             if refusal.reply_code != NOT_FOUND:
                 raise
             self.make(connection, name, declare)
+
+    def _warn(self, name: str, reason: str) -> None:
+        with self._lock:
+            known, self._warned = name in self._warned, self._warned | {name}
+        if not known:
+            log.warning("declared otherwise: used as it is", name=name, reason=reason, hint=HINT)
 
 
 def _on_its_own_channel(connection: BlockingConnection, declare: Declare, *, passive: bool) -> None:
