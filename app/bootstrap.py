@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
+from msgspec.structs import replace
 
 from actors.chat import Chat
 from actors.desk import Perform
@@ -31,6 +32,7 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
@@ -44,7 +46,7 @@ from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
 from app.follow import Follow
 from app.policyfile import PolicyFile
-from app.scheduler import Scheduler
+from app.scheduler import STEADY, Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
@@ -53,7 +55,7 @@ from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
 from domain.policy import Policies
-from domain.ports import ChatProvider, Events, JobStore, Tickets
+from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
@@ -127,6 +129,7 @@ class Application:
         try:
             async with (
                 create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
+                create_pool(self.dsn, max_size=1, application_name="ai-service scheduler", lasting=True) as lasting,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -138,20 +141,26 @@ class Application:
                 async with _carried(events):
                     yield Core(
                         services=self._services(jobs, wake, events, watch, guard),
-                        scheduler=self._scheduler(pool, jobs, wake, events, guard),
+                        scheduler=self._scheduler(lasting, wake, events, guard),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 await asyncio.to_thread(self.tickets.stop)
 
-    def _scheduler(self, pool: asyncpg.Pool, jobs: JobStore, wake: Wake, events: Events, guard: Guard) -> Scheduler:
-        retry_delay, max_crashes = self.settings.retry.fast, self.settings.limits.max_crashes
-        preempt = Preempt(jobs, events)
+    def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
+        """
+        Args:
+            lasting: its one connection shows by its age that PostgreSQL was there all the time; and no rush of callers
+                can keep the scheduler waiting for one.
+        """
+        jobs = PostgresJobStore(lasting)
+        own_wake = Wake(jobs, self.tickets, time.monotonic)
+        terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, self.routes, wake, preempt, events, max_crashes, retry_delay, time.monotonic),
+            Reconcile(jobs, self.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
             Regulate(guard.queues, guard, self.routes, wake, lambda: datetime.now(UTC)),
             self.policies,
-            PostgresLeadership(pool),
+            PostgresLeadership(lasting),
         )
 
     def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
@@ -304,7 +313,9 @@ async def _worker_parts(
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
             await guard.queues.configure(in_force(), queues, only_new=True)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force)
+        yield WorkerParts(
+            work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force, partial(presence, dsn)
+        )
 
 
 def _in_force(file: PolicyFile) -> Policies:
@@ -342,6 +353,18 @@ async def migrate_if_wanted(application: Application) -> None:
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
         await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+
+
+def rescue_terms(settings: Settings) -> RescueTerms:
+    return RescueTerms(settings.limits.max_crashes, settings.retry.fast)
+
+
+async def rescue_everyone(application: Application) -> None:
+    """Give back what built-in workers were running when an embedded database last ended: none outlives it."""
+    terms = replace(rescue_terms(application.settings), everyone=True)
+    async with create_pool(application.dsn, max_size=1, application_name="ai-service") as pool:
+        while await PostgresJobStore(pool).rescue(terms):
+            pass
 
 
 def new_job_id() -> JobId:

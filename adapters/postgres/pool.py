@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -20,12 +22,23 @@ HEARTBEAT_TIMEOUT = 4.0
 
 DEADLOCK_TRIES = 5
 
+LASTING: Mapping[str, Any] = {"max_queries": sys.maxsize, "max_inactive_connection_lifetime": 0}
+
+Prepare = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
+
 Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
 """Runs a statement with its arguments."""
 
 
-def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
-    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do."""
+def create_pool(
+    dsn: str, *, max_size: int, application_name: str, lasting: bool = False, prepare: Prepare | None = None
+) -> asyncpg.Pool:
+    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do.
+
+    Args:
+        lasting: its connections are kept however rarely or often they are used; else they are exchanged now and then.
+        prepare: is given each new connection before its first use.
+    """
     return asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -33,7 +46,9 @@ def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Po
         command_timeout=STATEMENT_TIMEOUT,
         timeout=ACQUIRE_TIMEOUT,
         reset=_keep_as_it_is,
+        init=prepare,
         server_settings={"application_name": application_name},
+        **(LASTING if lasting else {}),
     )
 
 

@@ -71,7 +71,7 @@ def test_while_one_run_is_judged_the_others_go_on() -> None:
 
         (waits,) = shop.desk().jobs
         shop.on_loop(shop.store.cancel([waits.id], CANCELLED_BY_CALLER))
-        shop.beat()
+        shop.renew()
         shop.idle()
 
 
@@ -227,6 +227,6 @@ def test_a_worker_is_paused_when_all_its_queues_are_held(
 ) -> None:
     with Shop({"llm_chat": stage}, queues=(QUEUE, "gpu.stt")) as shop:
         shop.on_loop(shop.store.queues.hold(held_queues, paused=True))
-        shop.beat()
+        shop.renew()
 
         assert shop.runtime.status().paused == paused
