@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,8 +15,8 @@ from pika import BlockingConnection, URLParameters
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.e2e.conftest import Install
-from tests.e2e.service import Api, Process, eventually
-from tests.servers.model_server import ModelServer
+from tests.e2e.service import Api, Installation, Process, eventually
+from tests.servers.model_server import ModelServer, after, says
 from tests.servers.rabbitmq import Broker
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -27,7 +28,14 @@ PATIENT = "60s"
 SECONDS = 0.2
 """What a job takes."""
 
-SLOTS = 8
+SLOTS = 4
+
+LOAD = 0.6
+"""Of what could be done: jobs that come one by one."""
+
+WATCHED = 4.0
+"""Seconds for which they come."""
+
 KEPT = 0.8
 """Of the throughput with RabbitMQ, without it."""
 
@@ -147,13 +155,10 @@ def test_a_connection_that_falls_silent_is_found_out_and_meanwhile_workers_look_
         jobs = api.submit_many(10)
         assert time.monotonic() - began < 10, "publishing does not hold callers up"
         assert {job["status"] for job in api.all_finished(jobs)} == {"completed"}
-        for process, link in (
-            (api.process, "ticket-publisher"),
-            (api.process, "event-listener"),
-            (worker, "tickets of"),
-        ):
-            process.says(f'"link": "{link}', within=30)
-            eventually(lambda p=process, n=link: connections(p, n) >= 2, within=30, what=f"{link} connects again")
+        for link in ("ticket-publisher", "event-publisher", "event-listener"):
+            connects_again(api.process, link)
+        for link in (f"tickets of {QUEUE}", "event-publisher", "event-listener"):
+            connects_again(worker, link)
         patient = installation.worker(WORKER_POLL_INTERVAL=PATIENT)
         worker.terminate()
         assert worker.exit_code() == 0
@@ -161,6 +166,73 @@ def test_a_connection_that_falls_silent_is_found_out_and_meanwhile_workers_look_
         is_calm(api.process, worker, patient)
 
 
-def connections(process: Process, link: str) -> int:
-    """How often this link was connected."""
-    return len([line for line in process.said.splitlines() if "broker connected" in line and link in line])
+def connects_again(process: Process, link: str) -> None:
+    def times() -> int:
+        return len([line for line in process.said.splitlines() if "broker connected" in line and link in line])
+
+    eventually(lambda: times() >= 2, within=30, what=f"{process.name} connects its {link} again")
+
+
+@pytest.mark.timeout(180)
+def test_without_rabbitmq_for_good_nearly_as_many_jobs_of_200_ms_complete_as_with_it(
+    install: Install,
+    database: str,
+    own_rabbitmq: Broker,
+    model: ModelServer,
+    record_property: Callable[[str, object], None],
+) -> None:
+    model.default = after(SECONDS, says("The answer."))
+    installation = install(
+        DATABASE_URL=database, AMQP_URL=own_rabbitmq.url, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT=str(SLOTS)
+    )
+    api, _ = installation.serve_and_work()
+    wake_by_tickets(api)
+    before = Throughput.measured(installation, api)
+    own_rabbitmq.kill()
+    eventually(lambda: component(api, "broker") == "down", within=10, what="its absence is noticed")
+    without = Throughput.measured(installation, api)
+
+    print("MEASURED", before, without)
+    record_property("with RabbitMQ", before)
+    record_property("without RabbitMQ", without)
+    assert without.backlog >= KEPT * before.backlog, (before, without)
+    assert without.arriving >= KEPT * before.arriving, (before, without)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Jobs per second."""
+
+    backlog: float
+    """Of many jobs that were there at once."""
+    arriving: float
+    """Of jobs that came one by one, at `LOAD` of what could be done."""
+    waited: float
+    """Seconds from the submission of one that came by itself to its start, at the median."""
+
+    @classmethod
+    def measured(cls, installation: Installation, api: Api) -> Throughput:
+        jobs = [job["id"] for job in api.submit_batch(int(WATCHED * SLOTS / SECONDS))]
+        backlog = jobs_per_second(installation, jobs, since="started_at")
+        arrived: list[str] = []
+        began = time.monotonic()
+        while (late := time.monotonic() - began) < WATCHED:
+            if len(arrived) <= late * LOAD * SLOTS / SECONDS:
+                arrived.append(api.submit()["id"])
+            else:
+                time.sleep(0.005)
+        arriving = jobs_per_second(installation, arrived, since="created_at")
+        waited = installation.rows(
+            "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - created_at))::float "
+            "FROM jobs WHERE id = ANY($1)",
+            arrived,
+        )
+        return cls(backlog, arriving, waited[0][0])
+
+
+def jobs_per_second(installation: Installation, jobs: list[str], *, since: str) -> float:
+    """Until the last one ended."""
+    ended = "SELECT count(*) FROM jobs WHERE id = ANY($1) AND status = 'completed'"
+    eventually(lambda: installation.rows(ended, jobs)[0][0] == len(jobs), within=60, what="all complete")
+    took = f"SELECT extract(epoch FROM max(finished_at) - min({since}))::float FROM jobs WHERE id = ANY($1)"
+    return len(jobs) / float(installation.rows(took, jobs)[0][0])

@@ -68,7 +68,7 @@ def test_tickets_are_consumed_through_the_class_that_was_given(vhost: str) -> No
         assert (message.actor_name, message.queue_name, message.consumer) == (TICKET, QUEUE, consumer)
         assert message.redelivered is False
         consumer.ack(message)
-        consumer.close()  # type: ignore[no-untyped-call]  # Dramatiq's
+        consumer.close()
 
 
 def test_an_unacknowledged_ticket_comes_back(vhost: str) -> None:
@@ -161,7 +161,7 @@ def test_a_queue_of_the_configured_type_is_nothing_to_warn_of_whoever_declared_i
     with by_hand(vhost) as channel, open_broker(vhost) as broker, capture_logs() as logs:
         channel.queue_declare(QUEUE, durable=True)
         consumer = broker.consume(QUEUE)
-        consumer.close()  # type: ignore[no-untyped-call]
+        consumer.close()
 
     assert [line for line in logs if line["log_level"] == "warning"] == []
 
