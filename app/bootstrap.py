@@ -17,7 +17,6 @@ from uuid import uuid4
 import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
@@ -40,7 +39,9 @@ from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
-from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
+from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.connection import connection_parameters, trouble
+from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
@@ -86,7 +87,7 @@ API_CONNECTIONS = 10
 LLM_QUEUE = "gpu.llm"
 
 
-class RabbitTicketConsumer(TicketConsumer, _RabbitmqConsumer):
+class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
     """Dramatiq's RabbitMQ consumer that acknowledges as tickets need it."""
 
 
@@ -154,7 +155,7 @@ class Application:
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
-                self.tickets.stop()
+                await asyncio.to_thread(self.tickets.stop)
 
     def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
         """
