@@ -26,11 +26,12 @@ from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
@@ -72,7 +73,19 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
+__all__ = [
+    "MIGRATION_PATIENCE",
+    "Application",
+    "EmbeddedPostgres",
+    "backup",
+    "build",
+    "losses",
+    "migrate",
+    "migrate_back",
+    "migrate_if_wanted",
+    "restore",
+    "revision",
+]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -367,17 +380,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-async def migrate_if_wanted(application: Application) -> None:
-    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else: then wait for him.
 
     An embedded database is always brought up to date: nobody else can.
 
     Raises:
-        StartupError: PostgreSQL is not there, or does not let us.
+        StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.direct_dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.direct_dsn, patience=patience)
+    else:
+        await require_migrated(application.direct_dsn, patience=patience)
 
 
 def rescue_terms(settings: Settings) -> RescueTerms:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -17,7 +18,17 @@ from rich.console import Console
 from app import demo as demonstration
 from app import doctor as examination
 from app import logs, up, worker
-from app.bootstrap import MIGRATION_PATIENCE, Application, build, migrate, migrate_if_wanted
+from app.bootstrap import (
+    MIGRATION_PATIENCE,
+    Application,
+    backup,
+    build,
+    losses,
+    migrate,
+    migrate_back,
+    migrate_if_wanted,
+    restore,
+)
 from app.commands.jobs import jobs
 from app.commands.queues import queues
 from app.http import openapi_document
@@ -25,7 +36,7 @@ from app.serve import serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
 from app.signals import stop_requested
-from domain.errors import ServiceError
+from domain.errors import ServiceError, StartupError
 
 cli = typer.Typer(
     name="ai-service",
@@ -130,11 +141,51 @@ def scheduler_command() -> None:
 
 
 @cli.command("migrate")
-def migrate_command() -> None:
-    """Bring the database's schema to this version. Safe to run at any time and by several at once."""
+def migrate_command(
+    to: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="Go back to a former version's revision instead.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Really go back; without it, only what would be lost is told.")
+    ] = False,
+) -> None:
+    """Bring the database's schema to this version. Safe to run at any time and by several at once.
+
+    With --to it goes back, for a former version: stop every process of this version before, make a backup, then start
+    the former one. Jobs, their inputs, results and runs are kept; what only newer versions know is lost.
+    """
     dsn = _settings().database_direct_url
-    revision = _run(migrate(dsn, patience=MIGRATION_PATIENCE))
-    console.print(f"The database is at revision {revision}.")
+    if to is None:
+        console.print(f"The database is at revision {_run(migrate(dsn, patience=MIGRATION_PATIENCE))}.")
+        return
+    lost = _run(losses(dsn, to))
+    if lost and not yes:
+        for revision, what in lost.items():
+            console.print(f"Without revision {revision} is lost: {what}.", highlight=False, soft_wrap=True)
+        raise StartupError("Nothing was changed: say --yes as well to go back.")
+    console.print(f"The database is at revision {_run(migrate_back(dsn, to, patience=MIGRATION_PATIENCE))}.")
+
+
+@cli.command("backup")
+def backup_command(file: Annotated[Path, typer.Argument(help="Where to write it; replaced if it is there.")]) -> None:
+    """Write all jobs of the embedded PostgreSQL in DATA_DIR to a file, whether the service runs or not.
+
+    The file is one of pg_dump's. A PostgreSQL of your own has its own ways: docs/backup.md.
+    """
+    size = backup(_embedded(_settings()), file)
+    console.print(f"{file}: {size:,} bytes.", highlight=False, soft_wrap=True)
+
+
+@cli.command("restore")
+def restore_command(file: Annotated[Path, typer.Argument(help="What `ai-service backup` wrote.")]) -> None:
+    """Fill a new DATA_DIR with the jobs of a backup; then start `ai-service up` on it.
+
+    It runs again what had not ended when the backup was made: read docs/backup.md before the first service goes on
+    beside it.
+    """
+    data_dir = _embedded(_settings())
+    restore(data_dir, file)
+    console.print(f"{data_dir} holds what was in {file}.", highlight=False, soft_wrap=True)
 
 
 @cli.command("openapi")
@@ -158,6 +209,12 @@ def doctor_command() -> None:
 
 cli.add_typer(jobs)
 cli.add_typer(queues)
+
+
+def _embedded(settings: Settings) -> Path:
+    if settings.storage.database_url:
+        raise StartupError("DATABASE_URL is set: this is for the embedded PostgreSQL only; use pg_dump and pg_restore.")
+    return settings.storage.data_dir
 
 
 def _settings() -> Settings:

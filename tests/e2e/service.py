@@ -259,10 +259,18 @@ class Installation:
 
     def up(self, **settings: str) -> Api:
         """Everything in one process, ready."""
+        return self.up_soon(**settings)()
+
+    def up_soon(self, **settings: str) -> Callable[[], Api]:
+        """Everything in one process, started; what comes back waits until it is ready."""
         [worker_port] = free_ports(1)
         process = self._with_port("HTTP_PORT", "up", {"WORKER_HTTP_PORT": str(worker_port), **settings})
-        process.answers("/readyz")
-        return self.api(process)
+
+        def ready() -> Api:
+            process.answers("/readyz")
+            return self.api(process)
+
+        return ready
 
     def api(self, process: Process) -> Api:
         api = Api(process.url, process)
