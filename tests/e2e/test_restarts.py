@@ -207,7 +207,7 @@ def test_rolling_restarts_of_the_api_lose_no_accepted_request_and_who_waits_is_a
             callers.urls.append(serving[-1].url)
             assert leaving.process.exit_code() == 0
 
-    stored = dict(installation.rows("SELECT idempotency_key, id::text FROM jobs"))
+    stored = dict(installation.rows("SELECT idempotency_key, job_id::text FROM job_details"))
     assert stored == callers.jobs
     states = installation.rows("SELECT status, attempts, crashes, count(*) FROM jobs GROUP BY 1, 2, 3")
     assert states == [("completed", 1, 0, len(stored))]
