@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Install
-from tests.e2e.service import PROFILE, Api, Installation, Process, eventually
+from tests.e2e.service import PROFILE, Api, Process, eventually
 from tests.servers.counting import CountingServer
 
 ROUNDS = int(os.environ.get("RESTART_ROUNDS", "2"))
@@ -121,7 +121,8 @@ class Callers:
         with httpx.Client(timeout=70, trust_env=False) as http:
             while not over.is_set():
                 job = self._submitted(http)
-                self.followed.append(events := [])
+                events: list[tuple[str, str]] = []
+                self.followed.append(events)
                 while not events or events[-1][1] != "done":
                     self._follow_on(http, job["id"], events)
 
