@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
@@ -81,8 +81,7 @@ def up_command() -> None:
             application = await stop.unless(stack.enter_async_context(service))
             _greet(application, url_of(listener))
             await stop.asked()
-            with suppress(OSError):  # its terminal may be gone
-                console.print("Stopping: running jobs may finish; the rest goes back to its place.")
+            _say("Stopping: running jobs may finish; the rest goes back to its place.")
 
     with up.database(settings, stop.ask) as dsn:
         stop.run(run(dsn))
@@ -181,6 +180,14 @@ def _settings() -> Settings:
 def _run(work: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
+
+
+def _say(text: str) -> None:
+    try:
+        console.print(text)
+        sys.stdout.flush()
+    except OSError:  # its terminal is gone, which must not fail the process when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _greet(application: Application, url: str) -> None:

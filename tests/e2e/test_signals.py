@@ -8,7 +8,6 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 
 from tests.e2e import sabotage
 from tests.e2e.conftest import Install
-from tests.e2e.service import Installation, Process, eventually
+from tests.e2e.service import SCRIPTS, Installation, Process, eventually
 from tests.e2e.test_up import lives
 from tests.servers.model_server import ModelServer
 
@@ -114,7 +113,7 @@ def test_a_terminal_that_is_closed_ends_the_service_in_good_order(install: Insta
     installation = install(DATABASE_URL=database, AI_PROVIDER="practice", HTTP_PORT="0")
     terminal, end = pty.openpty()
     process = subprocess.Popen(
-        [shutil.which("setsid") or "setsid", "--ctty", "--wait", sys.executable, "-m", "app.start", "up"],
+        [shutil.which("setsid") or "setsid", "--ctty", str(SCRIPTS / "ai-service"), "up"],
         stdin=end,
         stdout=end,
         stderr=end,
