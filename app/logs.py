@@ -16,9 +16,12 @@ QUIET = {
     "dramatiq": logging.WARNING,
     "httpx": logging.WARNING,
     "pika": logging.CRITICAL,
-    "uvicorn": logging.WARNING,
+    "uvicorn": logging.ERROR,
 }
-"""Libraries that tell more than an operator wants; what matters of it, we log ourselves."""
+"""Libraries that tell more than an operator wants; what matters of it, we log ourselves.
+
+Of uvicorn not even warnings: anybody could fill the log with requests that are not HTTP.
+"""
 
 
 def set_up(logs: Logs) -> None:
