@@ -68,6 +68,11 @@ class Line:
             except ConnectionError:
                 pass
 
+    async def status(self) -> int:
+        """Of an answer after which the server hangs up."""
+        async with asyncio.timeout(10):
+            return int((await self.reader.read()).split(b" ", 2)[1])
+
     def hang_up(self) -> None:
         self.writer.transport.abort()
 
