@@ -11,7 +11,7 @@ import dramatiq
 import structlog
 from dramatiq import Worker
 
-from app import logs
+from app import dumps, logs
 from app.bootstrap import Application, build, migrate_if_wanted, require_profiles
 from app.settings import from_env
 from app.signals import stop_of_thread
@@ -26,6 +26,7 @@ STOP_TIMEOUT_MS = 600_000
 
 def setup() -> None:
     """Give Dramatiq's command its broker."""
+    dumps.forbid()
     settings = from_env(os.environ)
     logs.set_up(settings.logs)
     application = build(settings)

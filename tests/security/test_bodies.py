@@ -1,4 +1,4 @@
-"""Bodies that mean harm: each is refused with a problem document, in bounded time and memory, and the next is served."""
+"""Bodies that mean harm: each is refused by a problem document, in bounded time and memory; the next is served."""
 
 from __future__ import annotations
 

@@ -8,16 +8,13 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-import structlog
-from litestar import Litestar, get as route
+from litestar import Litestar
+from litestar import get as route
 from litestar.response import Stream
 
 from app.connection import MOST_FIELDS, MOST_HEAD, MOST_PIPELINED
-from app.server import Server
-from tests.app.conftest import MAX_INPUT_BYTES, WANTED, Api
-from tests.security.conftest import HURRIED, Listening, get, listening, post
-
-JOB = json.dumps(WANTED).encode()
+from tests.app.conftest import Api
+from tests.security.conftest import HURRIED, Listening, get, listening
 
 
 @pytest.fixture
@@ -135,9 +132,7 @@ async def test_a_head_as_large_as_allowed_is_served(service: Listening):
 async def test_fields_after_a_body_are_refused(service: Listening):
     """They would stand among those that the guard reads."""
     body = b"2\r\n{}\r\n0\r\nAuthorization: Bearer late\r\n\r\n"
-    answer = await service.ask(
-        b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body
-    )
+    answer = await service.ask(b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
     assert answer.problem["status"] == 400
 
 
@@ -248,7 +243,7 @@ async def test_who_never_reads_an_answer_is_hung_up_on_and_costs_little():
         held = sum(each.transport.get_write_buffer_size() for each in here.server.server_state.connections)
         assert 0 < held < 20 * 256 * 1024
         async with asyncio.timeout(10):
-            while len(here.server.server_state.connections) > 1:
+            while len(here.server.server_state.connections) > 1:  # noqa: ASYNC110  # it has no event
                 await asyncio.sleep(0.05)
         for sleeper in sleepers:
             sleeper.close()
