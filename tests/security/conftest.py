@@ -14,6 +14,23 @@ from litestar.types import ASGIApp
 from app.connection import PATIENCE, Patience
 from app.server import MOST_CONNECTIONS, Server, bind
 from tests.app.conftest import Api, build
+from tests.e2e.conftest import install, model
+
+__all__ = ["install", "model"]
+
+HOSTILE = (
+    "one\ntwo",
+    'one\r\n{"event": "forged", "level": "error"}',
+    "\x1b[2J\x1b]0;title\x07\x1b[31mred",
+    "next\x85line\u2028line\u2029paragraph",
+    "\x0b\x0c\x1c\x1d\x1e",
+    "\u202eright to left",
+    "\x9b31m",
+    "'; DROP TABLE jobs; --",
+    "%_\\%",
+    "${jndi:ldap://x}{{7*7}}%s%n{0}[red]",
+)
+"""What no log line, no terminal and no statement may take for more than text."""
 
 HURRIED = Patience(head=0.5, body=0.5, answer=0.5)
 """What a test can wait for."""
