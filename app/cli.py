@@ -18,7 +18,7 @@ from rich.console import Console
 
 from app import demo as demonstration
 from app import doctor as examination
-from app import logs, up, worker
+from app import dumps, logs, up, worker
 from app.bootstrap import (
     MIGRATION_PATIENCE,
     Application,
@@ -54,6 +54,7 @@ console = Console() if sys.stdout.isatty() else Console(width=120)
 
 def main() -> None:
     """Run a command; what its user can mend ends it with one line."""
+    dumps.forbid()
     try:
         cli()
     except ServiceError as error:

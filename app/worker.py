@@ -15,7 +15,7 @@ import structlog
 from dramatiq import Worker
 
 from actors.lease import LeaseMiddleware
-from app import logs
+from app import dumps, logs
 from app.bootstrap import Application, build, migrate_if_wanted, require_profiles
 from app.settings import from_env
 from app.signals import Stop
@@ -31,6 +31,7 @@ STOP_TIMEOUT_MS = 600_000
 
 def setup() -> None:
     """Give Dramatiq's command its broker."""
+    dumps.forbid()
     with _ended_at_once_by_sigterm():
         settings = from_env(os.environ)
         logs.set_up(settings.logs)
