@@ -6,14 +6,16 @@ A model says what may happen in a state; what must hold is checked in each. Know
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Generic, Protocol, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 
 Label = tuple[object, ...]
 """What happens in a step: a text, and what is filled into it. Steps with the same text are of one kind."""
+
 
 class Model(Protocol[S]):
     def start(self) -> S: ...
@@ -94,8 +96,10 @@ def _way(parents: Sequence[int], place: int) -> list[int]:
 def _told(model: Model[S], way: Sequence[S]) -> Iterator[str]:
     """The way once more, with the names that things have from its beginning to its end."""
     state = model.start()
-    for target in way[1:]:
-        label, state = next(step for step in model.steps(state) if model.canonical(step[1]) == target)
+    for source, target in pairwise(way):
+        # Where a model does not tell all names apart, they may change on the way.
+        steps = chain(model.steps(state), model.steps(source))
+        label, state = next(step for step in steps if model.canonical(step[1]) == target)
         yield str(label[0]).format(*label[1:])
 
 
@@ -138,17 +142,17 @@ def _circles(edges: Sequence[Sequence[tuple[object, int]]], within: set[int]) ->
     low: dict[int, int] = {}
     stack: list[int] = []
     on_stack: set[int] = set()
+    work: list[tuple[int, Iterator[tuple[object, int]]]] = []
+
+    def enter(place: int) -> None:
+        order[place] = low[place] = len(order)
+        stack.append(place)
+        on_stack.add(place)
+        work.append((place, iter(edges[place])))
+
     for root in within:
         if root in order:
             continue
-        work: list[tuple[int, Iterator[tuple[object, int]]]] = []
-
-        def enter(place: int) -> None:
-            order[place] = low[place] = len(order)
-            stack.append(place)
-            on_stack.add(place)
-            work.append((place, iter(edges[place])))
-
         enter(root)
         while work:
             place, leads = work[-1]
@@ -168,6 +172,6 @@ def _circles(edges: Sequence[Sequence[tuple[object, int]]], within: set[int]) ->
                     component = {stack.pop()}
                     while place not in component:
                         component.add(stack.pop())
-                    on_stack -= component
+                    on_stack.difference_update(component)
                     if len(component) > 1 or any(target == place for _, target in edges[place]):
                         yield component

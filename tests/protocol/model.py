@@ -57,6 +57,8 @@ STOPPING = "stopping"
 
 CALLING = (RUNS, STOPPING)
 
+TAKEN = "taken"
+
 WELL, STOPPED, CUT = "well", "stopped", "cut off"
 
 REVOKED, WOKEN, MISTAKEN, TIDIED = "revoked", "woken", "mistaken", "tidied"
@@ -99,7 +101,7 @@ class Ghost(Struct, frozen=True, order=True, gc=False, cache_hash=True):
 EXCHANGE, TIDY, RENEWAL = "exchange", "tidy", "renewal"
 
 
-class State(Struct, frozen=True, gc=False, cache_hash=True):
+class State(Struct, frozen=True, order=True, gc=False, cache_hash=True):
     store: Store
     workers: tuple[Worker, Worker]
     ghosts: tuple[Ghost, ...]
@@ -123,6 +125,7 @@ class LeaseProtocol:
         faults: int = 1,
         hands: int = 1,
         endings: tuple[RunOutcome, ...] = ENDINGS,
+        kinds: frozenset[str] | None = None,
         storage: type[Storage] = Storage,
     ) -> None:
         """
@@ -130,11 +133,14 @@ class LeaseProtocol:
             limit: slots of the queue.
             faults: that happen at most.
             hands: manual retries and preemptions at most. A cancel is free: it ends the job, and only a retry goes on.
+            endings: how runs may end.
+            kinds: of faults; None: any.
         """
         self.limit = limit
         self.faults = faults
         self.hands = hands
         self.endings = endings
+        self.kinds = FAULTS if kinds is None else kinds
         self.storage = storage(limit)
 
     def start(self) -> State:
@@ -159,7 +165,8 @@ class LeaseProtocol:
         for me, worker in enumerate(state.workers):
             yield from self._of_worker(state, me, worker)
             if state.faults:
-                yield from self._faults(replace(state, faults=state.faults - 1), me, worker)
+                faults = self._faults(replace(state, faults=state.faults - 1), me, worker)
+                yield from (step for step in faults if step[0][0] in self.kinds)
 
     def _of_scheduler(self, state: State) -> Iterator[Step]:
         store, job = state.store, state.store.job
@@ -170,7 +177,7 @@ class LeaseProtocol:
                 yield (RAN_OUT, job.token, name), replace(state, store=rescued)
             if job.holder == GONE or state.workers[job.holder].health == CUT:
                 yield (LOCK_GONE, name, job.token), replace(state, store=rescued)
-            elif state.faults:
+            elif state.faults and LOCK_LOST in self.kinds:
                 mistaken = self._excuse(state, job.token, MISTAKEN)
                 yield (LOCK_LOST, name, job.token), replace(mistaken, store=rescued, faults=state.faults - 1)
         for token, age in store.closing:
@@ -194,7 +201,7 @@ class LeaseProtocol:
         if worker.phase == SENT and worker.health != CUT:
             yield self._is_done(state, me, worker)
         if worker.health != WELL:
-            excuse = WOKEN if worker.token or worker.got else ""
+            excuse = WOKEN if _may_run(worker) else ""
             label = (GOES_ON if worker.health == STOPPED else CONNECTED, NAMES[me])
             yield label, self._put(state, me, replace(worker, health=WELL, excuse=excuse))
         if worker.health == WELL:
@@ -276,20 +283,26 @@ class LeaseProtocol:
 
     def _is_done(self, state: State, me: int, worker: Worker) -> Step:
         """What it asked for: its run's end is stored, and the next job claimed, in one commit."""
-        store, stored, wrong = state.store, False, ""
-        if worker.token:
-            repeated = (worker.token, worker.end) in store.runs
-            store, stored = self.storage.settle(store, worker.token, worker.end)
-            if repeated and not stored:
-                wrong = f"the end of run {worker.token} is stored, and {NAMES[me]} is told that it is not"
-            if stored and store.runs.count((worker.token, worker.end)) != 1:
-                wrong = f"{NAMES[me]} is told that the end of run {worker.token} is stored, and the history lacks it"
+        store, stored, wrong = self._settle(state.store, worker.token, worker.end)
         store, got = self.storage.claim(store, me)
         phase = ANSWERED if worker.token or got else IDLE
         done = replace(worker, phase=phase, stored=stored, got=got, heard=0, excuse="" if got else worker.excuse)
         text = DONE if worker.token else ASKS
         label = (text + AND_GIVES, NAMES[me], got) if got else (text, NAMES[me])
         return label, self._put(replace(state, store=store, wrong=wrong), me, done)
+
+    def _settle(self, store: Store, token: int, end: str) -> tuple[Store, bool, str]:
+        """What the storage has then, whether the sender is told that it is stored, and what is wrong with that."""
+        if not token:
+            return store, False, ""
+        after, stored = self.storage.settle(store, token, end)
+        if token != store.job.token and after.job != store.job:
+            return after, stored, "the end of a run was stored that did not hold the lease"
+        if (token, end) in store.runs and not stored:
+            return after, stored, "the end of a run is stored, and its worker is told that it is not"
+        if stored and after.runs.count((token, end)) != 1:
+            return after, stored, "a worker is told that its run's end is stored, and the history has it not, or twice"
+        return after, stored, ""
 
     def _hears(self, state: State, me: int, worker: Worker) -> Step:
         name, token, got = NAMES[me], worker.token, worker.got
@@ -299,7 +312,7 @@ class LeaseProtocol:
         if self.may_start(worker):
             holds = Worker(HOLDS, got, heard=worker.heard, excuse=worker.excuse)
             return (text + GETS, name, token, got), self._put(state, me, holds)
-        refuses = Worker(SENT, got, RunOutcome.RELEASED, excuse=worker.excuse)
+        refuses = Worker(SENT, got, str(RunOutcome.RELEASED))
         return (text + REFUSES, name, token, got), self._put(state, me, refuses)
 
     def _arrives(self, state: State, ghost: Ghost) -> Step:
@@ -312,12 +325,10 @@ class LeaseProtocol:
             if store is not state.store:
                 state = self._excuse(state, state.store.job.token, TIDIED)
             return (LATE_TIDY, name), replace(state, store=store)
-        store = state.store
-        if ghost.token:
-            store, _ = self.storage.settle(store, ghost.token, ghost.end)
+        store, _, wrong = self._settle(state.store, ghost.token, ghost.end)
         store, got = self.storage.claim(store, ghost.holder)
         label = (LATE_EXCHANGE + AND_GIVES, name, got) if got else (LATE_EXCHANGE, name)
-        return label, replace(state, store=store)
+        return label, replace(state, store=store, wrong=wrong)
 
     def _pass_time(self, state: State) -> State:
         """A worker that is well renews several times within a tick: once at its end comes to the same."""
@@ -343,7 +354,7 @@ class LeaseProtocol:
 
     def _excuse(self, state: State, token: int, excuse: str) -> State:
         for me, worker in enumerate(state.workers):
-            if token in (worker.token, worker.got) and worker.excuse != WOKEN:
+            if token in (worker.token, worker.got) and _may_run(worker) and worker.excuse != WOKEN:
                 state = self._put(state, me, replace(worker, excuse=excuse))
         return state
 
@@ -353,7 +364,9 @@ class LeaseProtocol:
     # What must hold.
 
     def wrong(self, state: State) -> str | None:
-        return state.wrong or next(filter(None, (self._wrong_with_job(state.store), *self._wrong_with_calls(state))), None)
+        return state.wrong or next(
+            filter(None, (self._wrong_with_job(state.store), *self._wrong_with_calls(state))), None
+        )
 
     def _wrong_with_job(self, store: Store) -> str | None:
         job = store.job
@@ -384,12 +397,14 @@ class LeaseProtocol:
                 if excuse_of(worker, store.job) is None:
                     yield f"{name} is well, and runs what was taken from it without having heard of it in time"
                 if worker.health == WELL and worker.excuse in ("", REVOKED) and worker.token not in slots:
-                    yield f"{name} is well, its call is open, and its slot is given to others"
+                    yield f"{name} is well, its call is open, and its slot counts as free"
 
     # Names.
 
     def canonical(self, state: State) -> State:
         first, second = _profile(state, 0), _profile(state, 1)
+        if first == second:
+            return min(_renamed(state), _renamed(_swapped(state)))
         return _renamed(_swapped(state) if first > second else state)
 
 
@@ -401,11 +416,16 @@ def excuse_of(worker: Worker, job: Row) -> str | None:
 
 
 def _ended(worker: Worker, end: RunOutcome) -> Worker:
-    return replace(worker, phase=SENT, end=str(end), heard=0)
+    return replace(worker, phase=SENT, end=str(end), heard=0, excuse="")
 
 
 def _unanswered(worker: Worker) -> Worker:
-    return replace(worker, phase=UNANSWERED, stored=False, got=0, heard=0)
+    return replace(worker, phase=UNANSWERED, stored=False, got=0, heard=0, excuse="")
+
+
+def _may_run(worker: Worker) -> bool:
+    """What it holds, or will be given: nobody needs an excuse for a call that is closed."""
+    return worker.phase in (HOLDS, *CALLING) or bool(worker.got)
 
 
 def _older(worker: Worker) -> Worker:
@@ -454,7 +474,7 @@ def _renamed(state: State) -> State:
     asked_for = set(names)
     for token, _ in sorted(store.closing, key=lambda slot: slot[1]):
         names.setdefault(token, len(names))
-    runs = tuple(sorted((names[token], outcome) for token, outcome in store.runs if token in asked_for))
+    runs = tuple(sorted((names[token], _told(outcome)) for token, outcome in store.runs if token in asked_for))
     closing = tuple(sorted((names[token], age) for token, age in store.closing))
     if all(token == name for token, name in names.items()):
         if (runs, closing, ghosts) == (store.runs, store.closing, state.ghosts):
@@ -470,6 +490,11 @@ def _renamed(state: State) -> State:
         ),
         ghosts=tuple(replace(ghost, token=names[ghost.token]) for ghost in ghosts),
     )
+
+
+def _told(outcome: str) -> str:
+    """Who else took the job makes no difference to a worker that reports its run's end."""
+    return outcome if outcome in ENDINGS else TAKEN
 
 
 # What happens, in words.
@@ -518,3 +543,12 @@ ENDS = {
     RunOutcome.GIVEN_BACK: "{}'s run {} finds the model server busy",
     RunOutcome.RELEASED: "{}'s run {} is stopped by a shutdown",
 }
+
+FAULTS = frozenset(
+    {
+        *(LOCK_LOST, DIES, DIES_ASKING, DIES_RENEWING, STOPS, LOSES, LOSES_RENEWING),
+        *(TIDY_LATER, ANSWER_LOST, REQUEST_LOST, REQUEST_LATER),
+    }
+)
+WHIMS = FAULTS | {CANCELS, RETRIED, PREEMPTS, ENDS[RunOutcome.RELEASED]}
+"""What nobody can rely on: the job must end without any of it, and need not while it goes on and on."""
