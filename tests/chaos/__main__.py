@@ -32,6 +32,7 @@ TOLD_EVERY = 10.0
 
 def main() -> int:
     options = _options()
+    sys.setswitchinterval(0.0005)  # its threads do little each, and wait for one another
     plan = Plan(
         seed=options.seed,
         seconds=options.minutes * 60,

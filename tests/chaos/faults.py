@@ -113,7 +113,7 @@ class Faults:
                 assert self.site.clock
                 self.site.clock.jump(0)
             case Kind.OUTAGE | Kind.REFUSALS | Kind.STALLS:
-                self.site.provider.recover()
+                self.site.provider.recover(fault.kind)
             case Kind.BROKER_KILL:
                 await asyncio.to_thread(self.site.broker.restart)
             case Kind.BROKER_WIPE:

@@ -29,7 +29,7 @@ class Provider:
     calls: list[Call] = field(default_factory=list)
     """Those that have ended."""
     open: int = 0
-    mood: Kind | None = None
+    moods: list[Kind] = field(default_factory=list)
     """What goes wrong with it just now."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Whose door an address belongs to."""
@@ -53,14 +53,14 @@ class Provider:
         return int(self.http.origin.rpartition(":")[2])
 
     def fall_ill(self, mood: Kind) -> None:
-        self.mood = mood
+        self.moods.append(mood)
         if mood is Kind.OUTAGE:
             self.http.go_down()
 
-    def recover(self) -> None:
-        if self.mood is Kind.OUTAGE:
+    def recover(self, mood: Kind) -> None:
+        self.moods.remove(mood)
+        if mood is Kind.OUTAGE:
             self.http.come_up()
-        self.mood = None
 
     async def _serve(self, request: Request, reply: Reply) -> None:
         # A long run must not keep them all.
@@ -71,9 +71,9 @@ class Provider:
         ended = 0.0
         self.open += 1
         try:
-            if self.mood is Kind.STALLS:
+            if Kind.STALLS in self.moods:
                 await asyncio.Event().wait()
-            if self.mood is Kind.REFUSALS:
+            if Kind.REFUSALS in self.moods:
                 how, ended = End.REFUSED, time.time()
                 status, body, headers = REFUSALS[serial % len(REFUSALS)]
                 await reply.whole(status, json.dumps(body).encode(), {**JSON, **headers})

@@ -55,7 +55,8 @@ LEFT = """
     SELECT 'a prepared transaction: ' || gid FROM pg_prepared_xacts
 """
 
-Say = Callable[[str], None]
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What is raised while PostgreSQL cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,6 @@ class _Run:
             await self.callers.submit(self.plan.jobs, self.plan.seconds, lambda: not happening.done())
             await happening
             self.progress.phase = "draining"
-            self.site.provider.recover()
             await self.callers.rest()
             await self._drain()
             await asyncio.wait_for(asyncio.gather(*workers), 30)
@@ -159,9 +159,10 @@ class _Run:
         return self._outcome(time.monotonic() - began)
 
     async def _tend(self) -> None:
+        began = time.monotonic()
         while True:
             self.site.tend()
-            self.progress.gone = min(self.plan.seconds, self.progress.gone + 0.25)
+            self.progress.gone = time.monotonic() - began
             self.progress.submitted = len(self.callers.submissions)
             self.progress.faults = len(self.faults.begun)
             self.progress.last_fault = str(self.faults.begun[-1][0]).strip() if self.faults.begun else ""
@@ -171,7 +172,7 @@ class _Run:
     async def _watch(self) -> None:
         """Look at the count of slots and at the circuit, whenever PostgreSQL is there."""
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            with suppress(*AWAY):
                 connection = await asyncpg.connect(self.site.postgres.dsn, timeout=5)
                 try:
                     while True:
@@ -199,7 +200,7 @@ class _Run:
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
                 await self.callers.http.post(f"{self.site.apis[0]}/api/v1/queues/{QUEUE}/close-circuit")
-            with suppress(OSError, asyncpg.PostgresError, TimeoutError):
+            with suppress(*AWAY):
                 [row] = await self._rows(BUSY)
                 if row["unfinished"] == 0:
                     break

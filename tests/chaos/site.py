@@ -25,7 +25,7 @@ from tests.chaos.schedule import APIS, CLOCKED, PROCESSES, WORKERS, Kind, Link
 from tests.e2e.service import PROFILE, Installation, Process
 from tests.servers.faketime import Clock, find_faketime
 from tests.servers.rabbitmq import Broker, free_ports
-from tests.servers.tcp_proxy import TcpProxy
+from tests.servers.tcp_proxy import Keeper, TcpProxy
 
 QUEUE = "gpu.llm"
 SLOTS = 4
@@ -129,6 +129,7 @@ class Site:
         self.temporary = folder / "temporary"
         self.clock: Clock | None = None
         self._wants_clock = clock
+        self._keeper = Keeper()
         self._stack = ExitStack()
 
     def __enter__(self) -> Site:
@@ -146,6 +147,8 @@ class Site:
 
     def _enter(self) -> None:
         self.temporary.mkdir()
+        self._keeper.start()
+        self._stack.callback(self._keeper.stop)
         self._stack.enter_context(self.provider)
         self._stack.callback(self.postgres.stop)
         self.postgres.start()
@@ -168,7 +171,10 @@ class Site:
             self.places[name] = self._place(name)
 
     def _place(self, name: str) -> Place:
-        doors = {link: Door(self._stack.enter_context(TcpProxy("127.0.0.1", self._port(link)))) for link in Link}
+        doors = {
+            link: Door(self._stack.enter_context(TcpProxy("127.0.0.1", self._port(link), self._keeper)))
+            for link in Link
+        }
         [port] = free_ports(1)
         through = {link: f"127.0.0.1:{door.proxy.port}" for link, door in doors.items()}
         settings = {
@@ -212,7 +218,6 @@ class Site:
         """From the main thread, for a process goes with the thread that started it."""
         if place.process:
             _shorten(place.process.log)
-            self.installation.processes.remove(place.process)
         place.starts += 1
         place.process = self.installation.start(place.command, **place.settings)
         place.wanted, place.leaving_since = True, None

@@ -31,17 +31,37 @@ PATIENCE = 10.0
 PIECE = 1 << 16
 
 
+class Keeper:
+    """A thread in which doors pass on what comes."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="tcp-proxy", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        self.loop.close()
+
+
 @dataclass
 class TcpProxy:
-    """Passes bytes on to the target, in a thread of its own. The target may be changed while the door is shut."""
+    """Passes bytes on to the target, in a thread of its own. The target may be changed while the door is shut.
+
+    Args:
+        keeper: of many doors: they share its thread.
+    """
 
     host: str
     target: int
+    keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
         [self.port] = free_ports(1)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
+        self._keeper = self.keeper or Keeper()
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
         self._speaking = asyncio.Event()
@@ -51,7 +71,8 @@ class TcpProxy:
         """The first bytes of each connection that was turned away."""
 
     def __enter__(self) -> TcpProxy:
-        self._thread.start()
+        if self.keeper is None:
+            self._keeper.start()
         self.open()
         return self
 
@@ -59,9 +80,8 @@ class TcpProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        if self.keeper is None:
+            self._keeper.stop()
 
     def open(self) -> None:
         """Let connections in (again), on the same port."""
@@ -88,7 +108,7 @@ class TcpProxy:
         self._late = seconds
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(work, self._keeper.loop).result(PATIENCE)
 
     async def _open(self) -> None:
         self._speaking.set()
