@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -59,7 +60,7 @@ class Callers:
     followed: list[Followed] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
     """How often which status; 0: none came."""
-    strange: list[str] = field(default_factory=list)
+    strange: Counter[str] = field(default_factory=Counter)
     """Answers that no fault explains."""
     outside: Counter[str] = field(default_factory=Counter)
     """What workers outside did."""
@@ -116,7 +117,7 @@ class Callers:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            self.strange.append(f"the harness itself: {error!r}")
+            self.strange[f"the harness itself: {error!r}"] += 1
 
     def _job(self) -> tuple[Submission, dict[str, Any]]:
         """A new job: what its caller keeps, and what it sends."""
@@ -230,11 +231,10 @@ class Callers:
         return answer
 
     def _wonder(self, answer: httpx.Response, expected: set[int]) -> None:
-        if answer.status_code not in expected and len(self.strange) < 100:
+        if answer.status_code not in expected:
             request = answer.request
-            self.strange.append(
-                f"{request.method} {request.url.path} was answered {answer.status_code}: {answer.text[:300]}"
-            )
+            path = re.sub(r"[0-9a-f-]{36}", "{id}", request.url.path)
+            self.strange[f"{request.method} {path} was answered {answer.status_code}: {answer.text[:200]}"] += 1
 
     async def _follow(self, submission: Submission) -> None:
         """Read the events of a job to its end; a stream that breaks off is taken up where it was."""
