@@ -39,6 +39,8 @@ SAID = 20_000
 """Characters of an ended process's log that are kept."""
 LEFT_WITHIN = 30.0
 """Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, and some more."""
+STARTED_WITHIN = 120.0
+"""Seconds within which all are there at first, on a machine that has much else to do."""
 AGAIN = 1.0
 """Seconds after which a process that ended by itself is started again."""
 
@@ -212,7 +214,7 @@ class Site:
             process = self.places[name].process
             assert process
             process.url = self.places[name].url
-            process.answers(path, within=60)
+            process.answers(path, within=STARTED_WITHIN)
 
     def start(self, place: Place) -> None:
         """From the main thread, for a process goes with the thread that started it."""
