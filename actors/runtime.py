@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -19,21 +20,25 @@ from dramatiq import Worker
 from dramatiq.worker import _WorkQueueItem
 from msgspec import Struct
 
-from actors.desk import Desk, Perform
+from actors.desk import Company, Desk, Perform, since_boot
+from actors.heartbeat import Heartbeat
 from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobId, Lease, LeasedJob
 from domain.policy import Policies
-from domain.ports import WorkerBeat
+from domain.ports import Presence, WorkerBeat
 from domain.usecases.work import Work
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
-BEAT_INTERVAL = 2.0
+RENEWAL_INTERVAL = 2.0
 """Seconds between renewals: a lease of 15 s survives six lost ones, and a cancelled run hears of it within two."""
+
+LOOP_HANGS = 5.0
+"""Seconds after which an event loop that has not turned counts as hanging."""
 
 STORING_TIME = 5.0
 """Seconds after the grace period in which handed-back jobs may still be stored."""
@@ -60,6 +65,8 @@ class WorkerParts:
     """The model profiles that can be served: other workers of the queue may serve others."""
     policies: Callable[[], Policies]
     """What holds now; asked at the start of every run, on the worker's event loop."""
+    presence: Callable[[], AbstractAsyncContextManager[Presence]]
+    """Where to say that the process lives; opened on the heartbeat's own event loop."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,9 @@ class Runtime:
         self._stack = AsyncExitStack()
         self._parts: WorkerParts | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._heartbeat: Heartbeat | None = None
         self._last_beat: datetime | None = None
+        self._turned_at = 0.0
         self._held_queues: frozenset[str] = frozenset()
         self._doubtful: set[Lease] = set()
         self._confirming: asyncio.Task[None] | None = None
@@ -201,6 +210,8 @@ class Runtime:
         try:
             self._call(self._stop())
         finally:
+            if self._heartbeat:
+                self._heartbeat.stop()
             self._end_loop()
 
     def _end_loop(self) -> None:
@@ -218,6 +229,7 @@ class Runtime:
 
     async def _start(self, worker: Worker, queues: Sequence[str], slots: int) -> None:
         self._parts = await self._stack.enter_async_context(self._open_parts())
+        company = Company()
         self.desks = {
             queue: Desk(
                 queue,
@@ -230,41 +242,59 @@ class Runtime:
                 deliver=lambda assignment: worker.work_queue.put(_WorkQueueItem(FIRST, LocalTicket(assignment))),
                 wake=lambda message: worker.work_queue.put(_WorkQueueItem(0, message)),
                 doubt=self._confirm,
+                company=company,
             )
             for queue in queues
         }
-        self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._look_around())]
+        self._tasks = [asyncio.create_task(self._renew_on()), asyncio.create_task(self._look_around())]
+        self._turned_at = time.monotonic()
+        self._heartbeat = Heartbeat(self._parts.presence, self._signs_of_life, self._beat_answered)
+        self._heartbeat.start()
         log.info("worker started", worker_id=self.identity.worker_id, queues=list(queues), slots_per_queue=slots)
 
-    async def _beat_on(self) -> None:
+    def _signs_of_life(self) -> WorkerBeat | None:
+        """Called on the heartbeat's thread."""
+        if loop := self._loop:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._turned)
+        if time.monotonic() - self._turned_at > LOOP_HANGS:
+            return None
+        return WorkerBeat(
+            id=self.identity.process,
+            worker_id=self.identity.worker_id,
+            host=self.identity.host,
+            queues=tuple(self.desks),
+            slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
+            running={queue: desk.running for queue, desk in self.desks.items()},
+        )
+
+    def _turned(self) -> None:
+        self._turned_at = time.monotonic()
+
+    def _beat_answered(self, held_queues: frozenset[str]) -> None:
+        self._held_queues = held_queues
+        self._last_beat = datetime.now(UTC)
+
+    async def _renew_on(self) -> None:
         while True:
             try:
-                await self.beat()
+                await self.renew()
             except StorageUnavailable as error:
-                log.warning("heartbeat missed", reason=str(error))
-            except Exception:  # without its heartbeat the worker would lose every job it holds
-                log.exception("heartbeat failed")
-            await asyncio.sleep(BEAT_INTERVAL)
+                log.warning("leases not renewed", reason=str(error))
+            except Exception:  # without renewal the worker would lose every job it holds
+                log.exception("leases not renewed")
+            await asyncio.sleep(RENEWAL_INTERVAL)
 
-    async def beat(self) -> None:
-        """Renew every lease that is held here, stop the runs that lost theirs, and say that we live."""
+    async def renew(self) -> None:
+        """Renew every lease that is held here, and stop the runs that lost theirs."""
         await self._renew([lease for desk in self.desks.values() for lease in desk.held])
-        self._held_queues = await self._running_parts().work.beat(
-            WorkerBeat(
-                id=self.identity.process,
-                worker_id=self.identity.worker_id,
-                host=self.identity.host,
-                queues=tuple(self.desks),
-                slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
-                running={queue: desk.running for queue, desk in self.desks.items()},
-            )
-        )
-        self._last_beat = datetime.now(UTC)
 
     async def _renew(self, leases: Sequence[Lease]) -> None:
         if leases:
+            asked_at = since_boot()
             lost = await self._running_parts().work.renew(leases)
             for desk in self.desks.values():
+                desk.renewed(leases, asked_at)
                 desk.drop(lost)
 
     def _hint(self, job_ids: frozenset[JobId]) -> None:
@@ -309,17 +339,13 @@ class Runtime:
         await asyncio.wait(tasks, timeout=PARTING_TIME)
         try:
             async with asyncio.timeout(PARTING_TIME):
-                await self._leave(self._running_parts().work)
+                for desk in self.desks.values():
+                    await desk.tidy()
         except (StorageUnavailable, TimeoutError) as error:
-            log.warning("left without a word", reason=str(error))
+            log.warning("left untidy", reason=str(error))
         finally:
             await asyncio.wait_for(self._stack.aclose(), PARTING_TIME)
         log.info("worker stopped", worker_id=self.identity.worker_id)
-
-    async def _leave(self, work: Work) -> None:
-        for desk in self.desks.values():
-            await desk.tidy()
-        await work.leave(self.identity.process)
 
     def _running_parts(self) -> WorkerParts:
         if self._parts is None:

@@ -132,7 +132,7 @@ def scheduler_command() -> None:
 @cli.command("migrate")
 def migrate_command() -> None:
     """Bring the database's schema to this version. Safe to run at any time and by several at once."""
-    dsn = _settings().database_url
+    dsn = _settings().database_direct_url
     revision = _run(migrate(dsn, patience=MIGRATION_PATIENCE))
     console.print(f"The database is at revision {revision}.")
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from msgspec.structs import replace
 
-from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted
+from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted, rescue_everyone
 from app.serve import Api
 from app.settings import Settings
 from app.worker import STOP_TIMEOUT_MS, start
@@ -36,6 +36,8 @@ async def everything(
     """The whole service, from migrated and started to stopped."""
     application = build(_with_a_provider(settings), dsn=dsn, with_worker=True)
     await migrate_if_wanted(application)
+    if settings.storage.database_url is None:
+        await rescue_everyone(application)
     async with Api(application, listener):
         worker = await asyncio.to_thread(start, application, (), worker_listener)
         try:
