@@ -121,10 +121,27 @@ def counts_are_those_of_runs(history: History) -> Checked:
 
 def _since_retried(history: History, job: Job) -> list[Run]:
     """The runs that its counts are about."""
-    runs = history.runs_of.get(job.id, [])
-    retries = [run.number for run in runs if run.outcome == "retried"]
-    retries += [change.number for change in history.changes_of.get(job.id, []) if change.status == "pending"]
-    return [run for run in runs if run.number > max(retries, default=0)]
+    retried = max(_retries(history, job), default=0)
+    return [run for run in history.runs_of.get(job.id, []) if run.number > retried]
+
+
+def _retries(history: History, job: Job) -> list[int]:
+    """The changes of its state by which it was retried by hand."""
+    retries = [run.number for run in history.runs_of.get(job.id, []) if run.outcome == "retried"]
+    return retries + [change.number for change in history.changes_of.get(job.id, []) if change.status == "pending"]
+
+
+def _after_a_crash(history: History, job: Job) -> Iterable[Run]:
+    """Its runs that began when one of its workers had died, which a retry by hand makes forgotten."""
+    retries = _retries(history, job)
+    crashed_at: int | None = None
+    for run in history.runs_of.get(job.id, []):
+        if crashed_at is not None and any(crashed_at <= number < run.number for number in retries):
+            crashed_at = None
+        if crashed_at is not None:
+            yield run
+        if run.outcome == "crashed":
+            crashed_at = run.number
 
 
 def results_are_of_their_runs(history: History) -> Checked:
@@ -302,6 +319,28 @@ def the_living_keep_their_jobs(history: History) -> Checked:
     return found
 
 
+def suspects_run_alone(history: History) -> Checked:
+    found = Checked("a job whose worker died while running it is run by a process that runs nothing else meanwhile")
+    by_worker: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in sorted(history.runs, key=lambda run: run.began):
+        by_worker[run.worker].append(run)
+    suspects = {run.token for job in history.jobs for run in _after_a_crash(history, job)}
+    for worker, runs in by_worker.items():
+        if "/" not in worker:
+            continue  # outside
+        running: list[Run] = []
+        for run in runs:
+            running = [other for other in running if other.ended > run.began + CLOCKS]
+            if run.token in suspects:
+                found.count += 1
+            company = [other for other in running if suspects.intersection({run.token, other.token})]
+            running.append(run)
+            if company:
+                names = [history.job_of[each.job_id].name for each in (run, company[0])]
+                found.violations.append(f"{names[0]} was started at {run.began:.3f} by {worker}, which ran {names[1]}")
+    return found
+
+
 def events_have_no_gap(history: History) -> Checked:
     found = Checked("the events of a job come in order and without a gap, also to who comes back for them")
     for followed in history.followed:
@@ -353,6 +392,7 @@ CHECKS: Iterable[Check] = (
     limits_hold,
     urgent_jobs_go_first,
     the_living_keep_their_jobs,
+    suspects_run_alone,
     events_have_no_gap,
     slots_are_counted,
     nothing_is_left,

@@ -166,6 +166,14 @@ VIOLATIONS: Sequence[tuple[Check, str, History]] = [
     ),
     (invariants.urgent_jobs_go_first, "had been waiting", waited_in_vain()),
     (invariants.the_living_keep_their_jobs, "which was well", history(jobs=[TWICE], runs=[crashed(), SECOND])),
+    (
+        invariants.suspects_run_alone,
+        "which ran a",
+        history(
+            jobs=[TWICE, a_job("b")],
+            runs=[crashed(token="1"), a_run(number=5, worker="w2/0", token="2"), a_run("b", worker="w2/0", token="3")],
+        ),
+    ),
     (invariants.events_have_no_gap, "1 3", history(followed=[Followed("a", ("1", "3"), 0)])),
     (invariants.events_have_no_gap, "2 1", history(followed=[Followed("a", ("1", "2", "1"), 0)])),
     (invariants.events_have_no_gap, "2 2", history(followed=[Followed("a", ("1", "2", "2"), 1)])),
