@@ -17,7 +17,6 @@ from uuid import uuid4
 import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
@@ -34,13 +33,16 @@ from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
-from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
+from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.connection import connection_parameters, trouble
+from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
@@ -98,7 +100,7 @@ API_CONNECTIONS = 10
 LLM_QUEUE = "gpu.llm"
 
 
-class RabbitTicketConsumer(TicketConsumer, _RabbitmqConsumer):
+class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
     """Dramatiq's RabbitMQ consumer that acknowledges as tickets need it."""
 
 
@@ -120,6 +122,8 @@ class Application:
 
     settings: Settings
     dsn: str
+    direct_dsn: str
+    """The same database past a pooler: for what needs a PostgreSQL session of its own."""
     routes: Routes
     runtime: Runtime
     broker: Broker
@@ -140,8 +144,15 @@ class Application:
             self.tickets.start()
         try:
             async with (
-                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
-                create_pool(self.dsn, max_size=1, application_name="ai-service scheduler", lasting=True) as lasting,
+                create_pool(
+                    self.dsn,
+                    max_size=API_CONNECTIONS,
+                    application_name="ai-service",
+                    pooled=self.dsn != self.direct_dsn,
+                ) as pool,
+                create_pool(
+                    self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
+                ) as lasting,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -157,7 +168,7 @@ class Application:
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
-                self.tickets.stop()
+                await asyncio.to_thread(self.tickets.stop)
 
     def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
         """
@@ -219,6 +230,7 @@ def build(
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
+    direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
@@ -229,6 +241,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
+            direct_dsn=direct_dsn,
             queues=routes.queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
@@ -240,7 +253,13 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+
+
+def _direct_dsn(settings: Settings, dsn: str) -> str:
+    """No pooler stands before an embedded PostgreSQL."""
+    told = settings.storage.database_url
+    return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -309,10 +328,13 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
+        create_pool(
+            dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
+        ) as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -326,7 +348,11 @@ async def _worker_parts(
         with suppress(StorageUnavailable):
             await guard.queues.configure(in_force(), queues, only_new=True)
         yield WorkerParts(
-            work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force, partial(presence, dsn)
+            work,
+            performers or dict.fromkeys(CHAT_TASKS, chat),
+            tuple(profiles),
+            in_force,
+            partial(presence, direct_dsn),
         )
 
 
@@ -364,9 +390,9 @@ async def migrate_if_wanted(application: Application, *, patience: float = MIGRA
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.dsn, patience=patience)
+        await migrate(application.direct_dsn, patience=patience)
     else:
-        await require_migrated(application.dsn, patience=patience)
+        await require_migrated(application.direct_dsn, patience=patience)
 
 
 def rescue_terms(settings: Settings) -> RescueTerms:
@@ -400,6 +426,15 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def pooler_trouble(settings: Settings) -> str | None:
+    """Why there is no way past a pooler, or None where there is one, or no pooler.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot be reached by one of the ways.
+    """
+    return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
 async def provider_trouble(settings: Settings) -> str | None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from app import demo as demonstration
 from app import doctor as examination
-from app import logs, up, worker
+from app import dumps, logs, up, worker
 from app.bootstrap import (
     MIGRATION_PATIENCE,
     Application,
@@ -32,10 +33,10 @@ from app.bootstrap import (
 from app.commands.jobs import jobs
 from app.commands.queues import queues
 from app.http import openapi_document
-from app.serve import serve
+from app.serve import Parts, serve
 from app.server import bind, url_of
 from app.settings import Settings, from_env
-from app.signals import stop_requested
+from app.signals import Stop, Stopped
 from domain.errors import ServiceError, StartupError
 
 cli = typer.Typer(
@@ -53,11 +54,14 @@ console = Console() if sys.stdout.isatty() else Console(width=120)
 
 def main() -> None:
     """Run a command; what its user can mend ends it with one line."""
+    dumps.forbid()
     try:
         cli()
     except ServiceError as error:
         Console(stderr=True).print(f"ai-service: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    except Stopped:
+        sys.exit(0)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -78,34 +82,38 @@ def options(
 @cli.command("up")
 def up_command() -> None:
     """Run everything in one process; without DATABASE_URL with an embedded PostgreSQL in DATA_DIR."""
+    stop = Stop()
     settings = _settings()
     listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
     worker_listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
 
     async def run(dsn: str) -> None:
-        async with up.everything(settings, dsn, listener, worker_listener) as application:
-            # Not before: a signal while it waits for PostgreSQL ends it at once.
-            stop = stop_requested()
+        async with AsyncExitStack() as stack:
+            service = up.everything(settings, dsn, listener, worker_listener, stop.ask)
+            application = await stop.unless(stack.enter_async_context(service))
             _greet(application, url_of(listener))
-            await stop.wait()
-            console.print("Stopping: running jobs may finish; the rest goes back to its place.")
+            await stop.asked()
+            _say("Stopping: running jobs may finish; the rest goes back to its place.")
 
-    with up.database(settings) as dsn:
-        _run(run(dsn))
+    with up.database(settings, stop.ask) as dsn:
+        stop.run(run(dsn))
+    stop.verdict()
 
 
 @cli.command("serve")
 def serve_command() -> None:
     """Run the API, with a scheduler that stands by. Needs DATABASE_URL; AMQP_URL wakes workers at once."""
+    stop = Stop()
     settings = _settings()
     application = build(settings)
     listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
 
     async def run() -> None:
-        await migrate_if_wanted(application)
-        await serve(application, listener)
+        await stop.unless(migrate_if_wanted(application))
+        await serve(application, listener, stop)
 
-    _run(run())
+    stop.run(run())
+    stop.verdict()
 
 
 @cli.command("worker")
@@ -115,29 +123,33 @@ def worker_command(
     ] = None,
 ) -> None:
     """Run jobs: WORKER_CLAIM_LIMIT at once from each queue that is served. Needs DATABASE_URL."""
+    stop = Stop()
     settings = _settings()
     application = build(settings)
     listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
-    _run(migrate_if_wanted(application))
+    stop.run(stop.unless(migrate_if_wanted(application)))
     names = [name for given in queues or () for name in given.split(",") if name]
-    worker.run(application, names, listener)
+    worker.run(application, names, listener, stop)
 
 
 @cli.command("scheduler")
 def scheduler_command() -> None:
     """Run a scheduler: due retries, rescues, tickets. Several may run; one leads. Needs DATABASE_URL."""
+    stop = Stop()
     application = build(_settings())
 
     async def run() -> None:
-        await migrate_if_wanted(application)
-        stop = stop_requested()
+        await stop.unless(migrate_if_wanted(application))
         async with application.core(hears=False) as core:
-            scheduling = asyncio.create_task(core.scheduler.run())
-            await stop.wait()
+            parts = Parts(stop.ask)
+            scheduling = parts.start("the scheduler", core.scheduler.run())
+            await stop.asked()
+            parts.leaving = True
             scheduling.cancel()
-            await asyncio.gather(scheduling, return_exceptions=True)
+            await asyncio.wait({scheduling})
 
-    _run(run())
+    stop.run(run())
+    stop.verdict()
 
 
 @cli.command("migrate")
@@ -154,7 +166,7 @@ def migrate_command(
     With --to it goes back, for a former version: stop every process of this version before, make a backup, then start
     the former one. Jobs, their inputs, results and runs are kept; what only newer versions know is lost.
     """
-    dsn = _settings().database_url
+    dsn = _settings().database_direct_url
     if to is None:
         console.print(f"The database is at revision {_run(migrate(dsn, patience=MIGRATION_PATIENCE))}.")
         return
@@ -226,6 +238,14 @@ def _settings() -> Settings:
 def _run(work: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
+
+
+def _say(text: str) -> None:
+    try:
+        console.print(text)
+        sys.stdout.flush()
+    except OSError:  # its terminal is gone, which must not fail the process when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _greet(application: Application, url: str) -> None:

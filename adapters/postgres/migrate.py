@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
@@ -153,9 +153,16 @@ def _unwrapped() -> Iterator[None]:
         raise (error.orig and error.orig.__cause__) or error from error
 
 
+class _Unnamed(asyncpg.Connection):
+    """Leaves no prepared statement behind: the connection may lead to a pooler all the same."""
+
+    async def prepare(self, query: str, **options: Any) -> Any:
+        return await super().prepare(query, **{**options, "name": ""})
+
+
 async def _connect(dsn: str) -> asyncpg.Connection:
     try:
-        return await asyncpg.connect(dsn, timeout=5)
+        return await asyncpg.connect(dsn, timeout=5, statement_cache_size=0, connection_class=_Unnamed)
     except ValueError as error:  # its text may quote the password
         raise StartupError(
             "DATABASE_URL cannot be read: expected postgresql://user:password@host:5432/database, with any special "

@@ -20,6 +20,7 @@ from app.bootstrap import build
 from app.cli import cli
 from app.server import bind
 from app.settings import from_env
+from tests.servers.pgbouncer import PgBouncer
 
 COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
@@ -163,6 +164,24 @@ async def test_the_doctor_shows_no_secret(unused_tcp_port: int):
     assert shown.count("trouble") == 3
     assert f"{nowhere}/jobs" in shown
     assert f"http://{nowhere}/v1" in shown
+
+
+async def test_the_doctor_finds_the_way_past_a_pooler_well(database: str, pgbouncer: PgBouncer):
+    status, shown = await examined({"DATABASE_URL": pgbouncer.dsn(database), "DATABASE_DIRECT_URL": database})
+    assert status == 0
+    assert re.search(r"Past a pooler .* ok .* the same database", shown)
+
+
+async def test_the_doctor_finds_a_pooler_that_nobody_told_of(database: str, pgbouncer: PgBouncer):
+    status, shown = await examined({"DATABASE_URL": pgbouncer.dsn(database)})
+    assert status == 1
+    assert re.search(r"Past a pooler .* trouble .* set DATABASE_DIRECT_URL to PostgreSQL itself", shown)
+
+
+async def test_the_doctor_finds_a_way_that_leads_elsewhere(database: str, empty_database: str):
+    status, shown = await examined({"DATABASE_URL": database, "DATABASE_DIRECT_URL": empty_database})
+    assert status == 1
+    assert "DATABASE_DIRECT_URL leads to another database" in shown
 
 
 async def test_the_doctor_counts_tokens_and_shows_none(tmp_path: Path):
