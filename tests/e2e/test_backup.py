@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from tests.servers.replicas import Replicas
 from tests.servers.tcp_proxy import TcpProxy
 
 DUMP, RESTORE, EMBEDDED_BACKUP, EMBEDDED_RESTORE = blocks("docs/backup.md", "bash")
-RESCUED_WITHIN = 20.0
-"""Seconds after the start of the first scheduler: what the page promises."""
+RESCUED_WITHIN = timedelta(seconds=20)
+"""After the start of the first scheduler: what the page promises."""
 
 AGREES = {
     "busy slots": """
@@ -94,7 +94,7 @@ def claim(api: Api) -> dict[str, Any]:
     return dict(job)
 
 
-def look(dsn: str, statement: str) -> list[tuple[object, ...]]:
+def look(dsn: str, statement: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in query(dsn, statement)]
 
 
@@ -104,7 +104,7 @@ def agrees(dsn: str) -> None:
         assert rows, what
         assert all(row[1] == row[2] for row in rows), (what, rows)
     [(next_seq, last_seq)] = look(dsn, "SELECT nextval('jobs_seq'), max(seq) FROM jobs")
-    assert int(str(next_seq)) > int(str(last_seq))
+    assert next_seq > last_seq
 
 
 @pytest.mark.timeout(180)
@@ -138,7 +138,7 @@ def test_a_dump_made_under_load_goes_on_elsewhere(
 
     model.default = says("The answer.")
     api = install(DATABASE_URL=restored, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="8").up()
-    began = time.monotonic()
+    [(ready,)] = look(restored, "SELECT now()")
     assert api.get(done) == done
     assert api.queue("gpu.other")["paused"] is True
     assert api.http.get(f"/api/v1/jobs/{late['id']}").status_code == 404
@@ -147,16 +147,17 @@ def test_a_dump_made_under_load_goes_on_elsewhere(
     completion = {"lease_token": external["lease_token"], "result": {"centimetres": 3}}
     api.http.post(f"/api/v1/jobs/{external['id']}/complete", json=completion).raise_for_status()
 
-    ended = eventually(lambda: everything_ended(restored), within=RESCUED_WITHIN + 5, what="all jobs have ended")
-    assert time.monotonic() - began < RESCUED_WITHIN
-    assert ended == [("completed", 1, 0, int(str(jobs)) + 1 - len(kept)), ("completed", 1, 1, len(kept))]
+    ended = eventually(lambda: everything_ended(restored), within=60, what="all jobs have ended")
+    [(rescued,)] = look(restored, "SELECT max(ended_at) FROM runs WHERE outcome = 'crashed'")
+    assert rescued - ready < RESCUED_WITHIN
+    assert ended == [("completed", 1, 0, jobs + 1 - len(kept)), ("completed", 1, 1, len(kept))]
     crashed = look(restored, "SELECT id FROM jobs WHERE crashes = 1")
     assert {str(row[0]) for row in crashed} == kept
     eventually(lambda: look(restored, "SELECT FROM lines WHERE busy <> 0") == [], within=5, what="no slot is taken")
     databases.drop(restored)
 
 
-def everything_ended(dsn: str) -> list[tuple[object, ...]]:
+def everything_ended(dsn: str) -> list[tuple[Any, ...]]:
     """How many jobs ended how, once all have."""
     if look(dsn, "SELECT FROM jobs WHERE finished_at IS NULL"):
         return []
