@@ -33,7 +33,7 @@ SLOTS = 4
 LOAD = 0.6
 """Of what could be done: jobs that come one by one."""
 
-WATCHED = 4.0
+WATCHED = 3.0
 """Seconds for which they come."""
 
 KEPT = 0.8
