@@ -66,6 +66,8 @@ KEEP_ALIVE = 75
 class Server(uvicorn.Server):
     """Leaves signals to the process that runs it. Set `should_exit` to stop it."""
 
+    _draining = False
+
     def __init__(
         self, app: ASGIApp, *, grace: timedelta, patience: Patience = PATIENCE, most: int = MOST_CONNECTIONS
     ) -> None:
@@ -88,6 +90,21 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, round(grace.total_seconds())),
             )
         )
+
+    def drain(self) -> None:
+        """From now on each answer closes its connection: callers connect anew, elsewhere once the port is closed."""
+        if self._draining:
+            return
+        self._draining = True
+        # Those of this second, and those that uvicorn makes from the configuration each second.
+        for headers in (self.server_state.default_headers, self.config.encoded_headers):
+            headers.append((b"connection", b"close"))
+
+    def close_port(self) -> None:
+        """Take no more connections. Those that are open go on; what was sent over them is answered."""
+        if self.started:
+            for server in self.servers:
+                server.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
