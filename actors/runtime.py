@@ -158,6 +158,11 @@ class Runtime:
             raise
         return slots
 
+    @property
+    def turns(self) -> bool:
+        """Whether the event loop still does, on which everything happens here. May be asked on any thread."""
+        return self._thread is not None and self._thread.is_alive()
+
     def desk(self, queue: str) -> Desk:
         try:
             return self.desks[queue]

@@ -26,12 +26,14 @@ from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
@@ -71,7 +73,19 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
+__all__ = [
+    "MIGRATION_PATIENCE",
+    "Application",
+    "EmbeddedPostgres",
+    "backup",
+    "build",
+    "losses",
+    "migrate",
+    "migrate_back",
+    "migrate_if_wanted",
+    "restore",
+    "revision",
+]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -108,6 +122,8 @@ class Application:
 
     settings: Settings
     dsn: str
+    direct_dsn: str
+    """The same database past a pooler: for what needs a PostgreSQL session of its own."""
     routes: Routes
     runtime: Runtime
     broker: Broker
@@ -128,8 +144,15 @@ class Application:
             self.tickets.start()
         try:
             async with (
-                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
-                create_pool(self.dsn, max_size=1, application_name="ai-service scheduler", lasting=True) as lasting,
+                create_pool(
+                    self.dsn,
+                    max_size=API_CONNECTIONS,
+                    application_name="ai-service",
+                    pooled=self.dsn != self.direct_dsn,
+                ) as pool,
+                create_pool(
+                    self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
+                ) as lasting,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -207,6 +230,7 @@ def build(
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
+    direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
@@ -217,6 +241,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
+            direct_dsn=direct_dsn,
             queues=routes.queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
@@ -228,7 +253,13 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+
+
+def _direct_dsn(settings: Settings, dsn: str) -> str:
+    """No pooler stands before an embedded PostgreSQL."""
+    told = settings.storage.database_url
+    return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -297,10 +328,13 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
+        create_pool(
+            dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
+        ) as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -314,7 +348,11 @@ async def _worker_parts(
         with suppress(StorageUnavailable):
             await guard.queues.configure(in_force(), queues, only_new=True)
         yield WorkerParts(
-            work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force, partial(presence, dsn)
+            work,
+            performers or dict.fromkeys(CHAT_TASKS, chat),
+            tuple(profiles),
+            in_force,
+            partial(presence, direct_dsn),
         )
 
 
@@ -342,17 +380,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-async def migrate_if_wanted(application: Application) -> None:
-    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else: then wait for him.
 
     An embedded database is always brought up to date: nobody else can.
 
     Raises:
-        StartupError: PostgreSQL is not there, or does not let us.
+        StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.direct_dsn, patience=patience)
+    else:
+        await require_migrated(application.direct_dsn, patience=patience)
 
 
 def rescue_terms(settings: Settings) -> RescueTerms:
@@ -386,6 +426,15 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def pooler_trouble(settings: Settings) -> str | None:
+    """Why there is no way past a pooler, or None where there is one, or no pooler.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot be reached by one of the ways.
+    """
+    return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
 async def provider_trouble(settings: Settings) -> str | None:

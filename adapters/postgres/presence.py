@@ -10,17 +10,10 @@ import asyncpg
 import structlog
 
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import is_direct
 from adapters.postgres.store import PostgresJobStore
 
 log = structlog.get_logger()
-
-KEEPALIVE = {
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
-"""So that PostgreSQL notices within eleven seconds when the other end is gone without a word, not after two hours."""
 
 
 @asynccontextmanager
@@ -41,14 +34,12 @@ async def _take_lock(connection: asyncpg.Connection) -> None:
 
     Fresh: that of a connection that died silently may be held for a while.
     """
-    if connection.get_server_pid() != await connection.fetchval("SELECT pg_backend_pid()"):
+    if not await is_direct(connection):
         log.warning(
             "no lock behind a pooler: a worker that dies is noticed after 15 s, not after 3",
             hint="set DATABASE_DIRECT_URL to PostgreSQL itself",
         )
         return
-    for name, value in KEEPALIVE.items():
-        await connection.execute("SELECT set_config($1, $2, false)", name, value)
     key = secrets.randbits(63)
     await connection.execute("SELECT pg_advisory_lock($1)", key)
     await connection.execute("SELECT set_config('ai_service.lock_key', $1, false)", str(key))

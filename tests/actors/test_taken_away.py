@@ -17,7 +17,7 @@ from tests.factories import job_event, new_job
 @pytest.fixture(autouse=True)
 def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """But those that a test asks for: nothing else makes up for an event that was not heard."""
-    monkeypatch.setattr("actors.runtime.BEAT_INTERVAL", 3600.0)
+    monkeypatch.setattr("actors.runtime.RENEWAL_INTERVAL", 3600.0)
 
 
 def cancel(shop: Shop, *job_ids: JobId) -> None:
