@@ -139,6 +139,7 @@ class Desk:
         wake: Callable[[MessageProxy], None],
         doubt: Callable[[Sequence[Lease]], None],
         company: Company,
+        untold: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -146,6 +147,7 @@ class Desk:
             wake: lets a worker thread take up a kept ticket again.
             doubt: has it looked up whether these leases still hold.
             company: the desks of the process, which this one joins.
+            untold: hears that a look found work of which no ticket told.
         """
         self._company = company
         company.desks.append(self)
@@ -159,6 +161,7 @@ class Desk:
         self._deliver = deliver
         self._wake = wake
         self._doubt = doubt
+        self._untold = untold
         self._free = slots
         self._held: dict[Lease, LeasedJob] = {}
         self._performing: dict[Lease, Performance] = {}
@@ -236,12 +239,18 @@ class Desk:
     def jobs(self) -> list[LeasedJob]:
         return list(self._held.values())
 
-    def look(self) -> None:
-        """Claim for every free slot without having been told of work: a lost ticket must only cost time."""
-        if self._free and not self._closing and not self._company.alone:
-            self._looking += self._free
-            self._free = 0
-            self._kick()
+    def look(self) -> bool:
+        """Claim for every free slot without having been told of work: a lost ticket must only cost time.
+
+        Returns:
+            Whether there was any.
+        """
+        if not self._free or self._closing or self._company.alone:
+            return False
+        self._looking += self._free
+        self._free = 0
+        self._kick()
+        return True
 
     def hint(self, job_ids: frozenset[JobId]) -> None:
         """These jobs may have been taken from their runs: those that are held here are doubted."""
@@ -424,6 +433,8 @@ class Desk:
             self._conclude(run)
         if len(outcome.claimed) < wanted:
             self._short_since = began
+        if len(outcome.claimed) > len(seekers) + len(ended):
+            self._untold()
         if not had_company:
             self._have_company_again()
         self._wake_kept()

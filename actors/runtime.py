@@ -50,6 +50,10 @@ FIRST = -(1 << 30)
 """The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
 
 
+SOON = 0.1
+"""Seconds to the next look after one that found work; then twice as long after each that found none."""
+
+
 class NotRunning(ServiceError):
     """The worker is not running."""
 
@@ -125,6 +129,7 @@ class Runtime:
         self.slots = slots
         self._open_parts = open_parts
         self._poll_interval = poll_interval
+        self._untold = asyncio.Event()
         self._grace = grace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -152,6 +157,11 @@ class Runtime:
             self._end_loop()
             raise
         return slots
+
+    @property
+    def turns(self) -> bool:
+        """Whether the event loop still does, on which everything happens here. May be asked on any thread."""
+        return self._thread is not None and self._thread.is_alive()
 
     def desk(self, queue: str) -> Desk:
         try:
@@ -243,6 +253,7 @@ class Runtime:
                 wake=lambda message: worker.work_queue.put(_WorkQueueItem(0, message)),
                 doubt=self._confirm,
                 company=company,
+                untold=self._untold.set,
             )
             for queue in queues
         }
@@ -318,10 +329,16 @@ class Runtime:
             self._confirming = None
 
     async def _look_around(self) -> None:
+        """Look every poll interval; and sooner while looks find work of which no ticket told."""
+        pause = self._poll_interval
         while True:
-            for desk in self.desks.values():
-                desk.look()
-            await asyncio.sleep(self._poll_interval * (0.75 + random.random() / 2))  # noqa: S311  # jitter
+            looked = [desk.look() for desk in self.desks.values()]
+            pause = min(pause * 2 if any(looked) else pause, self._poll_interval)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._untold.wait(), _jittered(pause))
+                self._untold.clear()
+                pause = min(SOON, self._poll_interval)
+                await asyncio.sleep(_jittered(pause))
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -368,6 +385,10 @@ async def within(limit: timedelta, run: Awaitable[bytes], task_type: str) -> byt
         setting = f"task_types.{task_type}.max_run_time"
         message = f"The run took longer than the {limit.total_seconds():g} s that {setting} allows."
         raise RunFailed(ErrorCode.TIMEOUT, message) from error
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * (0.75 + random.random() / 2)  # noqa: S311
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:

@@ -17,7 +17,6 @@ from uuid import uuid4
 import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
@@ -27,11 +26,12 @@ from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
@@ -40,7 +40,9 @@ from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
-from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
+from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.connection import connection_parameters, trouble
+from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
@@ -71,7 +73,19 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
+__all__ = [
+    "MIGRATION_PATIENCE",
+    "Application",
+    "EmbeddedPostgres",
+    "backup",
+    "build",
+    "losses",
+    "migrate",
+    "migrate_back",
+    "migrate_if_wanted",
+    "restore",
+    "revision",
+]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -86,7 +100,7 @@ API_CONNECTIONS = 10
 LLM_QUEUE = "gpu.llm"
 
 
-class RabbitTicketConsumer(TicketConsumer, _RabbitmqConsumer):
+class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
     """Dramatiq's RabbitMQ consumer that acknowledges as tickets need it."""
 
 
@@ -154,7 +168,7 @@ class Application:
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
-                self.tickets.stop()
+                await asyncio.to_thread(self.tickets.stop)
 
     def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
         """
@@ -366,17 +380,19 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-async def migrate_if_wanted(application: Application) -> None:
-    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else: then wait for him.
 
     An embedded database is always brought up to date: nobody else can.
 
     Raises:
-        StartupError: PostgreSQL is not there, or does not let us.
+        StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
     if storage.migrate_on_start or storage.database_url is None:
-        await migrate(application.direct_dsn, patience=MIGRATION_PATIENCE)
+        await migrate(application.direct_dsn, patience=patience)
+    else:
+        await require_migrated(application.direct_dsn, patience=patience)
 
 
 def rescue_terms(settings: Settings) -> RescueTerms:

@@ -12,7 +12,7 @@ from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble, revi
 from app.keyring import Keyring
 from app.policyfile import PolicyFile
 from app.settings import Settings
-from domain.errors import StorageUnavailable
+from domain.errors import StartupError, StorageUnavailable
 
 WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
 
@@ -42,9 +42,9 @@ async def _storage(settings: Settings) -> tuple[str, str, str]:
     where = _place(settings.database_url)
     try:
         found, needed = await revision(settings.database_url)
-    except StorageUnavailable as error:
+    except (StorageUnavailable, StartupError) as error:
         return "PostgreSQL", ILL, f"{where}: {error}"
-    if found != needed:
+    if found is None or found < needed:
         return "PostgreSQL", ILL, f"{where}: at revision {found or 'none'}, needs {needed}: run 'ai-service migrate'"
     return "PostgreSQL", WELL, f"{where}: at revision {found}"
 

@@ -299,6 +299,9 @@ def _name(given: str) -> str:
 
 
 def _secret(given: str) -> Secret:
+    # It goes into a header: a line break in it would begin another one.
+    if not given.isprintable():
+        raise _SecretUnusable("text on one line, without control characters")
     return Secret(given)
 
 

@@ -268,6 +268,14 @@ class Shop:
     def renew(self) -> None:
         self.on_loop(self.runtime.renew())
 
+    async def close_gate(self) -> None:
+        """Exchanges are decided, but not answered, until it is opened."""
+        self.store.gate = asyncio.Event()
+
+    def open_gate(self) -> None:
+        assert self.store.gate
+        self.set(self.store.gate)
+
     def set(self, event: asyncio.Event) -> None:
         """Set an event that something on the worker's loop waits for."""
         assert self.runtime._loop

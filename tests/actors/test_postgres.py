@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
-from adapters.rabbitmq.broker import connection_parameters
+from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import EXCHANGE, RabbitEvents
 from app.bootstrap import Application, build
 from app.settings import from_env

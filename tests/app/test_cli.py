@@ -22,7 +22,7 @@ from app.server import bind
 from app.settings import from_env
 from tests.servers.pgbouncer import PgBouncer
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
@@ -63,6 +63,18 @@ def test_help_says_what_a_command_does(command: str):
     assert re.search(r"[A-Z][\w' ,:;-]{20,}", result.output.partition("Usage")[2].partition("\n")[2])
 
 
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_database_of_ones_own_is_saved_by_its_own_programs(command: str, tmp_path: Path):
+    line = one_line(run(command, str(tmp_path / "file"), DATABASE_URL="postgresql://127.0.0.1:1/x"))
+    assert "pg_dump" in line
+
+
+def test_what_cannot_be_saved_or_brought_back_is_one_line(tmp_path: Path):
+    assert "holds no data" in one_line(run("backup", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert "is not a file" in one_line(run("restore", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", NEED_A_DATABASE)
 def test_without_a_database_a_command_says_so_in_one_line(command: str):
     assert "DATABASE_URL is not set" in one_line(run(command))
@@ -98,6 +110,16 @@ def test_migrate_tells_the_revision(empty_database: str):
     done = run("migrate", DATABASE_URL=empty_database, LOG_LEVEL="error")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"The database is at revision \w+\.\n", done.stdout)
+
+
+def test_the_way_back_is_told_before_it_is_gone(database: str):
+    environment = {"DATABASE_URL": database, "LOG_LEVEL": "error"}
+    told = run("migrate", "--to", "0002", **environment)
+    assert told.returncode == 1
+    assert re.search(r"^Without revision 0003 is lost: .+paused.+\.$", told.stdout, re.M)
+    assert told.stderr == "ai-service: Nothing was changed: say --yes as well to go back.\n"
+    done = run("migrate", "--to", "0002", "--yes", **environment)
+    assert (done.returncode, done.stdout) == (0, "The database is at revision 0002.\n")
 
 
 async def examined(environment: dict[str, str]) -> tuple[int, str]:
