@@ -27,6 +27,7 @@ DRAINED_WITHIN = 180.0
 SLOTS_FREE_WITHIN = 25.0
 LOOK_EVERY = 0.5
 NOTICED_WITHIN = 10.0
+ANSWERED_WITHIN = 10.0
 
 BUSY = """
     SELECT
@@ -172,15 +173,22 @@ class _Run:
     async def _watch(self) -> None:
         """Look at the count of slots and at the circuit, whenever PostgreSQL is there."""
         while True:
-            with suppress(*AWAY):
-                connection = await asyncpg.connect(self.site.postgres.dsn, timeout=5)
-                try:
-                    while True:
-                        self._seen(await connection.fetchrow(BUSY, timeout=10))
-                        await asyncio.sleep(LOOK_EVERY)
-                finally:
-                    connection.terminate()
-            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self._watch_while_it_is_there()
+            except AWAY:
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def _watch_while_it_is_there(self) -> None:
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            connection = await asyncpg.connect(self.site.postgres.dsn)
+        try:
+            while True:
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    row = await connection.fetchrow(BUSY)
+                self._seen(row)
+                await asyncio.sleep(LOOK_EVERY)
+        finally:
+            connection.terminate()
 
     def _seen(self, row: Any) -> None:
         now = time.time()
