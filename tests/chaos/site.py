@@ -38,8 +38,9 @@ LATE = 0.1
 
 SAID = 20_000
 """Characters of an ended process's log that are kept."""
-LEFT_WITHIN = 30.0
-"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, and some more."""
+LEFT_WITHIN = 60.0
+"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, the longest stop that
+may fall into that, and some more."""
 STARTED_WITHIN = 120.0
 """Seconds within which all are there at first, on a machine that has much else to do."""
 AGAIN = 1.0
@@ -267,7 +268,7 @@ class Site:
         with suppress(OSError, ValueError, IndexError):
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
 
-    def stop_all(self, within: float = 40) -> Iterator[str]:
+    def stop_all(self, within: float = LEFT_WITHIN) -> Iterator[str]:
         """Ask all processes to end; yields a sentence per one that does not do so well."""
         for place in self.places.values():
             place.wanted = False
