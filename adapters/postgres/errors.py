@@ -23,6 +23,7 @@ UNAVAILABLE = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,  # the connection closed under us
+    asyncpg.InternalClientError,  # the server has said goodbye on it, and it is not closed yet
 )
 
 NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
