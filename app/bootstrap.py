@@ -30,9 +30,9 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import migrate, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.queues import PostgresQueueStore
+from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
@@ -68,7 +68,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate", "migrate_if_wanted", "revision"]
+__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate_if_wanted"]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -339,7 +339,10 @@ async def migrate_if_wanted(application: Application) -> None:
         StartupError: PostgreSQL is not there, or does not let us.
     """
     storage = application.settings.storage
-    if storage.migrate_on_start or storage.database_url is None:
+    if (storage.migrate_on_start or storage.database_url is None) and not await is_newest(application.dsn):
+        # Here, because few starts find anything to migrate, and Alembic takes as long to load as all the rest.
+        from adapters.postgres.migrate import migrate  # noqa: PLC0415
+
         await migrate(application.dsn, patience=MIGRATION_PATIENCE)
 
 
