@@ -1,6 +1,6 @@
 # Everything here works on a bare machine with Python 3.11 or newer and make; uv is used where it is installed.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fmt fuzz contracts clean lock bench
+.PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench
 
 # Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
 WORKERS ?= 2
@@ -36,6 +36,10 @@ fmt: $(READY)  ## format and mend what can be mended
 
 fuzz: $(READY)  ## try the API with requests that nobody wrote: more than in the tests, and other ones each time
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} $(BIN)/pytest tests/contracts/test_fuzz.py
+
+# A seed (SEED=7) brings the same faults again.
+chaos: $(READY)  ## half an hour of faults under load, then the check that nothing was lost or doubled (MINUTES=, SEED=)
+	@$(BIN)/python -m tests.chaos --minutes $${MINUTES:-30} --report docs/reliability.md $${SEED:+--seed $$SEED}
 
 contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
 	@$(BIN)/python -m tests.contracts $(ANYWAY)

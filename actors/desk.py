@@ -12,7 +12,8 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -29,11 +30,20 @@ from domain.usecases.work import Ended, Work
 
 log = structlog.get_logger()
 
+FRESH = 2 / 3
+"""The part of a lease within which a job is started. Later it may run out before its first renewal: the claim's answer
+came late, or the process was stopped meanwhile."""
+
 Perform = Callable[[LeasedJob], Awaitable[bytes]]
 """Runs a job and returns its result as JSON."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 """Seconds between tries while PostgreSQL is away."""
+
+
+def since_boot() -> float:
+    """Seconds of a clock that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class NoFreeSlot(ServiceError):
@@ -50,6 +60,8 @@ class Assignment:
 
     job: LeasedJob
     desk: Desk
+    claimed_at: float
+    """When the claim was sent (`since_boot`): the lease is at least as young."""
     started: bool = False
 
     def hand_back(self) -> None:
@@ -78,6 +90,40 @@ class Performance:
     answer: Answer[None]
 
 
+class Company:
+    """What the desks of a process hold together. A job whose worker died before runs without company."""
+
+    def __init__(self) -> None:
+        self.desks: list[Desk] = []
+        self.alone: Lease | None = None
+        """Of a job that runs without company at present."""
+        self._claims = 0
+        self._shared = asyncio.Event()
+        self._shared.set()
+
+    @asynccontextmanager
+    async def claim(self, ending: int) -> AsyncIterator[bool]:
+        """Within this a claim is made. Tells whether its jobs would find nobody else in the process.
+
+        Such a claim is the only one at its time: it may bring a job that must have no company.
+
+        Args:
+            ending: jobs that end with the claim's statement.
+        """
+        while not self._shared.is_set():
+            await self._shared.wait()
+        alone = not self._claims and sum(desk.running for desk in self.desks) == ending
+        self._claims += 1
+        if alone:
+            self._shared.clear()
+        try:
+            yield alone
+        finally:
+            self._claims -= 1
+            if alone:
+                self._shared.set()
+
+
 class Desk:
     def __init__(
         self,
@@ -92,13 +138,19 @@ class Desk:
         deliver: Callable[[Assignment], None],
         wake: Callable[[MessageProxy], None],
         doubt: Callable[[Sequence[Lease]], None],
+        company: Company,
+        untold: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             deliver: hands an assignment to a worker thread.
             wake: lets a worker thread take up a kept ticket again.
             doubt: has it looked up whether these leases still hold.
+            company: the desks of the process, which this one joins.
+            untold: hears that a look found work of which no ticket told.
         """
+        self._company = company
+        company.desks.append(self)
         self.queue = queue
         self.slots = slots
         self._work = work
@@ -109,9 +161,11 @@ class Desk:
         self._deliver = deliver
         self._wake = wake
         self._doubt = doubt
+        self._untold = untold
         self._free = slots
         self._held: dict[Lease, LeasedJob] = {}
         self._performing: dict[Lease, Performance] = {}
+        self._renewed: dict[Lease, float] = {}
         self._lost: set[Lease] = set()
         """Of those that are held: their runs are being stopped, and their slots are not free before they have ended."""
         self._hinted: set[JobId] = set()
@@ -121,6 +175,7 @@ class Desk:
         self._looking = 0
         self._kept: deque[MessageProxy] = deque()
         self._short_since = float("-inf")
+        self._asked_at = 0.0
         self._answer_lost = False
         self._closing = False
         self._abandoned = False
@@ -154,7 +209,7 @@ class Desk:
         """
         assignment.started = True
         answer: Answer[None] = Answer()
-        self._post(lambda: self._start(assignment.job, perform, answer))
+        self._post(lambda: self._start(assignment, perform, answer))
         answer.wait()
 
     def hand_back(self, assignment: Assignment) -> None:
@@ -184,18 +239,28 @@ class Desk:
     def jobs(self) -> list[LeasedJob]:
         return list(self._held.values())
 
-    def look(self) -> None:
-        """Claim for every free slot without having been told of work: a lost ticket must only cost time."""
-        if self._free and not self._closing:
-            self._looking += self._free
-            self._free = 0
-            self._kick()
+    def look(self) -> bool:
+        """Claim for every free slot without having been told of work: a lost ticket must only cost time.
+
+        Returns:
+            Whether there was any.
+        """
+        if not self._free or self._closing or self._company.alone:
+            return False
+        self._looking += self._free
+        self._free = 0
+        self._kick()
+        return True
 
     def hint(self, job_ids: frozenset[JobId]) -> None:
         """These jobs may have been taken from their runs: those that are held here are doubted."""
         if self._serving:
             self._hinted |= job_ids  # a claim's answer may be on its way here with one of them
         self._doubt([lease for lease in self._held if lease.job_id in job_ids])
+
+    def renewed(self, leases: Sequence[Lease], at: float) -> None:
+        """Those of these leases that are held here are as young as this (`since_boot`), or lost."""
+        self._renewed = {lease: at for lease in leases if lease in self._held}
 
     def drop(self, leases: frozenset[Lease]) -> None:
         """Stop runs that no longer hold their jobs; nothing of them is stored, but that their slots are free."""
@@ -238,7 +303,7 @@ class Desk:
             seeker.give(None)
         if self._serving:
             self._serving.cancel()
-        for held in (self._held, self._lost, self._performing, self._ended, self._seekers):
+        for held in (self._held, self._renewed, self._lost, self._performing, self._ended, self._seekers):
             held.clear()
         self._serving = None
 
@@ -258,7 +323,7 @@ class Desk:
             answer.fail(NoFreeSlot())
         elif arrived <= self._short_since:
             answer.give(None)  # a claim that began after the ticket arrived came back short: it knows nothing new
-        elif self._free <= 0:
+        elif self._free <= 0 or self._company.alone:
             answer.fail(NoFreeSlot())
         else:
             self._free -= 1
@@ -270,18 +335,27 @@ class Desk:
         self._wake_kept()
 
     def _wake_kept(self) -> None:
-        if not self._closing:  # then they go back to the broker, to wake another worker
+        # While closing they go back to the broker, to wake another worker.
+        if not self._closing and not self._company.alone:
             for _ in range(min(self._free, len(self._kept))):
                 self._wake(self._kept.popleft())
 
-    def _start(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
+    def _start(self, assignment: Assignment, perform: Perform, answer: Answer[None]) -> None:
+        job = assignment.job
         if job.lease in self._lost:
             self._end_unstarted(self._work.released(job), LeaseLost(), answer)
+        elif not self._is_fresh(assignment):
+            log.warning("job not started: its lease may run out", job_id=str(job.id), queue=self.queue)
+            self._end_unstarted(self._work.released(job), RunReleased(), answer)
         elif self._closing:  # its thread was slow, and the runs may have been stopped already
             self._end_unstarted(self._work.released(job), RunReleased(), answer)
         else:
             task = self._loop.create_task(self._run(job, perform, answer))
             self._performing[job.lease] = Performance(task, answer)
+
+    def _is_fresh(self, assignment: Assignment) -> bool:
+        leased_at = max(assignment.claimed_at, self._renewed.get(assignment.job.lease, 0.0))
+        return since_boot() - leased_at <= FRESH * self._work.lease.total_seconds()
 
     def _stop(self, lease: Lease) -> None:
         if performance := self._performing.get(lease):
@@ -345,19 +419,31 @@ class Desk:
         self._in_flight = ended, seekers
         reserved = len(seekers) + len(ended) + looking
         began = time.monotonic()
-        outcome = await self._exchange([run.ended for run in ended], reserved)
+        had_company = self._company.alone is None
+        wanted = reserved if had_company or self._company.alone in {run.ended.job.lease for run in ended} else 0
+        outcome = await self._exchange([run.ended for run in ended], wanted)
         if self._abandoned:
             return
         self._in_flight = [], []
         self._free += reserved - len(outcome.claimed)
         self._let_go(ended, outcome)
         # Before the ended runs' threads wake: each then finds its next job waiting instead of going to sleep.
-        self._hand_out([Assignment(job, self) for job in outcome.claimed], seekers)
+        self._hand_out([Assignment(job, self, self._asked_at) for job in outcome.claimed], seekers)
         for run in ended:
             self._conclude(run)
-        if len(outcome.claimed) < reserved:
+        if len(outcome.claimed) < wanted:
             self._short_since = began
+        if len(outcome.claimed) > len(seekers) + len(ended):
+            self._untold()
+        if not had_company:
+            self._have_company_again()
         self._wake_kept()
+
+    def _have_company_again(self) -> None:
+        """Slots that had to stay free while a job was alone look for work."""
+        if not self._company.alone:
+            for desk in self._company.desks:
+                desk.look()
 
     def _let_go(self, ended: list[Run], outcome: Exchange) -> None:
         unstored = outcome.lost | outcome.refused.keys()
@@ -365,6 +451,8 @@ class Desk:
             lease = run.ended.job.lease
             self._held.pop(lease, None)
             self._lost.discard(lease)
+            if lease == self._company.alone:
+                self._company.alone = None
             if lease in unstored:
                 run.error = LeaseLost()
             elif (stored := outcome.replaced.get(lease)) and stored.failure:
@@ -375,6 +463,7 @@ class Desk:
         if assignments:
             self.last_claim = datetime.now(UTC)
         self._held.update({assignment.job.lease: assignment.job for assignment in assignments})
+        self._company.alone = next((taken.job.lease for taken in assignments if taken.job.crashes), self._company.alone)
         if self._hinted:
             self._doubt([taken.job.lease for taken in assignments if taken.job.id in self._hinted])
             self._hinted.clear()
@@ -401,7 +490,11 @@ class Desk:
             try:
                 if self._answer_lost:
                     await self._release_orphans()
-                return await self._work.exchange(ended, None if self._closing else self._claim(wanted))
+                if self._closing or not wanted:
+                    return await self._work.exchange(ended, None)
+                async with self._company.claim(len(ended)) as alone:
+                    self._asked_at = since_boot()
+                    return await self._work.exchange(ended, self._claim(wanted, alone=alone))
             except StorageUnavailable as error:
                 log.warning("storage is away", queue=self.queue, reason=str(error), retry_in=wait)
             except Exception as error:  # a slot must survive whatever the storage does
@@ -412,8 +505,10 @@ class Desk:
             wait = min(wait * 2, LONGEST_WAIT)
         return Exchange()
 
-    def _claim(self, wanted: int) -> Claim:
-        return Claim(self.queue, self._task_types, self._profiles, self._worker_id, self._work.lease, wanted)
+    def _claim(self, wanted: int, *, alone: bool) -> Claim:
+        return Claim(
+            self.queue, self._task_types, self._profiles, self._worker_id, self._work.lease, wanted, alone=alone
+        )
 
     async def _release_orphans(self) -> None:
         """A claim may have been committed whose answer never came: those jobs run nowhere."""

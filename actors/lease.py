@@ -34,6 +34,7 @@ class LeaseMiddleware(Middleware):
     def after_consumer_thread_boot(self, broker: Broker, thread: ConsumerThread) -> None:
         if thread.consumer is None:
             thread.consumer = NotConnected()
+        thread.logger.addFilter(LossesAreTold())
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if isinstance(message, LocalTicket):
@@ -83,3 +84,10 @@ class SkipsAreNormal(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.msg != "Message %s was skipped."
+
+
+class LossesAreTold(logging.Filter):
+    """Drops Dramatiq's word about each try to reach a broker that is away: the adapter tells of it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "Consumer encountered a connection error: %s"

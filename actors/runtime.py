@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -19,21 +20,25 @@ from dramatiq import Worker
 from dramatiq.worker import _WorkQueueItem
 from msgspec import Struct
 
-from actors.desk import Desk, Perform
+from actors.desk import Company, Desk, Perform, since_boot
+from actors.heartbeat import Heartbeat
 from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobId, Lease, LeasedJob
 from domain.policy import Policies
-from domain.ports import WorkerBeat
+from domain.ports import Presence, WorkerBeat
 from domain.usecases.work import Work
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
-BEAT_INTERVAL = 2.0
+RENEWAL_INTERVAL = 2.0
 """Seconds between renewals: a lease of 15 s survives six lost ones, and a cancelled run hears of it within two."""
+
+LOOP_HANGS = 5.0
+"""Seconds after which an event loop that has not turned counts as hanging."""
 
 STORING_TIME = 5.0
 """Seconds after the grace period in which handed-back jobs may still be stored."""
@@ -43,6 +48,10 @@ PARTING_TIME = 2.0
 
 FIRST = -(1 << 30)
 """The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
+
+
+SOON = 0.1
+"""Seconds to the next look after one that found work; then twice as long after each that found none."""
 
 
 class NotRunning(ServiceError):
@@ -60,6 +69,8 @@ class WorkerParts:
     """The model profiles that can be served: other workers of the queue may serve others."""
     policies: Callable[[], Policies]
     """What holds now; asked at the start of every run, on the worker's event loop."""
+    presence: Callable[[], AbstractAsyncContextManager[Presence]]
+    """Where to say that the process lives; opened on the heartbeat's own event loop."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +129,16 @@ class Runtime:
         self.slots = slots
         self._open_parts = open_parts
         self._poll_interval = poll_interval
+        self._untold = asyncio.Event()
         self._grace = grace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stack = AsyncExitStack()
         self._parts: WorkerParts | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._heartbeat: Heartbeat | None = None
         self._last_beat: datetime | None = None
+        self._turned_at = 0.0
         self._held_queues: frozenset[str] = frozenset()
         self._doubtful: set[Lease] = set()
         self._confirming: asyncio.Task[None] | None = None
@@ -143,6 +157,11 @@ class Runtime:
             self._end_loop()
             raise
         return slots
+
+    @property
+    def turns(self) -> bool:
+        """Whether the event loop still does, on which everything happens here. May be asked on any thread."""
+        return self._thread is not None and self._thread.is_alive()
 
     def desk(self, queue: str) -> Desk:
         try:
@@ -201,6 +220,8 @@ class Runtime:
         try:
             self._call(self._stop())
         finally:
+            if self._heartbeat:
+                self._heartbeat.stop()
             self._end_loop()
 
     def _end_loop(self) -> None:
@@ -218,6 +239,7 @@ class Runtime:
 
     async def _start(self, worker: Worker, queues: Sequence[str], slots: int) -> None:
         self._parts = await self._stack.enter_async_context(self._open_parts())
+        company = Company()
         self.desks = {
             queue: Desk(
                 queue,
@@ -230,41 +252,60 @@ class Runtime:
                 deliver=lambda assignment: worker.work_queue.put(_WorkQueueItem(FIRST, LocalTicket(assignment))),
                 wake=lambda message: worker.work_queue.put(_WorkQueueItem(0, message)),
                 doubt=self._confirm,
+                company=company,
+                untold=self._untold.set,
             )
             for queue in queues
         }
-        self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._look_around())]
+        self._tasks = [asyncio.create_task(self._renew_on()), asyncio.create_task(self._look_around())]
+        self._turned_at = time.monotonic()
+        self._heartbeat = Heartbeat(self._parts.presence, self._signs_of_life, self._beat_answered)
+        self._heartbeat.start()
         log.info("worker started", worker_id=self.identity.worker_id, queues=list(queues), slots_per_queue=slots)
 
-    async def _beat_on(self) -> None:
+    def _signs_of_life(self) -> WorkerBeat | None:
+        """Called on the heartbeat's thread."""
+        if loop := self._loop:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._turned)
+        if time.monotonic() - self._turned_at > LOOP_HANGS:
+            return None
+        return WorkerBeat(
+            id=self.identity.process,
+            worker_id=self.identity.worker_id,
+            host=self.identity.host,
+            queues=tuple(self.desks),
+            slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
+            running={queue: desk.running for queue, desk in self.desks.items()},
+        )
+
+    def _turned(self) -> None:
+        self._turned_at = time.monotonic()
+
+    def _beat_answered(self, held_queues: frozenset[str]) -> None:
+        self._held_queues = held_queues
+        self._last_beat = datetime.now(UTC)
+
+    async def _renew_on(self) -> None:
         while True:
             try:
-                await self.beat()
+                await self.renew()
             except StorageUnavailable as error:
-                log.warning("heartbeat missed", reason=str(error))
-            except Exception:  # without its heartbeat the worker would lose every job it holds
-                log.exception("heartbeat failed")
-            await asyncio.sleep(BEAT_INTERVAL)
+                log.warning("leases not renewed", reason=str(error))
+            except Exception:  # without renewal the worker would lose every job it holds
+                log.exception("leases not renewed")
+            await asyncio.sleep(RENEWAL_INTERVAL)
 
-    async def beat(self) -> None:
-        """Renew every lease that is held here, stop the runs that lost theirs, and say that we live."""
+    async def renew(self) -> None:
+        """Renew every lease that is held here, and stop the runs that lost theirs."""
         await self._renew([lease for desk in self.desks.values() for lease in desk.held])
-        self._held_queues = await self._running_parts().work.beat(
-            WorkerBeat(
-                id=self.identity.process,
-                worker_id=self.identity.worker_id,
-                host=self.identity.host,
-                queues=tuple(self.desks),
-                slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
-                running={queue: desk.running for queue, desk in self.desks.items()},
-            )
-        )
-        self._last_beat = datetime.now(UTC)
 
     async def _renew(self, leases: Sequence[Lease]) -> None:
         if leases:
+            asked_at = since_boot()
             lost = await self._running_parts().work.renew(leases)
             for desk in self.desks.values():
+                desk.renewed(leases, asked_at)
                 desk.drop(lost)
 
     def _hint(self, job_ids: frozenset[JobId]) -> None:
@@ -288,10 +329,16 @@ class Runtime:
             self._confirming = None
 
     async def _look_around(self) -> None:
+        """Look every poll interval; and sooner while looks find work of which no ticket told."""
+        pause = self._poll_interval
         while True:
-            for desk in self.desks.values():
-                desk.look()
-            await asyncio.sleep(self._poll_interval * (0.75 + random.random() / 2))  # noqa: S311  # jitter
+            looked = [desk.look() for desk in self.desks.values()]
+            pause = min(pause * 2 if any(looked) else pause, self._poll_interval)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._untold.wait(), _jittered(pause))
+                self._untold.clear()
+                pause = min(SOON, self._poll_interval)
+                await asyncio.sleep(_jittered(pause))
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -309,17 +356,13 @@ class Runtime:
         await asyncio.wait(tasks, timeout=PARTING_TIME)
         try:
             async with asyncio.timeout(PARTING_TIME):
-                await self._leave(self._running_parts().work)
+                for desk in self.desks.values():
+                    await desk.tidy()
         except (StorageUnavailable, TimeoutError) as error:
-            log.warning("left without a word", reason=str(error))
+            log.warning("left untidy", reason=str(error))
         finally:
             await asyncio.wait_for(self._stack.aclose(), PARTING_TIME)
         log.info("worker stopped", worker_id=self.identity.worker_id)
-
-    async def _leave(self, work: Work) -> None:
-        for desk in self.desks.values():
-            await desk.tidy()
-        await work.leave(self.identity.process)
 
     def _running_parts(self) -> WorkerParts:
         if self._parts is None:
@@ -342,6 +385,10 @@ async def within(limit: timedelta, run: Awaitable[bytes], task_type: str) -> byt
         setting = f"task_types.{task_type}.max_run_time"
         message = f"The run took longer than the {limit.total_seconds():g} s that {setting} allows."
         raise RunFailed(ErrorCode.TIMEOUT, message) from error
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * (0.75 + random.random() / 2)  # noqa: S311
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:

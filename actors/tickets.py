@@ -60,6 +60,8 @@ class TicketConsumer(Consumer):
     def __next__(self) -> MessageProxy | None:
         message = super().__next__()
         if message is not None:
+            # Whatever lies in the queue is a ticket: anybody may put something there.
+            message._message = ticket(message.queue_name)
             message.__dict__.update(consumer=self, arrived=time.monotonic())
         return message
 

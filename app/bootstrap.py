@@ -17,8 +17,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 from dramatiq import Broker, Middleware
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.brokers.stub import _StubConsumer
+from msgspec.structs import replace
 
 from actors.chat import Chat
 from actors.desk import Perform
@@ -26,24 +26,29 @@ from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
 from actors.tickets import TicketConsumer, ticket
+from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
+from adapters.postgres.pooler import trouble as trouble_past_a_pooler
+from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
 from adapters.providers.practice import PracticeProvider
-from adapters.rabbitmq.broker import TicketBroker, connection_parameters, trouble
+from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.connection import connection_parameters, trouble
+from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
 from app.follow import Follow
 from app.policyfile import PolicyFile
-from app.scheduler import Scheduler
+from app.scheduler import STEADY, Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
@@ -52,7 +57,7 @@ from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import JobId
 from domain.policy import Policies
-from domain.ports import ChatProvider, Events, JobStore, Tickets
+from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
@@ -68,7 +73,15 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
-__all__ = ["MIGRATION_PATIENCE", "Application", "EmbeddedPostgres", "build", "migrate_if_wanted"]
+__all__ = [
+    "MIGRATION_PATIENCE",
+    "Application",
+    "EmbeddedPostgres",
+    "backup",
+    "build",
+    "migrate_if_wanted",
+    "restore",
+]
 
 LEASE = timedelta(seconds=15)
 """A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
@@ -83,7 +96,7 @@ API_CONNECTIONS = 10
 LLM_QUEUE = "gpu.llm"
 
 
-class RabbitTicketConsumer(TicketConsumer, _RabbitmqConsumer):
+class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
     """Dramatiq's RabbitMQ consumer that acknowledges as tickets need it."""
 
 
@@ -105,6 +118,8 @@ class Application:
 
     settings: Settings
     dsn: str
+    direct_dsn: str
+    """The same database past a pooler: for what needs a PostgreSQL session of its own."""
     routes: Routes
     runtime: Runtime
     broker: Broker
@@ -125,7 +140,15 @@ class Application:
             self.tickets.start()
         try:
             async with (
-                create_pool(self.dsn, max_size=API_CONNECTIONS, application_name="ai-service") as pool,
+                create_pool(
+                    self.dsn,
+                    max_size=API_CONNECTIONS,
+                    application_name="ai-service",
+                    pooled=self.dsn != self.direct_dsn,
+                ) as pool,
+                create_pool(
+                    self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
+                ) as lasting,
                 open_client() as client,
             ):
                 jobs = PostgresJobStore(pool)
@@ -137,20 +160,26 @@ class Application:
                 async with _carried(events):
                     yield Core(
                         services=self._services(jobs, wake, events, watch, guard),
-                        scheduler=self._scheduler(pool, jobs, wake, events, guard),
+                        scheduler=self._scheduler(lasting, wake, events, guard),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
-                self.tickets.stop()
+                await asyncio.to_thread(self.tickets.stop)
 
-    def _scheduler(self, pool: asyncpg.Pool, jobs: JobStore, wake: Wake, events: Events, guard: Guard) -> Scheduler:
-        retry_delay, max_crashes = self.settings.retry.fast, self.settings.limits.max_crashes
-        preempt = Preempt(jobs, events)
+    def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
+        """
+        Args:
+            lasting: its one connection shows by its age that PostgreSQL was there all the time; and no rush of callers
+                can keep the scheduler waiting for one.
+        """
+        jobs = PostgresJobStore(lasting)
+        own_wake = Wake(jobs, self.tickets, time.monotonic)
+        terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, self.routes, wake, preempt, events, max_crashes, retry_delay, time.monotonic),
+            Reconcile(jobs, self.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
             Regulate(guard.queues, guard, self.routes, wake, lambda: datetime.now(UTC)),
             self.policies,
-            PostgresLeadership(pool),
+            PostgresLeadership(lasting),
         )
 
     def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
@@ -197,6 +226,7 @@ def build(
         performers: how task types are run, in place of the providers.
     """
     dsn = dsn or settings.database_url
+    direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
     bus = _bus(settings, with_worker=with_worker)
@@ -207,6 +237,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
+            direct_dsn=direct_dsn,
             queues=routes.queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
@@ -218,7 +249,13 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+
+
+def _direct_dsn(settings: Settings, dsn: str) -> str:
+    """No pooler stands before an embedded PostgreSQL."""
+    told = settings.storage.database_url
+    return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
 def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
@@ -287,10 +324,13 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
     async with (
-        create_pool(dsn, max_size=len(queues) + 2, application_name="ai-service worker") as pool,
+        create_pool(
+            dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
+        ) as pool,
         open_client() as client,
         _carried(events),
     ):
@@ -303,7 +343,13 @@ async def _worker_parts(
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
             await guard.queues.configure(in_force(), queues, only_new=True)
-        yield WorkerParts(work, performers or dict.fromkeys(CHAT_TASKS, chat), tuple(profiles), in_force)
+        yield WorkerParts(
+            work,
+            performers or dict.fromkeys(CHAT_TASKS, chat),
+            tuple(profiles),
+            in_force,
+            partial(presence, direct_dsn),
+        )
 
 
 def _in_force(file: PolicyFile) -> Policies:
@@ -330,20 +376,36 @@ def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> C
     )
 
 
-async def migrate_if_wanted(application: Application) -> None:
-    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else.
+async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
+    """Bring the database's schema up to date, unless MIGRATE_ON_START leaves that to somebody else: then wait for him.
 
     An embedded database is always brought up to date: nobody else can.
 
     Raises:
-        StartupError: PostgreSQL is not there, or does not let us.
+        StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
-    if (storage.migrate_on_start or storage.database_url is None) and not await is_newest(application.dsn):
-        # Here, because few starts find anything to migrate, and Alembic takes as long to load as all the rest.
-        from adapters.postgres.migrate import migrate  # noqa: PLC0415
+    if await is_newest(application.direct_dsn):
+        return
+    # Here, because few starts find anything to migrate, and Alembic takes as long to load as all the rest.
+    from adapters.postgres.migrate import migrate, require_migrated  # noqa: PLC0415
 
-        await migrate(application.dsn, patience=MIGRATION_PATIENCE)
+    if storage.migrate_on_start or storage.database_url is None:
+        await migrate(application.direct_dsn, patience=patience)
+    else:
+        await require_migrated(application.direct_dsn, patience=patience)
+
+
+def rescue_terms(settings: Settings) -> RescueTerms:
+    return RescueTerms(settings.limits.max_crashes, settings.retry.fast)
+
+
+async def rescue_everyone(application: Application) -> None:
+    """Give back what built-in workers were running when an embedded database last ended: none outlives it."""
+    terms = replace(rescue_terms(application.settings), everyone=True)
+    async with create_pool(application.dsn, max_size=1, application_name="ai-service") as pool:
+        while await PostgresJobStore(pool).rescue(terms):
+            pass
 
 
 def new_job_id() -> JobId:
@@ -365,6 +427,15 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+async def pooler_trouble(settings: Settings) -> str | None:
+    """Why there is no way past a pooler, or None where there is one, or no pooler.
+
+    Raises:
+        StorageUnavailable: PostgreSQL cannot be reached by one of the ways.
+    """
+    return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
 async def provider_trouble(settings: Settings) -> str | None:

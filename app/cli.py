@@ -12,10 +12,25 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from app import dumps
 from app.commands.terminal import console
+from app.signals import Stopped
 from domain.errors import ServiceError
 
-COMMANDS = ("up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor", "jobs", "queues")
+COMMANDS = (
+    "up",
+    "serve",
+    "worker",
+    "scheduler",
+    "migrate",
+    "backup",
+    "restore",
+    "openapi",
+    "demo",
+    "doctor",
+    "jobs",
+    "queues",
+)
 """As `--help` lists them. Each is the `cli` of its module in `app/commands`."""
 
 
@@ -43,11 +58,14 @@ cli = typer.Typer(
 
 def main() -> None:
     """Run a command; what its user can mend ends it with one line."""
+    dumps.forbid()
     try:
         cli()
     except ServiceError as error:
         Console(stderr=True).print(f"ai-service: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    except Stopped:
+        sys.exit(0)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.bootstrap import broker_trouble, provider_trouble
+from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble
 from app.keyring import Keyring
 from app.migrating import revision
 from app.policyfile import PolicyFile
 from app.settings import Settings
-from domain.errors import StorageUnavailable
+from domain.errors import StartupError, StorageUnavailable
 
 WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
 
@@ -22,6 +22,7 @@ async def run(settings: Settings, console: Console) -> int:
     """Print the findings. Returns 0 when everything that is configured works, else 1."""
     findings = [
         await _storage(settings),
+        await _pooler(settings),
         await _broker(settings),
         await _provider(settings),
         _tokens(settings),
@@ -42,11 +43,27 @@ async def _storage(settings: Settings) -> tuple[str, str, str]:
     where = _place(settings.database_url)
     try:
         found, needed = await revision(settings.database_url)
-    except StorageUnavailable as error:
+    except (StorageUnavailable, StartupError) as error:
         return "PostgreSQL", ILL, f"{where}: {error}"
-    if found != needed:
+    if found is None or found < needed:
         return "PostgreSQL", ILL, f"{where}: at revision {found or 'none'}, needs {needed}: run 'ai-service migrate'"
     return "PostgreSQL", WELL, f"{where}: at revision {found}"
+
+
+async def _pooler(settings: Settings) -> tuple[str, str, str]:
+    if settings.storage.database_url is None:
+        return "Past a pooler", OFF, "an embedded PostgreSQL has none"
+    told = settings.storage.direct_url is not None
+    where = _place(settings.database_direct_url)
+    try:
+        trouble = await pooler_trouble(settings)
+    except StorageUnavailable as error:
+        return "Past a pooler", ILL if told else OFF, f"{where}: {error}"
+    if trouble:
+        return "Past a pooler", ILL, f"{where}: {trouble}"
+    if told:
+        return "Past a pooler", WELL, f"{where}: the same database"
+    return "Past a pooler", OFF, "DATABASE_DIRECT_URL is not set, and DATABASE_URL leads to no pooler"
 
 
 async def _broker(settings: Settings) -> tuple[str, str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-from litestar import Controller, Litestar, MediaType, Response, Router
+from litestar import Controller, Litestar, MediaType, Request, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
@@ -17,6 +18,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from app.api.auth import caller_of, guard_of
+from app.api.cut_short import CutShort
 from app.api.documents import describe
 from app.api.health import Health
 from app.api.jobs import Batches, Jobs
@@ -72,7 +74,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         pdb_on_exception=False,
     )
     describe(app)
-    app.asgi_handler = HeadAndOptions(app.asgi_handler)
+    app.asgi_handler = CutShort(HeadAndOptions(app.asgi_handler))
     return app
 
 
@@ -125,5 +127,14 @@ def _refuse_by_problem(response: Response[Any]) -> Response[Any]:
 
 def _docs_files() -> Router:
     """What the documentation page loads: all of it from here, nothing from the internet."""
-    folder = str(files("litestar_offline_docs") / "static")
-    return create_static_files_router(path=DOCS_FILES, directories=[folder], include_in_schema=False)
+    folder = Path(str(files("litestar_offline_docs") / "static"))
+    known = {f"{DOCS_FILES}/{file.name}" for file in folder.iterdir()}
+
+    def must_be_known(request: Request[Any, Any, Any]) -> None:
+        # No other name is looked for: one with a NUL, or too long for the system, would be a failure of ours.
+        if request.scope["path"] not in known:
+            raise NotFoundException
+
+    return create_static_files_router(
+        path=DOCS_FILES, directories=[folder], before_request=must_be_known, include_in_schema=False
+    )

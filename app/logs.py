@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import structlog
+from rich.console import Console
+from rich.traceback import Trace, Traceback
 from structlog.tracebacks import ExceptionDictTransformer
 
+from app.printable import printable
 from app.settings import Logs
 
 QUIET = {
@@ -16,9 +20,12 @@ QUIET = {
     "dramatiq": logging.WARNING,
     "httpx": logging.WARNING,
     "pika": logging.CRITICAL,
-    "uvicorn": logging.WARNING,
+    "uvicorn": logging.ERROR,
 }
-"""Libraries that tell more than an operator wants; what matters of it, we log ourselves."""
+"""Libraries that tell more than an operator wants; what matters of it, we log ourselves.
+
+Of uvicorn not even warnings: anybody could fill the log with requests that are not HTTP.
+"""
 
 
 def set_up(logs: Logs) -> None:
@@ -29,7 +36,9 @@ def set_up(logs: Logs) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last = [_for_people] if pretty else [_traceback, structlog.processors.JSONRenderer()]
+    last: list[structlog.typing.Processor] = [_printable, _for_people]
+    if not pretty:
+        last = [_traceback, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, logs.level.upper())),
@@ -53,7 +62,27 @@ class _Lines(structlog.PrintLogger):
     debug = info = warning = error = critical = exception = msg
 
 
+def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A caller's text starts no new line and gives the terminal no order; JSON escapes such characters anyway."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _show(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """A traceback for people; what the exceptions say may hold a caller's text."""
+    trace = Traceback.extract(*error, show_locals=False)
+    _escape(trace)
+    out.write("\n")
+    Console(file=out, color_system="truecolor").print(Traceback(trace, show_locals=False, word_wrap=True))
+
+
+def _escape(trace: Trace) -> None:
+    for stack in trace.stacks:
+        stack.exc_value, stack.notes = printable(stack.exc_value), [printable(note) for note in stack.notes]
+        for inner in stack.exceptions:
+            _escape(inner)
+
+
 # Tracebacks without local variables, which structlog shows otherwise: they hold inputs, results and keys.
 _traceback = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-_for_people = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))
+_for_people = structlog.dev.ConsoleRenderer(exception_formatter=_show)
 _cut = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from adapters.postgres.migrate import migrate, revision
+from adapters.postgres.migrate import losses, migrate, migrate_back, revision
 
-__all__ = ["migrate", "revision"]
+__all__ = ["losses", "migrate", "migrate_back", "revision"]

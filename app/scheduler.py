@@ -28,10 +28,9 @@ INTERVAL = 1.0
 LEAD_LASTS = timedelta(seconds=5)
 """A leader that dies is replaced after this; one that stops resigns at once."""
 
-RENEWED_WITHIN = 15.0
-"""Seconds after an outage of PostgreSQL in which nobody is rescued: workers that live renew their leases first.
-
-Also after a start: a scheduler that comes up together with PostgreSQL has not seen how long that was away.
+STEADY = timedelta(seconds=15)
+"""Nobody is rescued before leaders have followed one another for so long without a gap. It is a lease's length: workers
+that live have renewed theirs by then, whatever was before, an outage, a suspended machine or a clock that was set.
 """
 
 
@@ -46,15 +45,11 @@ class Scheduler:
     leading: bool | None = None
     """Not known before the first tick."""
     monotonic: Callable[[], float] = time.monotonic
-    _rescue_from: float = field(init=False)
     _led_at: float = float("-inf")
     _in_force: Policies | None = None
     """What this scheduler has put in force since it leads."""
     _beside: dict[str | None, asyncio.Task[None]] = field(default_factory=dict)
     """What goes on beside the rounds: for queues by their names, and for None the look at all of them."""
-
-    def __post_init__(self) -> None:
-        self._spare_workers()
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
@@ -68,12 +63,12 @@ class Scheduler:
     async def tick(self) -> None:
         """Lead if nobody else does, and do one round of work."""
         asked_at = self.monotonic()
-        leads = await self.leadership.lead(self.id, LEAD_LASTS)
-        self._note(leads, asked_at)
-        if leads:
+        led_for = await self.leadership.lead(self.id, LEAD_LASTS)
+        self._note(led_for is not None, asked_at)
+        if led_for is not None:
             await self._put_in_force()
             self._begin(None, self._regulate)
-            done = await self.reconcile.round(rescue=self.monotonic() >= self._rescue_from)
+            done = await self.reconcile.round(rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
 
@@ -129,13 +124,9 @@ class Scheduler:
         try:
             await self.tick()
         except StorageUnavailable as error:
-            self._spare_workers()
             log.warning("storage is away", reason=str(error))
         except Exception:  # the next second is another chance
             log.exception("scheduler tick failed")
-
-    def _spare_workers(self) -> None:
-        self._rescue_from = self.monotonic() + RENEWED_WITHIN
 
 
 async def _safely(work: Callable[[], Awaitable[None]], queue: str | None) -> None:

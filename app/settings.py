@@ -58,6 +58,8 @@ class Http(Struct, frozen=True):
 
 class Storage(Struct, frozen=True):
     database_url: Secret | None
+    direct_url: Secret | None
+    """Past the pooler that `database_url` leads to."""
     migrate_on_start: bool
     data_dir: Path
 
@@ -134,6 +136,15 @@ class Settings(Struct, frozen=True):
             )
         return self.storage.database_url.reveal()
 
+    @property
+    def database_direct_url(self) -> str:
+        """Where PostgreSQL is without a pooler before it, as far as is known.
+
+        Raises:
+            StartupError: no URL was given.
+        """
+        return self.storage.direct_url.reveal() if self.storage.direct_url else self.database_url
+
 
 def from_env(environ: Mapping[str, str]) -> Settings:
     """The settings that these variables make.
@@ -151,6 +162,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         ),
         storage=Storage(
             database_url=env.get("DATABASE_URL", _database_url, None),
+            direct_url=env.get("DATABASE_DIRECT_URL", _database_url, None),
             migrate_on_start=env.get("MIGRATE_ON_START", _boolean, True),
             data_dir=env.get("DATA_DIR", Path, Path(".ai-service")),
         ),
@@ -194,6 +206,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     if settings.broker.amqp_url and not settings.storage.database_url:
         raise StartupError(
             "AMQP_URL is set without DATABASE_URL: RabbitMQ only wakes workers, jobs live in PostgreSQL."
+        )
+    if settings.storage.direct_url and not settings.storage.database_url:
+        raise StartupError(
+            "DATABASE_DIRECT_URL is set without DATABASE_URL: it leads past a pooler to that same database."
         )
     return settings
 
@@ -283,6 +299,9 @@ def _name(given: str) -> str:
 
 
 def _secret(given: str) -> Secret:
+    # It goes into a header: a line break in it would begin another one.
+    if not given.isprintable():
+        raise _SecretUnusable("text on one line, without control characters")
     return Secret(given)
 
 

@@ -89,6 +89,7 @@ class Watch:
     _last_look: float = 0.0
     _last_offer: float = 0.0
     _offer: asyncio.TimerHandle | None = None
+    _leaving: bool = False
     _dismissed: bool = False
 
     async def final(self, job_id: JobId, seconds: float) -> None:
@@ -119,8 +120,13 @@ class Watch:
             self._seekers.discard(woken)
 
     @property
+    def leaving(self) -> bool:
+        """Whether the process is about to stop; who waits may wait on."""
+        return self._leaving
+
+    @property
     def dismissed(self) -> bool:
-        """Whether the process is about to stop."""
+        """Whether nobody waits here any more."""
         return self._dismissed
 
     @property
@@ -144,9 +150,13 @@ class Watch:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._tell, about, work)
 
+    def leave(self) -> None:
+        """The process is about to stop: whoever asks is told that it is not ready."""
+        self._leaving = True
+
     def dismiss(self) -> None:
-        """Everybody goes and looks, and nobody waits any more: the process is about to stop."""
-        self._dismissed = True
+        """Everybody goes and looks, and nobody waits any more: the process stops now."""
+        self._leaving = self._dismissed = True
         for waiters in self._waiters.values():
             _wake(waiters)
         for seeker in self._seekers:

@@ -31,6 +31,7 @@ class WorkerEndpoints(Middleware):
         self._runtime = runtime
         self._address = (host, port)
         self._listener = listener
+        self._leaving = threading.Event()
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -40,9 +41,12 @@ class WorkerEndpoints(Middleware):
         except StartupError as error:
             log.info("the worker port is not ours", reason=str(error))
             return
-        self._server = server = Server(create_app(self._runtime), grace=timedelta(seconds=1))
+        self._server = server = Server(create_app(self._runtime, self._leaving), grace=timedelta(seconds=1))
         self._thread = threading.Thread(target=_run, args=(server, listener), name="worker-http", daemon=True)
         self._thread.start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        self._leaving.set()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if self._server and self._thread:
@@ -55,7 +59,7 @@ def _run(server: Server, listener: socket.socket) -> None:
         runner.run(server.serve(sockets=[listener]))
 
 
-def create_app(runtime: Runtime) -> Litestar:
+def create_app(runtime: Runtime, leaving: threading.Event) -> Litestar:
     @get("/healthz", operation_id="worker_healthz", sync_to_thread=False)
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -63,7 +67,7 @@ def create_app(runtime: Runtime) -> Litestar:
     @get("/readyz", operation_id="worker_readyz", sync_to_thread=False)
     def readyz() -> Response[dict[str, str]]:
         seen = runtime.status().last_beat_at
-        ready = seen is not None and datetime.now(UTC) - seen < READY_WITHIN
+        ready = not leaving.is_set() and seen is not None and datetime.now(UTC) - seen < READY_WITHIN
         status = HTTP_200_OK if ready else HTTP_503_SERVICE_UNAVAILABLE
         return Response({"status": "ok" if ready else "down"}, status_code=status)
 

@@ -176,6 +176,8 @@ class LeasedJob(Struct, frozen=True):
     input: Raw
     trial: bool = False
     """Whether it was let through a half-open circuit: how it ends decides about the queue."""
+    crashes: int = 0
+    """How many workers died under it. More than none: it runs alone in its process."""
 
     @property
     def id(self) -> JobId:
@@ -288,6 +290,7 @@ class Job(Struct, frozen=True, kw_only=True):
             number=self.number,
             input=self.input,
             trial=self.trial,
+            crashes=self.crashes,
         )
 
     def renew(self, lease: Lease, expires_at: datetime) -> Job:

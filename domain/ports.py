@@ -28,6 +28,9 @@ class Claim(Struct, frozen=True):
     worker_id: str
     lease: timedelta
     limit: int
+    alone: bool = False
+    """Nothing else runs in the worker's process. Then, and only then, it may get a job whose worker died
+    under it: before all others of its level, and no other beside it."""
 
 
 class Exchange(Struct, frozen=True):
@@ -190,6 +193,20 @@ class Demand(Struct, frozen=True):
 
 DEMAND_LIMIT = 1_000
 
+NO_TIME = timedelta(0)
+
+
+class RescueTerms(Struct, frozen=True):
+    """Which workers count as dead, and what becomes of their jobs: see `Job.rescue`."""
+
+    max_crashes: int
+    retry_delay: timedelta
+    """Before a job whose external worker let its lease run out is tried again."""
+    steady: timedelta = NO_TIME
+    """Only where the storage has been there without a gap for so long: else leases may have run out for want of it."""
+    everyone: bool = False
+    """No built-in worker can be alive."""
+
 
 class WorkerBeat(Struct, frozen=True):
     """A built-in worker process saying that it lives."""
@@ -206,7 +223,20 @@ class WorkerBeat(Struct, frozen=True):
 NO_CEILINGS: Mapping[str, int] = {}
 
 
-class JobStore(Protocol):
+class Presence(Protocol):
+    """Where worker processes say that they live.
+
+    Every method raises `StorageUnavailable` while the storage cannot be reached.
+    """
+
+    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
+        """Note that a worker process lives. Returns those of its queues that are paused or stopped."""
+
+    async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
+        """Strike a worker process that has left, and those not heard of for `older_than`."""
+
+
+class JobStore(Presence, Protocol):
     """Where jobs live. Its clock alone decides leases and `run_at`; every change is atomic.
 
     Every method raises `StorageUnavailable` while the storage cannot be reached; nothing is half done then.
@@ -300,8 +330,8 @@ class JobStore(Protocol):
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
 
-    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
-        """Take running jobs whose lease ran out from their workers: see `Job.rescue`."""
+    async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
+        """Take running jobs from dead workers: their leases ran out, or they are proven dead before that."""
 
     async def preempt(self, queue: str, alive_within: timedelta) -> list[JobEvent]:
         """Take slots from running low jobs for due high ones that find none free, where the queue's policy allows.
@@ -318,8 +348,12 @@ class JobStore(Protocol):
         Returns how many they were.
         """
 
-    async def free_abandoned_slots(self) -> int:
-        """Free slots of runs whose end nobody will tell any more. Returns how many they were."""
+    async def free_abandoned_slots(self, steady: timedelta = NO_TIME) -> int:
+        """Free slots of runs whose end nobody will tell any more. Returns how many they were.
+
+        Args:
+            steady: as of `RescueTerms`.
+        """
 
     async def tend_lines(self) -> None:
         """Set right what a crash or a race may have left: counts of busy slots, owners' places that nobody uses."""
@@ -350,12 +384,6 @@ class JobStore(Protocol):
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
         """What each of these queues has to do, with the workers whose last beat is younger than `alive_within`."""
-
-    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
-        """Note that a worker process lives. Returns those of its queues that are paused or stopped."""
-
-    async def forget_worker(self, worker: UUID, older_than: timedelta) -> None:
-        """Strike a worker process that has left, and those not heard of for `older_than`."""
 
     async def ping(self) -> None:
         """Return when the storage answers."""
@@ -425,8 +453,12 @@ class Events(Protocol):
 class Leadership(Protocol):
     """One scheduler among several leads. A former leader that acts once more does no harm: its actions are guarded."""
 
-    async def lead(self, holder: UUID, ttl: timedelta) -> bool:
-        """Take or keep the lead. True while it is ours."""
+    async def lead(self, holder: UUID, ttl: timedelta) -> timedelta | None:
+        """Take or keep the lead.
+
+        Returns:
+            For how long somebody has led without a gap; None while another leads.
+        """
 
     async def resign(self, holder: UUID) -> None:
         """Give the lead up at once, so that another need not wait for it to run out."""

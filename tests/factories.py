@@ -93,6 +93,7 @@ def new_claim(**changes: Any) -> Claim:
         worker_id="worker-1",
         lease=LEASE,
         limit=1,
+        alone=True,
     )
     return replace(claim, **changes)
 

@@ -36,6 +36,7 @@ class Server(Struct, frozen=True):
 
     pid: int
     ready: bool
+    port: int | None = None
 
 
 class Cluster(Struct, frozen=True):
@@ -59,15 +60,8 @@ class Cluster(Struct, frozen=True):
         return self.folder / "postmaster.pid"
 
     def server(self) -> Server | None:
-        """The server that runs on this folder; None when there is none, whatever a stale `postmaster.pid` says."""
-        try:
-            lines = self.pid_file.read_text().splitlines()
-            pid = abs(int(lines[0]))  # negative while a single-user server runs
-        except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
-            return None
-        if not runs_on(pid, self.folder):
-            return None
-        return Server(pid, ready=len(lines) > 7 and lines[7].strip() == "ready")
+        """The server that runs on this folder."""
+        return server_of(self.folder)
 
     def prepare(self) -> None:
         """Make the folder usable: created, mended, of the right version and owner. No server may be running on it."""
@@ -132,6 +126,19 @@ class Cluster(Struct, frozen=True):
             raise StartupError(f"{program} did not finish on {cwd} within {error.timeout:.0f} seconds.") from error
         if done.returncode != 0:
             raise StartupError(f"{program} failed on {cwd}: {last_lines(done.stderr or done.stdout)}")
+
+
+def server_of(folder: Path) -> Server | None:
+    """The server that runs on a folder; None when there is none, whatever a stale `postmaster.pid` says."""
+    try:
+        lines = (folder / "postmaster.pid").read_text().splitlines()
+        pid = abs(int(lines[0]))  # negative while a single-user server runs
+    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+        return None
+    if not runs_on(pid, folder):
+        return None
+    ready = len(lines) > 7 and lines[7].strip() == "ready"
+    return Server(pid, ready, int(lines[3]) if ready else None)
 
 
 def runs_on(pid: int, folder: Path) -> bool:

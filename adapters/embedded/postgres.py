@@ -40,6 +40,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
     "shared_buffers": "128MB",
+    "unix_socket_permissions": "0700",
     "jit": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",

@@ -45,6 +45,7 @@ from domain.order import Lane, Line, choose, correct
 from domain.ports import (
     DEMAND_LIMIT,
     NO_CEILINGS,
+    NO_TIME,
     Added,
     Claim,
     Demand,
@@ -57,12 +58,14 @@ from domain.ports import (
     LiveWorker,
     Pace,
     Quantiles,
+    RescueTerms,
     Tally,
     WorkerBeat,
 )
 from domain.queue import Hold
 
 LATELY = timedelta(minutes=5)
+PATIENCE = timedelta(seconds=5)
 
 
 class _EndedRun(Struct, frozen=True):
@@ -237,16 +240,17 @@ class MemoryJobStore:
         self._jobs.update({job.id: job for job in promoted})
         return dict(Counter(job.queue for job in promoted if job.queue))
 
-    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
+    async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         now = self._now()
-        expired = [job for job in self._jobs.values() if job.lease_expires_at and job.lease_expires_at < now]
+        running = [job for job in self._jobs.values() if job.lease_expires_at]
         return [
             self._put(
                 job,
-                job.rescue(max_crashes, retry_delay, now),
+                job.rescue(terms.max_crashes, terms.retry_delay, now),
                 RunOutcome.CRASHED if job.lease_timeout is None else RunOutcome.EXPIRED,
             )
-            for job in expired
+            for job in running
+            if (job.lease_expires_at and job.lease_expires_at < now) or (terms.everyone and job.lease_timeout is None)
         ]
 
     async def preempt(self, queue: str, alive_within: timedelta) -> list[JobEvent]:
@@ -257,7 +261,7 @@ class MemoryJobStore:
         high = Counter(
             job.owner_service
             for job in self._ready()
-            if job.queue == queue and job.priority is Priority.HIGH and job.expire(now) is job
+            if job.queue == queue and job.priority is Priority.HIGH and not job.crashes and job.expire(now) is job
         )
         spare = self._spare(high)
         startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
@@ -291,7 +295,7 @@ class MemoryJobStore:
                     raised += 1
         return raised
 
-    async def free_abandoned_slots(self) -> int:
+    async def free_abandoned_slots(self, steady: timedelta = NO_TIME) -> int:
         abandoned = [lease for lease, slot in self._closing.items() if slot.expires_at < self._now()]
         for lease in abandoned:
             self._free_closing(lease)
@@ -576,8 +580,38 @@ class MemoryJobStore:
 
     def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
         fitting = [job for job in self._ready() if _is_served(job, claim)]
+        fitting = self._for_one_alone(claim.queue, fitting) if claim.alone else self._for_company(claim, fitting)
         started = self._claim_line(claim.queue, fitting, claim.limit, claim.worker_id, claim.lease, outside=False)
         return tuple(job.leased() for job in started)
+
+    def _for_one_alone(self, line: str, fitting: list[Job]) -> list[Job]:
+        """The first suspect of the level that is next, or the jobs that are none."""
+        state = self.queues.state(line)
+        if state.circuit.state is CircuitState.HALF_OPEN:
+            return fitting
+        spare = self._spare({job.owner_service for job in fitting})
+        open_ = [job for job in fitting if spare.get(job.owner_service, 1) > 0 and job.expire(self._now()) is job]
+        picks, _ = choose(self._weighed(line), _waiting(open_), 1, reserved_share=state.policy.reserved_share)
+        suspects = [job for job in open_ if job.crashes and picks and job.level == picks[0].level]
+        return [min(suspects, key=_order)] if suspects else [job for job in fitting if not job.crashes]
+
+    def _for_company(self, claim: Claim, fitting: list[Job]) -> list[Job]:
+        """The jobs that are no suspects; where one waits for this worker to be alone, only the more urgent of them."""
+        sound = [job for job in fitting if not job.crashes]
+        first = min((job for job in fitting if job.crashes), key=_order, default=None)
+        if first is None or not self._makes_way(claim, first):
+            return sound
+        return [job for job in sound if job.level < first.level]
+
+    def _makes_way(self, claim: Claim, suspect: Job) -> bool:
+        """Whether the worker is the one that must become free for a job without company."""
+        now = self._now()
+        serving = [
+            (sum(process.beat.running.values()), process.beat.worker_id)
+            for process in self._processes.values()
+            if claim.queue in process.beat.queues and process.seen_at > now - PATIENCE
+        ]
+        return suspect.updated_at <= now - PATIENCE and min(serving, default=(0, ""))[1] == claim.worker_id
 
     def _claim_one(self, line: str, fitting: list[Job], claim: ExternalClaim) -> Job | None:
         return next(iter(self._claim_line(line, fitting, 1, claim.worker_id, claim.lease, outside=True)), None)

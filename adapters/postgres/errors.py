@@ -21,6 +21,7 @@ UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
     asyncpg.TransactionRollbackError,  # a deadlock; a conflict, where the server's default isolation is a stricter one
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,  # the connection closed under us
 )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from adapters.postgres.errors import translated
+from adapters.postgres.pooler import Connect
 
 ACQUIRE_TIMEOUT = 5.0
 STATEMENT_TIMEOUT = 30.0
@@ -18,22 +21,46 @@ STATEMENT_TIMEOUT = 30.0
 HEARTBEAT_TIMEOUT = 4.0
 """Seconds for what keeps a lease or the lead: after a connection that died silently there is time for another try."""
 
+IDLE_IN_TRANSACTION = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
+"""A process that is cut off in the middle of a transaction must not hold its locks until TCP notices, hours later."""
+
 DEADLOCK_TRIES = 5
+
+LASTING: Mapping[str, Any] = {"max_queries": sys.maxsize, "max_inactive_connection_lifetime": 0}
+
+Prepare = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
 
 Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
 """Runs a statement with its arguments."""
 
 
-def create_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
-    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do."""
+def create_pool(
+    dsn: str,
+    *,
+    max_size: int,
+    application_name: str,
+    pooled: bool = False,
+    lasting: bool = False,
+    prepare: Prepare | None = None,
+) -> asyncpg.Pool:
+    """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do.
+
+    Args:
+        pooled: the DSN leads to a pooler. One that nobody told of is found out, at the cost of a first connection.
+        lasting: its connections are kept however rarely or often they are used; else they are exchanged now and then.
+        prepare: is given each new connection before its first use.
+    """
     return asyncpg.create_pool(
         dsn,
+        connect=Connect(pooled=pooled),
         min_size=0,
         max_size=max_size,
         command_timeout=STATEMENT_TIMEOUT,
         timeout=ACQUIRE_TIMEOUT,
         reset=_keep_as_it_is,
+        init=prepare,
         server_settings={"application_name": application_name},
+        **(LASTING if lasting else {}),
     )
 
 
@@ -93,6 +120,7 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator[Run]:
         async with pool.acquire() as connection:
             try:
                 async with connection.transaction():
+                    await connection.execute(IDLE_IN_TRANSACTION)
                     yield lambda statement, arguments: connection.fetch(statement, *arguments)
             except TimeoutError:
                 await _give_up(pool, connection)

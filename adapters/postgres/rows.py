@@ -67,6 +67,7 @@ def leased_of(row: asyncpg.Record) -> LeasedJob:
         number=row["number"],
         input=Raw(row["input"]),
         trial=row["trial"],
+        crashes=row["crashes"],
     )
 
 

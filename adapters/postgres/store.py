@@ -46,6 +46,7 @@ from domain.job import (
 from domain.ports import (
     DEMAND_LIMIT,
     NO_CEILINGS,
+    NO_TIME,
     Added,
     Claim,
     Demand,
@@ -58,6 +59,7 @@ from domain.ports import (
     LiveWorker,
     Pace,
     Quantiles,
+    RescueTerms,
     Tally,
     WorkerBeat,
 )
@@ -71,6 +73,12 @@ SWEEP_LIMIT = 1_000
 FOLD_LIMIT = 50_000
 """Notes of changed counts that one statement sums up at most."""
 
+SILENT = timedelta(seconds=2)
+"""A worker whose lock is gone is dead once its last beat is so old: two beats, of which one may be lost."""
+
+VOUCHED_FOR = timedelta(seconds=15)
+"""A beat that is older proves nothing that the job's own lease does not: a built-in worker's lease lasts as long."""
+
 LANES_KEPT = timedelta(hours=1)
 """An owner's lane that nobody has used for so long is forgotten: it wakes where the others stand anyway."""
 
@@ -79,8 +87,8 @@ COUNTED_AHEAD = 1_000
 
 NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
-EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-RESCUE = "SELECT * FROM rescue_jobs($1, $2, $3, $4, $5, $6, $7)"
+EXCHANGE = "SELECT * FROM exchange_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+RESCUE = "SELECT * FROM rescue_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 PREEMPT = "SELECT * FROM preempt_jobs($1, $2)"
 CLAIM = "SELECT job_id, lease_token FROM claim_for_external($1, $2, $3, $4, $5, $6, $7)"
 
@@ -222,9 +230,10 @@ class PostgresJobStore:
             promoted.update({row["queue"]: row["jobs"] for row in rows if row["queue"]})
         return dict(promoted)
 
-    async def rescue_expired(self, max_crashes: int, retry_delay: timedelta) -> list[JobEvent]:
+    async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         told = (CRASHED, CRASHED_TOO_OFTEN, EXPIRED.message)
-        given = [max_crashes, ErrorCode.STALE_WORKER, *told, retry_delay, SWEEP_LIMIT]
+        when = (SILENT, VOUCHED_FOR, terms.steady, terms.everyone)
+        given = [terms.max_crashes, ErrorCode.STALE_WORKER, *told, terms.retry_delay, *when, SWEEP_LIMIT]
         events = [event_of(row) for row in await self._run(RESCUE, given)]
         for queue, jobs in Counter(event.queue for event in events).items():
             log.warning("jobs rescued", queue=queue, jobs=jobs)
@@ -249,8 +258,8 @@ class PostgresJobStore:
         [row] = await self._fetch("age", SWEEP_LIMIT)
         return int(row["jobs"])
 
-    async def free_abandoned_slots(self) -> int:
-        [row] = await self._run("SELECT free_abandoned_slots() AS slots", [])
+    async def free_abandoned_slots(self, steady: timedelta = NO_TIME) -> int:
+        [row] = await self._run("SELECT free_abandoned_slots($1) AS slots", [steady])
         if row["slots"]:
             log.warning("abandoned slots freed", slots=row["slots"])
         return int(row["slots"])
@@ -399,6 +408,7 @@ def _claim_arguments(claim: Claim) -> list[object]:
         list(claim.model_profiles),
         claim.worker_id,
         claim.lease,
+        claim.alone,
         claim.limit,
     ]
 

@@ -7,22 +7,12 @@ from typing import Any, Literal
 
 from dramatiq import Consumer, Middleware
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from pika import BlockingConnection, URLParameters
-from pika.exceptions import AMQPError
+from pika import BlockingConnection
 
-BLOCKED_TIMEOUT = 30.0
+from adapters.rabbitmq.connection import Tidings, connection_parameters
+from adapters.rabbitmq.declare import Declarations
 
 QueueType = Literal["classic", "quorum"]
-
-
-def connection_parameters(url: str) -> list[URLParameters]:
-    """How to connect: to the first of the servers, separated by `;`, that answers."""
-    servers = [URLParameters(server) for server in url.split(";")]
-    for server in servers:
-        if server.blocked_connection_timeout is None:
-            # RabbitMQ blocks publishers when its disk or memory is short; without this they would wait for ever.
-            server.blocked_connection_timeout = BLOCKED_TIMEOUT
-    return servers
 
 
 class TicketBroker(RabbitmqBroker):
@@ -42,12 +32,14 @@ class TicketBroker(RabbitmqBroker):
     ) -> None:
         """
         Args:
-            consumer_class: Dramatiq's consumer with the tickets' own acknowledging mixed in.
+            consumer_class: `RabbitConsumer` with the tickets' own acknowledging mixed in.
         """
         super().__init__(url=url, confirm_delivery=True, middleware=list(middleware))
         self.parameters = connection_parameters(url)
         self._queue_type = queue_type
         self._consumer_class = consumer_class
+        self._declarations = Declarations()
+        self._tidings: dict[str, Tidings] = {}
 
     @property
     def consumer_class(self) -> Callable[..., Consumer]:
@@ -63,28 +55,39 @@ class TicketBroker(RabbitmqBroker):
             self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq's
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        consumer = super().consume(queue_name, prefetch, timeout)
-        # The consumer has a connection of its own; the one that declared the queue would answer no heartbeats.
-        del self.connection
-        return consumer
+        """
+        Raises:
+            ConnectionClosed: RabbitMQ is away, or does not let us.
+        """
+        return self._consumer_class(self, queue_name, prefetch, timeout)
+
+    def tidings(self, queue_name: str) -> Tidings:
+        """Of the connection that consumes this queue."""
+        return self._tidings.setdefault(queue_name, Tidings(f"tickets of {queue_name}"))
+
+    def declare(self, connection: BlockingConnection, queue_name: str) -> None:
+        """See that the queue is there. One that was declared otherwise is used as it is.
+
+        Raises:
+            ChannelClosedByBroker: it cannot be used.
+        """
+        arguments = self._build_queue_arguments(queue_name)
+        self._declarations.make(
+            connection,
+            queue_name,
+            lambda channel, passive: channel.queue_declare(
+                queue_name, durable=True, arguments=arguments, passive=passive
+            ),
+        )
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {"x-queue-type": self._queue_type}
+
+    def _declare_queue(self, queue_name: str) -> None:
+        self.declare(self.connection, queue_name)
 
     def _declare_dq_queue(self, queue_name: str) -> None:
         pass
 
     def _declare_xq_queue(self, queue_name: str) -> None:
         pass
-
-
-def trouble(url: str) -> str | None:
-    """Why the broker cannot be used, or None when it can."""
-    servers = connection_parameters(url)
-    for server in servers:
-        server.socket_timeout = server.stack_timeout = server.blocked_connection_timeout = 5
-    try:
-        BlockingConnection(servers).close()
-    except (AMQPError, OSError) as error:
-        return type(error).__name__
-    return None

@@ -20,6 +20,7 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.delivery_mode import DeliveryMode
 
+from adapters.rabbitmq.declare import Declarations
 from adapters.rabbitmq.link import Link
 from domain.events import JobEvent
 
@@ -73,14 +74,15 @@ class RabbitEvents:
 
     def __init__(self, parameters: Sequence[URLParameters]) -> None:
         self._parameters = parameters
-        self._publisher = Publisher(parameters)
+        self._declarations = Declarations()
+        self._publisher = Publisher(parameters, self._declarations)
         self._subscriber: Subscriber | None = None
         self._listeners: list[tuple[Listener, Collection[str] | None]] = []
 
     def start(self) -> None:
         self._publisher.link.start()
         if self._listeners:
-            self._subscriber = Subscriber(self._parameters, self._listeners)
+            self._subscriber = Subscriber(self._parameters, self._declarations, self._listeners)
             self._subscriber.link.start()
 
     def stop(self) -> None:
@@ -101,7 +103,8 @@ class RabbitEvents:
 class Publisher:
     """Sends what it is handed, as few messages as can be: each costs 50 µs."""
 
-    def __init__(self, parameters: Sequence[URLParameters]) -> None:
+    def __init__(self, parameters: Sequence[URLParameters], declarations: Declarations) -> None:
+        self._declarations = declarations
         self.link = Link("event-publisher", parameters, self._publish_on)
         self._pending: list[JobEvent] = []
         self._changed = threading.Condition()
@@ -133,8 +136,8 @@ class Publisher:
         log.warning("events dropped", count=dropped, pending=MOST_PENDING)
 
     def _publish_on(self, connection: BlockingConnection) -> None:
+        self._declarations.make(connection, EXCHANGE, declare)
         channel = connection.channel()
-        declare(channel)
         self.link.ready.set()
         # Its channel is closed when somebody deleted the exchange.
         while channel.is_open and (self._pending or not self.link.stopping.is_set()):
@@ -156,8 +159,12 @@ class Subscriber:
     """Hears what its listeners asked for, through a queue that is gone with its connection."""
 
     def __init__(
-        self, parameters: Sequence[URLParameters], listeners: Sequence[tuple[Listener, Collection[str] | None]]
+        self,
+        parameters: Sequence[URLParameters],
+        declarations: Declarations,
+        listeners: Sequence[tuple[Listener, Collection[str] | None]],
     ) -> None:
+        self._declarations = declarations
         self.link = Link("event-listener", parameters, self._listen_on)
         self._listeners = listeners
         self._patterns = patterns([kinds for _, kinds in listeners])
@@ -168,6 +175,7 @@ class Subscriber:
         # Named anew each time: the broker may not have noticed yet that the former connection is gone.
         queue = f"{EXCHANGE}.{uuid4().hex[:12]}"
         channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_LIMITS)
+        self._declarations.make(connection, EXCHANGE, declare)
         bound = self._bind(channel, queue)
         channel.basic_consume(queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True)
         self.link.ready.set()
@@ -175,10 +183,10 @@ class Subscriber:
         while not self.link.stopping.is_set() and channel.consumer_tags:
             connection.process_data_events(IDLE)
             if time.monotonic() - bound > BOUND_ANEW:
+                self._declarations.keep(connection, EXCHANGE, declare)
                 bound = self._bind(channel, queue)
 
     def _bind(self, channel: BlockingChannel, queue: str) -> float:
-        declare(channel)
         for pattern in self._patterns:
             channel.queue_bind(queue, EXCHANGE, pattern)
         return time.monotonic()
@@ -198,8 +206,8 @@ class Subscriber:
                 log.exception("listener failed")
 
 
-def declare(channel: BlockingChannel) -> None:
-    channel.exchange_declare(EXCHANGE, "topic", durable=True)
+def declare(channel: BlockingChannel, passive: bool) -> None:
+    channel.exchange_declare(EXCHANGE, "topic", durable=True, passive=passive)
 
 
 def messages(events: Sequence[JobEvent]) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +10,16 @@ from contextlib import suppress
 
 import structlog
 from pika import BlockingConnection, URLParameters
-from pika.exceptions import AMQPError
+
+from adapters.rabbitmq.connection import AWAY, Tidings
 
 log = structlog.get_logger()
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
-"""Seconds before a next try: the first after a connection that held for a while, doubling up to the longest."""
+"""Seconds before a next try: the first after a connection that held for a while, doubling up to the longest.
 
-AWAY = (AMQPError, OSError)
+With jitter: a RabbitMQ that is back is not met by all at once.
+"""
 
 
 class Link:
@@ -36,7 +39,7 @@ class Link:
         self._parameters = parameters
         self._use = use
         self._connection: BlockingConnection | None = None
-        self._told = False
+        self._tidings = Tidings(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -64,18 +67,17 @@ class Link:
             try:
                 self._once()
             except AWAY as error:
-                self._tell_once(error)
+                self._tidings.lost(error)
             except Exception:  # without this thread nothing would be sent or heard any more
                 log.exception("broker link failed", link=self._name)
             held = time.monotonic() - began > LONGEST_WAIT
             wait = FIRST_WAIT if held else min(wait * 2, LONGEST_WAIT)
-            self.stopping.wait(wait)
+            self.stopping.wait(wait * (0.5 + random.random()))  # noqa: S311
 
     def _once(self) -> None:
         connection = self._connection = BlockingConnection(self._parameters)
         try:
-            self._told = False
-            log.info("broker connected", link=self._name)
+            self._tidings.connected()
             self._use(connection)
         finally:
             self._connection = None
@@ -83,8 +85,3 @@ class Link:
             with suppress(*AWAY):
                 if connection.is_open:
                     connection.close()
-
-    def _tell_once(self, error: BaseException) -> None:
-        if not self._told:
-            self._told = True
-            log.warning("broker is away", link=self._name, reason=type(error).__name__)

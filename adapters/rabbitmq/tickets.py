@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import structlog
 from dramatiq import Message
-from dramatiq.errors import BrokerConnectionError
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika import BasicProperties, BlockingConnection
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.delivery_mode import DeliveryMode
+from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 
 from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.connection import TOLD_EVERY
+from adapters.rabbitmq.declare import NOT_FOUND
+from adapters.rabbitmq.link import Link
 
 log = structlog.get_logger()
 
@@ -30,9 +35,10 @@ LAST_WAIT = 5.0
 
 ANSWER_TIMEOUT = 2.0
 
-FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+REFUSED_FOR = 10.0
+"""Seconds for which nothing is published to a queue that RabbitMQ does not let us publish to."""
 
-AWAY = (AMQPError, BrokerConnectionError, OSError)
+PERSISTENT = BasicProperties(delivery_mode=DeliveryMode.Persistent)
 
 
 class RabbitTickets:
@@ -44,19 +50,22 @@ class RabbitTickets:
         self._pending: Counter[str] = Counter()
         self._asked: list[tuple[str, Future[int | None]]] = []
         self._changed = threading.Condition()
-        self._connected = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ticket-publisher", daemon=True)
+        self._silent = False
+        """RabbitMQ left a question unanswered, and has not said anything since."""
+        self._channel: BlockingChannel | None = None
+        self._refused: dict[str, float] = {}
+        self._refusal_told_at = -TOLD_EVERY
+        self._link = Link("ticket-publisher", broker.parameters, self._publish_on)
 
     def start(self) -> None:
-        self._thread.start()
+        self._link.start()
 
     def stop(self) -> None:
-        """Publish what is pending if the broker is there, then end."""
+        """Publish what is pending if the broker is there, then end. It may block for `LAST_WAIT`."""
+        self._link.request_stop()
         with self._changed:
-            self._stop.set()
             self._changed.notify()
-        self._thread.join(LAST_WAIT)
+        self._link.join(LAST_WAIT)
 
     def publish(self, queue: str, count: int) -> None:
         with self._changed:
@@ -64,13 +73,7 @@ class RabbitTickets:
             self._changed.notify()
 
     async def waiting(self, queue: str) -> int | None:
-        return await self._ask(queue)
-
-    async def reachable(self) -> bool:
-        return self._connected.is_set()
-
-    async def _ask(self, queue: str) -> int | None:
-        if not self._connected.is_set():
+        if not await self.reachable():
             return None
         answer: Future[int | None] = Future()
         with self._changed:
@@ -79,55 +82,76 @@ class RabbitTickets:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_TIMEOUT)
         except TimeoutError:
+            # Nobody shall wait for it again: the scheduler asks for each queue, every second.
+            self._silent = True
             return None
 
-    def _run(self) -> None:
-        wait = FIRST_WAIT
-        while not self._stop.is_set():
-            try:
-                self._connect()
-                while not self._stop.is_set() or self._pending:
-                    self._tick()
-                    wait = FIRST_WAIT
-            except AWAY as error:
-                log.warning("broker is away", reason=type(error).__name__, retry_in=wait)
-            except Exception:  # without this thread no ticket would be published any more
-                log.exception("publishing failed", retry_in=wait)
-            self._disconnect()
-            with self._changed:
-                self._changed.wait_for(self._stop.is_set, timeout=wait)
-            wait = min(wait * 2, LONGEST_WAIT)
+    async def reachable(self) -> bool:
+        return self._link.ready.is_set() and not self._silent
 
-    def _connect(self) -> None:
-        self._broker.connection  # noqa: B018  # connects
-        self._connected.set()
-        log.info("broker connected")
+    def _publish_on(self, connection: BlockingConnection) -> None:
+        self._channel, self._silent = None, False
+        self._link.ready.set()
+        while self._pending or not self._link.stopping.is_set():
+            self._tick(connection)
+            self._silent = False
 
-    def _disconnect(self) -> None:
-        self._connected.clear()
-        with suppress(*AWAY):
-            del self._broker.connection
-
-    def _tick(self) -> None:
+    def _tick(self, connection: BlockingConnection) -> None:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._pending or self._asked or self._stop.is_set(), timeout=IDLE):
-                self._broker.connection.process_data_events(0)
+            came = self._changed.wait_for(
+                lambda: self._pending or self._asked or self._link.stopping.is_set(), timeout=IDLE
+            )
             asked, self._asked = self._asked, []
             queue = next(iter(self._pending), None)
-            if queue:  # last in turn: a queue that cannot be published to must not stand before the others
+            if queue:  # last in turn: a queue that takes long must not stand before the others
                 self._pending[queue] = self._pending.pop(queue)
+        if not came:
+            connection.process_data_events(0)
         for about, answer in asked:
             if answer.set_running_or_notify_cancel():  # it may have waited too long already
-                answer.set_result(self._count(about))
+                answer.set_result(self._count(connection, about))
         if queue:
-            self._broker.enqueue(self._ticket(queue))
+            published = self._publish(connection, queue)
             with self._changed:
-                self._pending.subtract([queue])
+                self._pending[queue] = self._pending[queue] - 1 if published else 0
                 self._pending += Counter()  # drops what is at zero
 
-    def _count(self, queue: str) -> int | None:
+    def _publish(self, connection: BlockingConnection, queue: str) -> bool:
+        """Whether there is any use in publishing more to it now."""
+        if time.monotonic() < self._refused.get(queue, 0.0):
+            return False
         try:
-            return int(self._broker.channel.queue_declare(queue, passive=True).method.message_count)
-        except ChannelClosedByBroker:
-            del self._broker.channel
-            return 0  # the queue is not there: publishing to it declares it
+            try:
+                self._deliver(connection, queue)
+            except UnroutableError:
+                self._broker.declare(connection, queue)  # it is new, or was deleted
+                self._deliver(connection, queue)
+        except (NackError, UnroutableError):
+            return False  # it is full, and wakes whom it can; or it is gone again
+        except ChannelClosedByBroker as refusal:
+            self._note(queue, refusal)
+            return False
+        return True
+
+    def _deliver(self, connection: BlockingConnection, queue: str) -> None:
+        body = self._ticket(queue).encode()
+        self._open_channel(connection).basic_publish("", queue, body, PERSISTENT, mandatory=True)
+
+    def _count(self, connection: BlockingConnection, queue: str) -> int | None:
+        try:
+            return int(self._open_channel(connection).queue_declare(queue, passive=True).method.message_count)
+        except ChannelClosedByBroker as refusal:
+            return 0 if refusal.reply_code == NOT_FOUND else None  # publishing to it declares it
+
+    def _open_channel(self, connection: BlockingConnection) -> BlockingChannel:
+        if self._channel is None or not self._channel.is_open:
+            self._channel = connection.channel()
+            self._channel.confirm_delivery()
+        return self._channel
+
+    def _note(self, queue: str, refusal: ChannelClosedByBroker) -> None:
+        now = time.monotonic()
+        self._refused[queue] = now + REFUSED_FOR
+        if now - self._refusal_told_at >= TOLD_EVERY:
+            self._refusal_told_at = now
+            log.warning("tickets refused: idle workers look for themselves", queue=queue, reason=refusal.reply_text)

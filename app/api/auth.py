@@ -40,7 +40,9 @@ def _right_of(handler: BaseRouteHandler) -> Right:
 
 
 def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], keyring: Keyring) -> Caller:
-    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+    # Of two, a proxy in front may have looked at the other one.
+    fields = connection.headers.getall("authorization", [])
+    scheme, _, given = fields[0].partition(" ") if len(fields) == 1 else ("", "", "")
     # Headers arrive as latin-1; looked up as the bytes that were sent.
     caller = keyring.caller(given.strip(" \t").encode("latin-1")) if scheme.lower() == "bearer" else None
     if caller is None:

@@ -26,12 +26,15 @@ class Health(Controller):
         "/readyz",
         operation_id="readyz",
         summary="Can the service do its work?",
-        description="PostgreSQL is needed. Without the broker the service is degraded: it goes on, only slower.",
+        description=(
+            "PostgreSQL is needed. Without the broker the service is degraded: it goes on, only slower. "
+            "A process that was asked to stop is down, though it still answers for a moment."
+        ),
         operation_class=operation(
             Answer(200, examples.READY, "It can."),
-            Answer(503, examples.UNREADY, "PostgreSQL cannot be reached."),
+            Answer(503, examples.UNREADY, "PostgreSQL cannot be reached, or the process stops."),
         ),
     )
     async def readyz(self, services: Injected) -> Response[ReadinessView]:
-        view = ReadinessView.of(await services.report.readiness())
+        view = ReadinessView.of(await services.report.readiness(), leaving=services.watch.leaving)
         return Response(view, status_code=view.status_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -22,6 +23,7 @@ from domain.errors import (
     InvalidTransition,
     JobNotFound,
     LeaseLost,
+    Problem,
     QueueNotFound,
     RateLimited,
     StorageUnavailable,
@@ -35,6 +37,10 @@ MEDIA_TYPE = "application/problem+json"
 
 LIMITED_BY = "limited_by"
 """Where a route's bodies are limited by another variable than MAX_INPUT_BYTES, this option names it."""
+
+
+LONGEST_DETAIL, LONGEST_POINTER, MOST_ERRORS = 2_000, 500, 100
+"""Of what is told. A caller's own field names stand in it, and may be as long as a body."""
 
 
 class Kind(Struct, frozen=True):
@@ -91,9 +97,9 @@ def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[by
         type=kind.uri,
         title=kind.title,
         status=kind.status,
-        detail=str(error),
+        detail=_cut(str(error), LONGEST_DETAIL),
         instance=_path(request),
-        errors=error.problems if isinstance(error, BadInput) else UNSET,
+        errors=_told(error.problems) if isinstance(error, BadInput) else UNSET,
         error_code=error.code if isinstance(error, BadInput) and error.code is not ErrorCode.BAD_INPUT else UNSET,
     )
 
@@ -140,6 +146,17 @@ def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[by
         detail="Something went wrong here; it has been logged.",
         instance=_path(request),
     )
+
+
+def _told(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(_cut(each.pointer, LONGEST_POINTER), _cut(each.detail, LONGEST_DETAIL))
+        for each in problems[:MOST_ERRORS]
+    )
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _hung_up(error: Exception) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as without_markup
 from rich.table import Table
 
 from app.client import Job, Queue
+from app.printable import printable
 
 
 class Form(StrEnum):
@@ -71,6 +72,11 @@ def tell_all(jobs: Iterable[Job], form: Form) -> None:
 def as_json(document: Mapping[str, Any]) -> None:
     """One line of JSON."""
     typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def escape(text: str) -> str:
+    """A caller's text as it is to be seen: neither markup nor orders to the terminal."""
+    return without_markup("\n".join(printable(line) for line in text.split("\n")))
 
 
 def coloured(status: str) -> str:

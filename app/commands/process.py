@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
 from app import logs
 from app.settings import Settings, from_env
+from domain.errors import StartupError
 
 T = TypeVar("T")
 
@@ -24,6 +26,17 @@ def configured() -> Settings:
     settings = from_env(os.environ)
     logs.set_up(settings.logs)
     return settings
+
+
+def embedded(settings: Settings) -> Path:
+    """The folder of the embedded PostgreSQL.
+
+    Raises:
+        StartupError: another PostgreSQL is configured.
+    """
+    if settings.storage.database_url:
+        raise StartupError("DATABASE_URL is set: this is for the embedded PostgreSQL only; use pg_dump and pg_restore.")
+    return settings.storage.data_dir
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

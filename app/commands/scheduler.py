@@ -7,8 +7,9 @@ import asyncio
 import typer
 
 from app.bootstrap import build, migrate_if_wanted
-from app.commands.process import configured, run
-from app.signals import stop_requested
+from app.commands.process import configured
+from app.parts import Parts
+from app.signals import Stop
 
 cli = typer.Typer(add_completion=False)
 
@@ -16,15 +17,18 @@ cli = typer.Typer(add_completion=False)
 @cli.command("scheduler")
 def scheduler_command() -> None:
     """Run a scheduler: due retries, rescues, tickets. Several may run; one leads. Needs DATABASE_URL."""
+    stop = Stop()
     application = build(configured())
 
     async def schedule() -> None:
-        await migrate_if_wanted(application)
-        stop = stop_requested()
+        await stop.unless(migrate_if_wanted(application))
         async with application.core(hears=False) as core:
-            scheduling = asyncio.create_task(core.scheduler.run())
-            await stop.wait()
+            parts = Parts(stop.ask)
+            scheduling = parts.start("the scheduler", core.scheduler.run())
+            await stop.asked()
+            parts.leaving = True
             scheduling.cancel()
-            await asyncio.gather(scheduling, return_exceptions=True)
+            await asyncio.wait({scheduling})
 
-    run(schedule())
+    stop.run(schedule())
+    stop.verdict()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import AsyncExitStack
 
 import typer
 
 from app.bootstrap import Application
-from app.commands.process import configured, run
+from app.commands.process import configured
 from app.commands.terminal import console
 from app.server import bind, url_of
-from app.signals import stop_requested
+from app.signals import Stop
 from app.up import database, everything
 
 cli = typer.Typer(add_completion=False)
@@ -20,20 +22,30 @@ cli = typer.Typer(add_completion=False)
 @cli.command("up")
 def up_command() -> None:
     """Run everything in one process; without DATABASE_URL with an embedded PostgreSQL in DATA_DIR."""
+    stop = Stop()
     settings = configured()
     listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
     worker_listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
 
     async def up(dsn: str) -> None:
-        async with everything(settings, dsn, listener, worker_listener) as application:
-            # Not before: a signal while it waits for PostgreSQL ends it at once.
-            stop = stop_requested()
+        async with AsyncExitStack() as stack:
+            service = everything(settings, dsn, listener, worker_listener, stop.ask)
+            application = await stop.unless(stack.enter_async_context(service))
             _greet(application, url_of(listener))
-            await stop.wait()
-            console.print("Stopping: running jobs may finish; the rest goes back to its place.")
+            await stop.asked()
+            _say("Stopping: running jobs may finish; the rest goes back to its place.")
 
-    with database(settings) as dsn:
-        run(up(dsn))
+    with database(settings, stop.ask) as dsn:
+        stop.run(up(dsn))
+    stop.verdict()
+
+
+def _say(text: str) -> None:
+    try:
+        console.print(text)
+        sys.stdout.flush()
+    except OSError:  # its terminal is gone, which must not fail the process when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _greet(application: Application, url: str) -> None:

@@ -12,11 +12,11 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from app.client import FINAL, AsyncClient, Event, Job
 from app.commands import output
+from app.commands.output import escape
 
 STREAMS = 50
 """Jobs that are followed at once; the others wait for one of these to end."""

@@ -8,8 +8,9 @@ import typer
 
 from app import worker
 from app.bootstrap import build, migrate_if_wanted
-from app.commands.process import configured, run
+from app.commands.process import configured
 from app.server import bind
+from app.signals import Stop
 
 cli = typer.Typer(add_completion=False)
 
@@ -21,9 +22,10 @@ def worker_command(
     ] = None,
 ) -> None:
     """Run jobs: WORKER_CLAIM_LIMIT at once from each queue that is served. Needs DATABASE_URL."""
+    stop = Stop()
     settings = configured()
     application = build(settings)
     listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
-    run(migrate_if_wanted(application))
+    stop.run(stop.unless(migrate_if_wanted(application)))
     names = [name for given in queues or () for name in given.split(",") if name]
-    worker.run(application, names, listener)
+    worker.run(application, names, listener, stop)

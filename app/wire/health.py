@@ -21,15 +21,15 @@ class Components(Struct, frozen=True):
 
 
 class ReadinessView(Struct, frozen=True):
-    """Without PostgreSQL the service is down; without its broker it is only slower."""
+    """Without PostgreSQL, or about to stop, the service is down; without its broker it is only slower."""
 
     status: Literal["ok", "degraded", "down"]
     components: Components
 
     @classmethod
-    def of(cls, readiness: Readiness) -> ReadinessView:
+    def of(cls, readiness: Readiness, *, leaving: bool) -> ReadinessView:
         components = Components(_word(readiness.storage), _word(readiness.broker))
-        if not readiness.storage:
+        if leaving or not readiness.storage:
             return cls("down", components)
         return cls("ok" if readiness.broker else "degraded", components)
 

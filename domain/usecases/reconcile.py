@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 from msgspec import Struct
 
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobStatus
-from domain.ports import Events, JobStore
+from domain.ports import Events, JobStore, RescueTerms
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
@@ -39,9 +38,7 @@ class Reconcile:
     wake: Wake
     preempt: Preempt
     events: Events
-    max_crashes: int
-    retry_delay: timedelta
-    """Before a job whose external worker let its lease run out is tried again."""
+    terms: RescueTerms
     monotonic: Callable[[], float]
     _tended_at: float = float("-inf")
 
@@ -71,8 +68,9 @@ class Reconcile:
         return Reconciled(sum(promoted.values()), len(rescued), len(expired), preempted)
 
     async def _rescue(self) -> list[JobEvent]:
-        await self.jobs.free_abandoned_slots()
-        return await self.jobs.rescue_expired(self.max_crashes, self.retry_delay)
+        rescued = await self.jobs.rescue(self.terms)
+        await self.jobs.free_abandoned_slots(self.terms.steady)
+        return rescued
 
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,12 +13,9 @@ from domain.circuit import TELLING, Report, Sign, sign_of
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import JobStatus, Lease, LeasedJob, Settlement
-from domain.ports import Claim, Events, Exchange, Health, JobStore, WorkerBeat
+from domain.ports import Claim, Events, Exchange, Health, JobStore
 from domain.retry import RetryPolicy, settle_failure, settle_outage
 from domain.usecases.guard import Guard
-
-FORGOTTEN_AFTER = timedelta(hours=1)
-"""A worker process not heard of for so long is struck from the list of workers."""
 
 
 class Ended(Struct, frozen=True):
@@ -103,14 +99,6 @@ class Work:
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         """Give back what this worker claimed without ever hearing of it. Returns how many jobs that were."""
         return await self.jobs.release_orphans(worker_id, queue, held)
-
-    async def beat(self, beat: WorkerBeat) -> frozenset[str]:
-        """Say that a worker process lives. Returns those of its queues that are paused or stopped."""
-        return await self.jobs.beat(beat)
-
-    async def leave(self, worker: UUID) -> None:
-        """A worker process ends in good order."""
-        await self.jobs.forget_worker(worker, FORGOTTEN_AFTER)
 
 
 def _report(run: Ended) -> Report:

@@ -13,6 +13,8 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+oldest_program = "0002"
+loses = "idempotency keys, labels, batches, deadlines, progress and what changed jobs beside their runs"
 
 COLUMNS = (
     """

@@ -13,6 +13,8 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+oldest_program = "0003"
+loses = "which queues are paused or stopped, circuits, limits that were found out, and what owners were given so far"
 
 COLUMNS = (
     """

@@ -26,7 +26,7 @@ from domain.errors import StorageUnavailable
 from domain.events import TAKEN_AWAY
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settlement
 from domain.policy import Policies
-from domain.ports import Claim, Exchange, WorkerBeat
+from domain.ports import Claim, Exchange, Presence, WorkerBeat
 from domain.retry import RetryPolicy
 from domain.usecases.guard import Guard
 from domain.usecases.work import Work
@@ -201,8 +201,12 @@ class Shop:
         self.bus.listen(self.runtime.heard, TAKEN_AWAY)
         guard = Guard(self.store.queues, self.health, threshold=5)
         work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE)
-        yield WorkerParts(work, self._performers, (PROFILE,), lambda: self.policies)
+        yield WorkerParts(work, self._performers, (PROFILE,), lambda: self.policies, self._presence)
         self.closed = True
+
+    @asynccontextmanager
+    async def _presence(self) -> AsyncIterator[Presence]:
+        yield self.store
 
     def __enter__(self) -> Shop:
         self.worker.start()
@@ -261,8 +265,16 @@ class Shop:
         desk = self.desk(queue)
         return not desk._serving and not desk._held and desk._free == desk.slots
 
-    def beat(self) -> None:
-        self.on_loop(self.runtime.beat())
+    def renew(self) -> None:
+        self.on_loop(self.runtime.renew())
+
+    async def close_gate(self) -> None:
+        """Exchanges are decided, but not answered, until it is opened."""
+        self.store.gate = asyncio.Event()
+
+    def open_gate(self) -> None:
+        assert self.store.gate
+        self.set(self.store.gate)
 
     def set(self, event: asyncio.Event) -> None:
         """Set an event that something on the worker's loop waits for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import pytest
@@ -71,7 +71,7 @@ def test_while_one_run_is_judged_the_others_go_on() -> None:
 
         (waits,) = shop.desk().jobs
         shop.on_loop(shop.store.cancel([waits.id], CANCELLED_BY_CALLER))
-        shop.beat()
+        shop.renew()
         shop.idle()
 
 
@@ -223,10 +223,14 @@ def test_a_run_whose_end_fails_when_its_time_is_up_has_timed_out_all_the_same() 
 
 @pytest.mark.parametrize(("held_queues", "paused"), [((), False), ((QUEUE,), False), ((QUEUE, "gpu.stt"), True)])
 def test_a_worker_is_paused_when_all_its_queues_are_held(
-    stage: Stage, held_queues: tuple[str, ...], paused: bool
+    stage: Stage, held_queues: tuple[str, ...], paused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("actors.heartbeat.INTERVAL", 0.01)
     with Shop({"llm_chat": stage}, queues=(QUEUE, "gpu.stt")) as shop:
         shop.on_loop(shop.store.queues.hold(held_queues, paused=True))
-        shop.beat()
+        held_since = datetime.now(UTC)
+        until(lambda: (shop.runtime.status().last_beat_at or held_since) > held_since, "a beat")
+        last = shop.runtime.status().last_beat_at
+        until(lambda: shop.runtime.status().last_beat_at != last, "a beat that began after it")
 
         assert shop.runtime.status().paused == paused

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
-from adapters.rabbitmq.broker import connection_parameters
+from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import EXCHANGE, RabbitEvents
 from app.bootstrap import Application, build
 from app.settings import from_env
@@ -109,7 +109,7 @@ def test_every_job_is_stored_once_however_often_postgres_cuts_its_connections(
 def test_what_happens_in_another_process_takes_a_job_from_its_run_at_once(
     database: str, vhost: str, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.runtime.BEAT_INTERVAL", 3600.0)
+    monkeypatch.setattr("actors.runtime.RENEWAL_INTERVAL", 3600.0)
     stage, bus = Stage(holds=True), RabbitEvents(connection_parameters(vhost))
     ids = asyncio.run(add(database, SLOTS))
     bus.start()

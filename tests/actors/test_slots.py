@@ -128,7 +128,7 @@ def test_a_run_that_lost_its_lease_is_stopped_at_the_next_beat_and_its_slot_goes
         lost, following = shop.submit(*jobs(2))
         until(lambda: held.started)
         shop.on_loop(shop.store.cancel([lost], CANCELLED_BY_CALLER))
-        shop.beat()
+        shop.renew()
         until(lambda: len(held.started) == 2, "the next start")
         held.let_go(following)
         shop.done(following)
@@ -157,7 +157,7 @@ def test_a_job_cancelled_between_claim_and_start_does_not_start(stage: Stage) ->
         def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
             if message.args and not stage.ended:
                 shop.on_loop(shop.store.cancel([message.args[0].job.id], CANCELLED_BY_CALLER))
-                shop.beat()
+                shop.renew()
                 stage.ended.append(message.args[0].job.id)
 
     with Shop({"llm_chat": stage}, observers=[Cancels()]) as shop:

@@ -140,7 +140,7 @@ def test_a_completion_whose_answer_was_lost_is_a_success(held: Stage) -> None:
 
 
 def test_a_beat_that_fails_is_followed_by_others(held: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.runtime.BEAT_INTERVAL", 0.01)
+    monkeypatch.setattr("actors.heartbeat.INTERVAL", 0.01)
     with Shop({"llm_chat": held}) as shop:
         until(lambda: shop.runtime.status().last_beat_at)
         shop.store.away = True

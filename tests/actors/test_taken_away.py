@@ -17,7 +17,7 @@ from tests.factories import job_event, new_job
 @pytest.fixture(autouse=True)
 def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """But those that a test asks for: nothing else makes up for an event that was not heard."""
-    monkeypatch.setattr("actors.runtime.BEAT_INTERVAL", 3600.0)
+    monkeypatch.setattr("actors.runtime.RENEWAL_INTERVAL", 3600.0)
 
 
 def cancel(shop: Shop, *job_ids: JobId) -> None:
@@ -121,7 +121,7 @@ def test_a_look_that_fails_is_made_up_for_by_the_next_beat(held: Stage) -> None:
         until(lambda: shop.store.refusals > before, "a look in vain")
         assert held.stopped == []
         shop.store.away = False
-        shop.beat()
+        shop.renew()
         until(lambda: held.stopped)
 
 
@@ -141,8 +141,8 @@ def test_a_slot_is_not_free_before_the_call_of_its_lost_run_is_closed(held: Stag
         before = len(shop.store.exchanges)
         cancel(shop, lost)
         until(lambda: held.stopped)
-        shop.beat()
-        shop.beat()
+        shop.renew()
+        shop.renew()
 
         assert held.started == [lost]
         assert [lease.job_id for lease in shop.store.renewals[-1]] == [lost]  # which keeps its slot in the store alive
@@ -169,7 +169,7 @@ def test_a_run_that_is_being_stopped_is_not_stopped_again(held: Stage) -> None:
         cancel(shop, lost)
         until(lambda: held.stopped)
         for _ in range(3):
-            shop.beat()
+            shop.renew()
             cancel(shop, lost)
         assert shop.desk().running == 1
         shop.set(closing)

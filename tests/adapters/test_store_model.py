@@ -43,7 +43,7 @@ from domain.job import (
     RunRecord,
     Settlement,
 )
-from domain.ports import Added, Claim, ExternalClaim, JobFilter, JobStore, Listing, Place, WorkerBeat
+from domain.ports import Added, Claim, ExternalClaim, JobFilter, JobStore, Listing, Place, RescueTerms, WorkerBeat
 from domain.retry import RETRIES, Retry, RetryPolicy, settle_failure
 from tests.adapters.rigs import OpenRig, Rig
 from tests.factories import new_job
@@ -292,7 +292,7 @@ class TwoStores(RuleBasedStateMachine):
         if claim:
             self.claim(claim)
         self.let_time_pass(by, promote=False, fold=False)
-        self.both(lambda store: store.rescue_expired(max_crashes, delay), in_order=False)
+        self.both(lambda store: store.rescue(RescueTerms(max_crashes, delay)), in_order=False)
 
     @rule(some=several)
     def cancel(self, some: set[int]) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from app.wire.work import MAX_PROGRESS_BYTES
+from domain.ports import RescueTerms
 from tests.app.conftest import LEASE_TIMEOUT, MAX_RESULT_BYTES, WANTED, Api, pointers, problem, until
 from tests.factories import NO_JOB, NOW, QUEUE, new_lease
 
@@ -336,7 +337,7 @@ async def lose_by_retry(api: Api, job: dict[str, Any]) -> None:
 
 async def lose_by_time(api: Api, job: dict[str, Any]) -> None:
     api.clock.advance(LEASE_TIMEOUT + timedelta(seconds=1))
-    await api.store.rescue_expired(3, timedelta(0))
+    await api.store.rescue(RescueTerms(3, timedelta(0)))
 
 
 LOST = [(lose, *way) for lose in (lose_by_cancel, lose_by_retry, lose_by_time) for way in WAYS]

@@ -21,8 +21,9 @@ from app.cli import cli
 from app.commands import up
 from app.server import bind
 from app.settings import from_env
+from tests.servers.pgbouncer import PgBouncer
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
@@ -79,6 +80,18 @@ def test_help_says_what_a_command_does(command: str):
     assert re.search(r"[A-Z][\w' ,:;-]{20,}", result.output.partition("Usage")[2].partition("\n")[2])
 
 
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_database_of_ones_own_is_saved_by_its_own_programs(command: str, tmp_path: Path):
+    line = one_line(run(command, str(tmp_path / "file"), DATABASE_URL="postgresql://127.0.0.1:1/x"))
+    assert "pg_dump" in line
+
+
+def test_what_cannot_be_saved_or_brought_back_is_one_line(tmp_path: Path):
+    assert "holds no data" in one_line(run("backup", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert "is not a file" in one_line(run("restore", str(tmp_path / "file"), DATA_DIR=str(tmp_path / "none")))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", NEED_A_DATABASE)
 def test_without_a_database_a_command_says_so_in_one_line(command: str):
     assert "DATABASE_URL is not set" in one_line(run(command))
@@ -114,6 +127,16 @@ def test_migrate_tells_the_revision(empty_database: str):
     done = run("migrate", DATABASE_URL=empty_database, LOG_LEVEL="error")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"The database is at revision \w+\.\n", done.stdout)
+
+
+def test_the_way_back_is_told_before_it_is_gone(database: str):
+    environment = {"DATABASE_URL": database, "LOG_LEVEL": "error"}
+    told = run("migrate", "--to", "0002", **environment)
+    assert told.returncode == 1
+    assert re.search(r"^Without revision 0003 is lost: .+paused.+\.$", told.stdout, re.M)
+    assert told.stderr == "ai-service: Nothing was changed: say --yes as well to go back.\n"
+    done = run("migrate", "--to", "0002", "--yes", **environment)
+    assert (done.returncode, done.stdout) == (0, "The database is at revision 0002.\n")
 
 
 async def examined(environment: dict[str, str]) -> tuple[int, str]:
@@ -158,6 +181,24 @@ async def test_the_doctor_shows_no_secret(unused_tcp_port: int):
     assert shown.count("trouble") == 3
     assert f"{nowhere}/jobs" in shown
     assert f"http://{nowhere}/v1" in shown
+
+
+async def test_the_doctor_finds_the_way_past_a_pooler_well(database: str, pgbouncer: PgBouncer):
+    status, shown = await examined({"DATABASE_URL": pgbouncer.dsn(database), "DATABASE_DIRECT_URL": database})
+    assert status == 0
+    assert re.search(r"Past a pooler .* ok .* the same database", shown)
+
+
+async def test_the_doctor_finds_a_pooler_that_nobody_told_of(database: str, pgbouncer: PgBouncer):
+    status, shown = await examined({"DATABASE_URL": pgbouncer.dsn(database)})
+    assert status == 1
+    assert re.search(r"Past a pooler .* trouble .* set DATABASE_DIRECT_URL to PostgreSQL itself", shown)
+
+
+async def test_the_doctor_finds_a_way_that_leads_elsewhere(database: str, empty_database: str):
+    status, shown = await examined({"DATABASE_URL": database, "DATABASE_DIRECT_URL": empty_database})
+    assert status == 1
+    assert "DATABASE_DIRECT_URL leads to another database" in shown
 
 
 async def test_the_doctor_counts_tokens_and_shows_none(tmp_path: Path):

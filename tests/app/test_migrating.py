@@ -7,15 +7,23 @@ import pytest
 from app.bootstrap import build, migrate_if_wanted
 from app.migrating import revision
 from app.settings import from_env
+from domain.errors import StartupError
 
 
-@pytest.mark.parametrize(("wanted", "migrated"), [("true", True), ("false", False)])
-async def test_a_process_migrates_its_database_where_it_is_told_to(wanted: str, migrated: bool, empty_database: str):
-    settings = from_env({"DATABASE_URL": empty_database, "MIGRATE_ON_START": wanted})
-    await migrate_if_wanted(build(settings))
+async def test_a_process_migrates_its_database(empty_database: str):
+    await migrate_if_wanted(build(from_env({"DATABASE_URL": empty_database})))
 
     found, needed = await revision(empty_database)
-    assert found == (needed if migrated else None)
+    assert found == needed
+
+
+async def test_a_process_that_may_not_migrate_says_who_has_to(empty_database: str):
+    application = build(from_env({"DATABASE_URL": empty_database, "MIGRATE_ON_START": "false"}))
+    with pytest.raises(StartupError, match="run 'ai-service migrate'"):
+        await migrate_if_wanted(application, patience=0)
+
+    found, _ = await revision(empty_database)
+    assert found is None
 
 
 async def test_an_embedded_database_is_always_migrated(empty_database: str):

@@ -13,10 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import scheduler as module
-from app.scheduler import LEAD_LASTS, Scheduler
+from app.scheduler import LEAD_LASTS, STEADY, Scheduler
 from domain.circuit import Circuit, CircuitState
 from domain.errors import StorageUnavailable
 from domain.policy import Policies, QueuePolicy
+from domain.ports import RescueTerms
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.guard import Guard
 from domain.usecases.preempt import Preempt
@@ -38,12 +39,12 @@ class FakeLeadership:
     fails: Exception | None = None
     calls: Counter[str] = field(default_factory=Counter)
 
-    async def lead(self, holder: UUID, ttl: timedelta) -> bool:
+    async def lead(self, holder: UUID, ttl: timedelta) -> timedelta | None:
         self.calls["lead"] += 1
         if self.fails:
             raise self.fails
         self.holder = self.holder or holder
-        return self.holder == holder
+        return STEADY if self.holder == holder else None
 
     async def resign(self, holder: UUID) -> None:
         self.calls["resign"] += 1
@@ -72,8 +73,7 @@ class Stage:
             wake,
             Preempt(self.store, events),
             events,
-            max_crashes=3,
-            retry_delay=RETRY_DELAY,
+            RescueTerms(3, RETRY_DELAY),
             monotonic=self.clock.monotonic,
         )
         guard = Guard(self.store.queues, self.health, threshold=5)

@@ -5,11 +5,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app.scheduler import RENEWED_WITHIN, Scheduler
-from domain.errors import StorageUnavailable
+import pytest
+
+from app.scheduler import STEADY, Scheduler
 from domain.policy import Policies
 from domain.queue import QueueState
 from domain.usecases.reconcile import Reconciled
+
+A_MOMENT = timedelta(microseconds=1)
 
 
 @dataclass
@@ -33,39 +36,23 @@ class Nothing:
 
 @dataclass
 class Lead:
-    away: bool = False
+    led_for: timedelta
 
-    async def lead(self, holder: UUID, lasts: timedelta) -> bool:
-        if self.away:
-            raise StorageUnavailable
-        return True
+    async def lead(self, holder: UUID, lasts: timedelta) -> timedelta:
+        return self.led_for
 
     async def resign(self, holder: UUID) -> None:
         pass
 
 
-async def test_after_an_outage_workers_may_renew_their_leases_before_anybody_is_rescued() -> None:
-    now, rounds, lead = 100.0, Rounds(), Lead()
+@pytest.mark.parametrize(
+    ("led_for", "rescues"), [(timedelta(0), False), (STEADY - A_MOMENT, False), (STEADY, True), (2 * STEADY, True)]
+)
+async def test_workers_may_renew_their_leases_after_a_gap_before_anybody_is_rescued(
+    led_for: timedelta, rescues: bool
+) -> None:
+    rounds = Rounds()
     reconcile: Any = rounds
     nothing: Any = Nothing()
-    scheduler = Scheduler(reconcile, nothing, Policies, lead, monotonic=lambda: now)
-    now += RENEWED_WITHIN
-    await scheduler.tick_safely()
-    lead.away = True
-    await scheduler.tick_safely()
-    lead.away = False
-    await scheduler.tick_safely()
-    now += RENEWED_WITHIN
-    await scheduler.tick_safely()
-    assert rounds.rescuing == [True, False, True]
-
-
-async def test_a_scheduler_that_comes_up_with_postgresql_lets_workers_renew_first_too() -> None:
-    now, rounds = 100.0, Rounds()
-    reconcile: Any = rounds
-    nothing: Any = Nothing()
-    scheduler = Scheduler(reconcile, nothing, Policies, Lead(), monotonic=lambda: now)
-    await scheduler.tick_safely()
-    now += RENEWED_WITHIN
-    await scheduler.tick_safely()
-    assert rounds.rescuing == [False, True]
+    await Scheduler(reconcile, nothing, Policies, Lead(led_for)).tick_safely()
+    assert rounds.rescuing == [rescues]

@@ -108,6 +108,7 @@ UNUSABLE_SECRETS = [
     ("DATABASE_URL", "postgresql://ai:hunter2@@db/jobs"),
     ("DATABASE_URL", "postgresql://ai:hunter2@db:port/jobs"),
     ("DATABASE_URL", "postgresql://ai:hunter2@db/jobs\nx"),
+    ("DATABASE_DIRECT_URL", "mysql://ai:hunter2@db/jobs"),
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
@@ -316,6 +317,22 @@ def test_rabbitmq_beside_postgresql_is_used():
     settings = from_env({"AMQP_URL": "amqp://guest:guest@localhost:5672/%2F", "DATABASE_URL": "postgresql://db/jobs"})
     assert settings.broker.amqp_url
     assert settings.broker.amqp_url.reveal() == "amqp://guest:guest@localhost:5672/%2F"
+
+
+def test_past_no_pooler_is_the_same_database():
+    assert from_env({"DATABASE_URL": "postgresql://db/jobs"}).database_direct_url == "postgresql://db/jobs"
+
+
+def test_past_a_pooler_is_where_the_settings_say_and_as_secret():
+    urls = {"DATABASE_URL": "postgresql://pooler/jobs", "DATABASE_DIRECT_URL": "postgresql://ai:hunter2@db/jobs"}
+    settings = from_env(urls)
+    assert settings.database_direct_url == "postgresql://ai:hunter2@db/jobs"
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_past_a_pooler_without_a_pooler_is_refused():
+    with pytest.raises(StartupError, match="DATABASE_DIRECT_URL is set without DATABASE_URL"):
+        from_env({"DATABASE_DIRECT_URL": "postgresql://db/jobs"})
 
 
 def test_where_a_database_is_needed_its_absence_is_one_line():

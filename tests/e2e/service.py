@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -257,25 +257,38 @@ class Installation:
         process.says("scheduler ")
         return process
 
-    def up(self, **settings: str) -> Api:
+    def up(self, *, before: Sequence[str] = (), **settings: str) -> Api:
         """Everything in one process, ready."""
+        return self.up_soon(before=before, **settings)()
+
+    def up_soon(self, *, before: Sequence[str] = (), **settings: str) -> Callable[[], Api]:
+        """Everything in one process, started; what comes back waits until it is ready."""
         [worker_port] = free_ports(1)
-        process = self._with_port("HTTP_PORT", "up", {"WORKER_HTTP_PORT": str(worker_port), **settings})
-        process.answers("/readyz")
-        return self.api(process)
+        given = {"WORKER_HTTP_PORT": str(worker_port), **settings}
+        process = self._with_port("HTTP_PORT", "up", given, before=before)
+
+        def ready() -> Api:
+            process.answers("/readyz")
+            return self.api(process)
+
+        return ready
 
     def api(self, process: Process) -> Api:
         api = Api(process.url, process)
         self._clients.append(api.http)
         return api
 
-    def start(self, *command: str, script: str = "ai-service", **settings: str) -> Process:
-        """Start a command and return at once."""
+    def start(self, *command: str, script: str = "ai-service", before: Sequence[str] = (), **settings: str) -> Process:
+        """Start a command and return at once.
+
+        Args:
+            before: a command that runs it.
+        """
         name = f"{len(self.processes)}-{next((part for part in command if part.isalpha()), script)}"
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", tether.__file__, str(SCRIPTS / script), *command],
+                [sys.executable, "-I", "-S", tether.__file__, *before, str(SCRIPTS / script), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -303,9 +316,11 @@ class Installation:
             if process.running:
                 process.kill()
 
-    def _with_port(self, variable: str, command: str, settings: dict[str, str], *arguments: str) -> Process:
+    def _with_port(
+        self, variable: str, command: str, settings: dict[str, str], *arguments: str, before: Sequence[str] = ()
+    ) -> Process:
         [port] = free_ports(1)
-        process = self.start(command, *arguments, **{variable: str(port), **settings})
+        process = self.start(command, *arguments, before=before, **{variable: str(port), **settings})
         process.url = f"http://127.0.0.1:{port}"
         return process
 

@@ -1,17 +1,19 @@
 """Servers for the tests that ask for them: one PostgreSQL per session and a database per test; one RabbitMQ node per
-session, a virtual host per test, and one node to kill.
+session, a virtual host per test, and one node to kill; one PgBouncer per session and one to kill.
 
 A pytest plugin: `pytest_plugins = ["tests.servers.fixtures"]`. Where no RabbitMQ can be had, the session ends before
-its first test, with one line.
+its first test, with one line; where no PgBouncer can be had, its tests are skipped with one.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from tests.servers.pgbouncer import PgBouncer, PgBouncerNotFoundError, find_pgbouncer
 from tests.servers.postgres import Databases
 from tests.servers.rabbitmq import (
     Broker,
@@ -24,14 +26,19 @@ from tests.servers.rabbitmq import (
 )
 
 FIXTURES = {"rabbitmq", "vhost", "own_rabbitmq"}
+PGBOUNCERS = {"pgbouncer", "own_pgbouncer"}
 
 found = pytest.StashKey[Broker]()
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Look for RabbitMQ before the first test: outside their time limits and never for a session without need of it."""
-    if any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in session.items):
+    """Look for servers before the first test: outside its time limit, and only for those that a test asks for."""
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if FIXTURES & asked:
         require_rabbitmq(session.config)
+    if PGBOUNCERS & asked:
+        with suppress(PgBouncerNotFoundError):
+            find_pgbouncer(say=lambda line: tell(session.config, line))
 
 
 def require_rabbitmq(config: pytest.Config) -> Broker:
@@ -128,3 +135,25 @@ def own_rabbitmq(second_rabbitmq: Broker) -> Broker:
     """A running, empty RabbitMQ that this test may kill, restart and wipe; the next test gets it mended."""
     second_rabbitmq.reset()
     return second_rabbitmq
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(databases: Databases) -> Iterator[PgBouncer]:
+    """Before the session's PostgreSQL, for any of its databases; never killed."""
+    yield from running_pgbouncer(databases)
+
+
+@pytest.fixture
+def own_pgbouncer(databases: Databases) -> Iterator[PgBouncer]:
+    """One that this test may kill and restart."""
+    yield from running_pgbouncer(databases)
+
+
+def running_pgbouncer(databases: Databases) -> Iterator[PgBouncer]:
+    try:
+        pgbouncer = PgBouncer(databases.server)
+    except PgBouncerNotFoundError as error:
+        pytest.skip(str(error))
+    pgbouncer.start()
+    yield pgbouncer
+    pgbouncer.stop()

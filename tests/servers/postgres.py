@@ -32,6 +32,11 @@ class Databases:
     def stop(self) -> None:
         self._server.stop()
 
+    @property
+    def server(self) -> str:
+        """The DSN of the server's own database, which is nobody's."""
+        return self._server.dsn
+
     def create(self, *, migrated: bool = True) -> str:
         """The DSN of a fresh database."""
         name = f"test_{uuid4().hex}"

@@ -341,28 +341,33 @@ def has_binaries() -> bool:
 
 def install_package(say: Say) -> bool:
     """Whether Debian's package is there now; an ordinary user or another system gets False at once."""
+    return apt_installs("rabbitmq-server", say) and has_binaries()
+
+
+def apt_installs(package: str, say: Say) -> bool:
+    """Whether apt-get could; an ordinary user or another system gets False at once."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
-    say("Installing rabbitmq-server with apt-get …")
+    say(f"Installing {package} with apt-get …")
+    install = ["install", "--no-install-recommends", package]
     with services_held_back():
         # Package lists that are missing or out of date are the usual reason for a first failure.
-        installed = apt_get("install") or (apt_get("update") and apt_get("install"))
+        installed = apt_get(*install) or (apt_get("update") and apt_get(*install))
     if not installed:
-        say("apt-get could not install rabbitmq-server")
-    return installed and has_binaries()
+        say(f"apt-get could not install {package}")
+    return installed
 
 
-def apt_get(action: str) -> bool:
-    arguments = ["--no-install-recommends", "rabbitmq-server"] if action == "install" else []
+def apt_get(*arguments: str) -> bool:
     return runs(
-        ["apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", action, *arguments],
+        ["apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", *arguments],
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
     )
 
 
 @contextlib.contextmanager
 def services_held_back() -> Iterator[None]:
-    """Keep the package from starting the system's own RabbitMQ; a policy that is already there stays as it is."""
+    """Keep a package from starting the system's own server; a policy that is already there stays as it is."""
     if POLICY.exists():
         yield
         return

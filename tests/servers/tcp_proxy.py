@@ -1,12 +1,15 @@
 """A door in front of a server that a test can shut: connections through it break, new ones are refused. Or hush: those
 that are open fall silent without an end, as when a firewall forgets them, and new ones pass. Or turn away: whoever
-comes is asked what he wants, which is noted, and gets nothing.
+comes is asked what he wants, which is noted, and gets nothing. Or black out: nothing passes, neither bytes nor the end
+of a connection, until it is opened again; then all of it arrives, late. Or delay what passes.
 
 with TcpProxy("127.0.0.1", 5432) as door:
     ... door.port ...
     door.shut()
     door.open()
     door.hush()
+    door.black_out()
+    door.delay(0.2)
     door.turn_away()
     ... door.turned_away ...
 """
@@ -28,25 +31,48 @@ PATIENCE = 10.0
 PIECE = 1 << 16
 
 
+class Keeper:
+    """A thread in which doors pass on what comes."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="tcp-proxy", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        self.loop.close()
+
+
 @dataclass
 class TcpProxy:
-    """Passes bytes on to the target, in a thread of its own. The target may be changed while the door is shut."""
+    """Passes bytes on to the target, in a thread of its own. The target may be changed while the door is shut.
+
+    Args:
+        keeper: of many doors: they share its thread.
+    """
 
     host: str
     target: int
+    keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
         [self.port] = free_ports(1)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
+        self._keeper = self.keeper or Keeper()
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
         self._speaking = asyncio.Event()
+        self._passing = asyncio.Event()
+        self._late = 0.0
         self.turned_away: list[bytes] = []
         """The first bytes of each connection that was turned away."""
 
     def __enter__(self) -> TcpProxy:
-        self._thread.start()
+        if self.keeper is None:
+            self._keeper.start()
         self.open()
         return self
 
@@ -54,9 +80,8 @@ class TcpProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        if self.keeper is None:
+            self._keeper.stop()
 
     def open(self) -> None:
         """Let connections in (again), on the same port."""
@@ -74,11 +99,20 @@ class TcpProxy:
         """Pass nothing on any more over the connections that are open."""
         self._run(self._hush())
 
+    def black_out(self) -> None:
+        """Pass nothing on until `open`, over connections old or new: not even that one has ended."""
+        self._run(self._black_out())
+
+    def delay(self, seconds: float) -> None:
+        """Pass on each piece so much later than it came; 0: at once, as at first."""
+        self._late = seconds
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(work, self._keeper.loop).result(PATIENCE)
 
     async def _open(self) -> None:
         self._speaking.set()
+        self._passing.set()
         await self._listen(self._connected)
 
     async def _turn_away(self) -> None:
@@ -95,6 +129,10 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             self.turned_away.append(await reader.read(PIECE))
         writer.transport.abort()
+
+    async def _black_out(self) -> None:
+        self._passing.clear()
+        await self._listen(self._connected)
 
     async def _hush(self) -> None:
         self._speaking.clear()
@@ -114,18 +152,37 @@ class TcpProxy:
         assert connection is not None
         self._connections.add(connection)
         speaking = self._speaking
+        # asyncio sets it for its own sockets alone; without it what comes in two pieces takes 40 ms.
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ends = [writer]
         try:
             with contextlib.suppress(OSError):
+                await self._passing.wait()
                 answers, target = await asyncio.open_connection(self.host, self.target)
                 ends.append(target)
-                await _either(_pass_on(reader, target, speaking), _pass_on(answers, writer, speaking))
+                await _either(self._pass_on(reader, target, speaking), self._pass_on(answers, writer, speaking))
         except asyncio.CancelledError:
             pass  # the door was shut
         finally:
             for end in ends:
                 end.transport.abort()
             self._connections.discard(connection)
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, speaking: asyncio.Event) -> None:
+        while piece := await self._next_piece(source):
+            await speaking.wait()
+            if self._late:
+                await asyncio.sleep(self._late)
+            sink.write(piece)
+            await sink.drain()
+
+    async def _next_piece(self, source: asyncio.StreamReader) -> bytes:
+        """The next bytes, or that there are none left, once it may pass."""
+        piece = b""
+        with contextlib.suppress(OSError):
+            piece = await source.read(PIECE)
+        await self._passing.wait()
+        return piece
 
 
 async def _either(*works: Coroutine[Any, Any, None]) -> None:
@@ -137,10 +194,3 @@ async def _either(*works: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, speaking: asyncio.Event) -> None:
-    while piece := await source.read(PIECE):
-        await speaking.wait()
-        sink.write(piece)
-        await sink.drain()

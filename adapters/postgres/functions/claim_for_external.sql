@@ -183,7 +183,7 @@ BEGIN
                 WHEN matches IS NULL OR strpos(best.line, ' ') > 0 THEN p_owner_services
                 ELSE ARRAY (SELECT jsonb_array_elements_text(matches -> best.line -> 'owners'))
             END,
-            p_worker_id, p_lease, true,
+            p_worker_id, p_lease, true, NULL,
             least(
                 p_limit - cardinality(claimed),
                 greatest(best.jobs, 1)::integer,

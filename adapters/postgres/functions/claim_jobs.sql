@@ -5,6 +5,7 @@ CREATE OR REPLACE FUNCTION claim_jobs(
     p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
+    p_alone boolean,
     p_limit integer
 )
 RETURNS TABLE (
@@ -20,6 +21,7 @@ RETURNS TABLE (
     give_backs smallint,
     number integer,
     trial boolean,
+    crashes smallint,
     input bytea
 )
 LANGUAGE plpgsql
@@ -32,7 +34,7 @@ DECLARE
     claimed uuid[];
 BEGIN
     claimed := claim_line(
-        p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_limit
+        p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_alone, p_limit
     );
     IF cardinality(claimed) = 0 THEN
         RETURN;
@@ -42,6 +44,7 @@ BEGIN
         j.id, j.lease_token, j.task_type, j.model_profile, j.owner_service, j.queue, j.priority, j.attempts,
         j.max_attempts, j.give_backs, j.number,
         EXISTS (SELECT FROM lines AS l WHERE l.name = p_queue AND l.trial_token = j.lease_token),
+        j.crashes,
         (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
     FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
     JOIN jobs AS j ON j.id = c.id

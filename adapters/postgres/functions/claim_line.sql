@@ -3,6 +3,8 @@
 -- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
 -- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
 -- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
+-- A job whose worker died under it is a suspect: it goes to a claim that is alone in its process (p_alone; NULL: asked
+-- from outside, which takes what comes), before its equals and without company.
 CREATE OR REPLACE FUNCTION claim_line(
     p_line text,
     p_level smallint,
@@ -12,6 +14,7 @@ CREATE OR REPLACE FUNCTION claim_line(
     p_worker_id text,
     p_lease interval,
     p_outside boolean,
+    p_alone boolean,
     p_limit integer
 )
 RETURNS uuid[]
@@ -47,6 +50,11 @@ DECLARE
     lasts bigint[];
     woken boolean[];
     full_up boolean[];
+    suspect_level smallint;
+    suspect_owner text;
+    suspect_seq bigint;
+    suspect_since timestamptz;
+    suspects_turn boolean;
 BEGIN
     SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
     IF NOT FOUND THEN
@@ -74,13 +82,31 @@ BEGIN
         IF room > 0 AND policy.circuit_state = 'half_open' THEN
             claimed := claim_trial(
                 p_line, (policy.circuit ->> 'failed_job')::uuid, policy.circuit ->> 'model_profile', p_task_types,
-                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside
+                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside, p_alone
             );
             RETURN claimed;
         END IF;
     END IF;
     IF room <= 0 THEN
         RETURN claimed;
+    END IF;
+    IF p_alone IS NOT NULL THEN
+        SELECT j.level, j.owner_service, j.seq, j.updated_at
+        INTO suspect_level, suspect_owner, suspect_seq, suspect_since
+        FROM jobs AS j
+        WHERE j.line = p_line
+          AND j.status = 'pending'
+          AND j.due
+          AND j.crashes > 0
+          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+          AND NOT EXISTS (
+              SELECT FROM owners AS o
+              WHERE o.owner_service = j.owner_service
+                AND o.max_running <= running_of(o.owner_service)
+          )
+        ORDER BY j.level, j.seq
+        LIMIT 1;
     END IF;
     levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
@@ -96,16 +122,31 @@ BEGIN
                 IF share > 0 THEN
                     -- Who is next may change with each pick: the less urgent levels have their share to come.
                     heads := heads_of_line(
-                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
+                        p_alone IS NULL OR (p_alone AND cardinality(claimed) = 0)
                     );
                     EXIT WHEN heads IS NULL;
                     lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
+                END IF;
+                suspects_turn := false;
+                IF lvl >= suspect_level THEN
+                    IF p_alone AND cardinality(claimed) = 0 THEN
+                        suspects_turn := lvl = suspect_level;
+                        room := CASE WHEN suspects_turn THEN 1 ELSE room END;
+                    ELSIF makes_way(p_line, p_worker_id, suspect_since) THEN
+                        room := 0;
+                        EXIT;
+                    END IF;
                 END IF;
 
                 WITH lane AS MATERIALIZED (
                     SELECT
                         n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh,
-                        CASE WHEN sweeping THEN 0 ELSE n.low_seq END AS low,
+                        CASE
+                            WHEN suspects_turn THEN suspect_seq - 1
+                            WHEN sweeping THEN 0
+                            ELSE n.low_seq
+                        END AS low,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         CASE
@@ -132,11 +173,14 @@ BEGIN
                           AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                          AND (w.crashes = 0 OR suspects_turn OR p_alone IS NULL)
                         ORDER BY w.seq
                         LIMIT least(width, CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END)
                     ) AS j
-                    WHERE p_owner_services IS NULL
-                       OR lane.owner_service = ANY (p_owner_services)
+                    WHERE CASE
+                        WHEN suspects_turn THEN lane.owner_service = suspect_owner
+                        ELSE p_owner_services IS NULL OR lane.owner_service = ANY (p_owner_services)
+                    END
                 ), open AS MATERIALIZED (
                     SELECT lane.* FROM lane
                     WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
@@ -262,8 +306,9 @@ BEGIN
                 room := room - cardinality(got);
                 starts[lvl] := greatest(starts[lvl], furthest);
                 IF share > 0 THEN
+                    EXIT WHEN suspects_turn;
                     heads := heads_of_line(
-                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping, p_alone IS NULL
                     );
                     owed := owed + CASE
                         WHEN lvl > ANY (heads) THEN (share - 1) * paid

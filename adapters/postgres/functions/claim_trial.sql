@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION claim_trial(
     p_owner_services text[],
     p_worker_id text,
     p_lease interval,
-    p_outside boolean
+    p_outside boolean,
+    p_alone boolean
 )
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -48,6 +49,8 @@ BEGIN
                   AND (p_task_types IS NULL OR k.task_type = ANY (p_task_types))
                   AND (p_model_profiles IS NULL OR k.model_profile = ANY (p_model_profiles))
                   AND (k.deadline_at IS NULL OR k.deadline_at > now() OR k.started_at IS NOT NULL)
+                  -- A job whose worker died under it runs without company.
+                  AND (k.crashes = 0 OR p_alone IS NOT FALSE)
                 ORDER BY k.seq
                 LIMIT 100
             ) AS w

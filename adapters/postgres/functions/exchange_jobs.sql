@@ -14,6 +14,7 @@ CREATE OR REPLACE FUNCTION exchange_jobs(
     p_model_profiles text[],
     p_worker_id text,
     p_lease interval,
+    p_alone boolean,
     p_limit integer
 )
 RETURNS TABLE (
@@ -30,6 +31,7 @@ RETURNS TABLE (
     give_backs smallint,
     number integer,
     trial boolean,
+    crashes smallint,
     input bytea
 )
 LANGUAGE plpgsql
@@ -39,8 +41,8 @@ BEGIN
     IF cardinality(p_job_ids) > 0 THEN
         RETURN QUERY
         SELECT
-            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL,
-            NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer, NULL::boolean, NULL::bytea
+            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL, NULL::smallint, NULL::smallint, NULL::smallint,
+            NULL::smallint, NULL::integer, NULL::boolean, NULL::smallint, NULL::bytea
         FROM settle_jobs(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays,
             nullif(p_queue, '')
@@ -49,7 +51,7 @@ BEGIN
     IF p_limit > 0 THEN
         RETURN QUERY
         SELECT NULL::bigint, c.*
-        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_limit) AS c;
+        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_alone, p_limit) AS c;
     END IF;
 END
 $$

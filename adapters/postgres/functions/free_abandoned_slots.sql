@@ -1,5 +1,6 @@
 -- Scheduler, every second: free slots whose worker was not heard of until their lease ran out. Returns how many.
-CREATE OR REPLACE FUNCTION free_abandoned_slots()
+-- p_steady: as in rescue_jobs.
+CREATE OR REPLACE FUNCTION free_abandoned_slots(p_steady interval)
 RETURNS bigint
 LANGUAGE plpgsql
 SET jit = off
@@ -9,6 +10,9 @@ DECLARE
     locked text[];
     freed bigint;
 BEGIN
+    IF NOT has_seen(p_steady) THEN
+        RETURN 0;
+    END IF;
     locked := ARRAY (SELECT DISTINCT c.line FROM closing_slots AS c WHERE c.expires_at < now());
     IF cardinality(locked) = 0 THEN
         RETURN 0;

@@ -1,12 +1,13 @@
 -- The levels of a line that have a job to be claimed: the most urgent first, then the others by how long theirs waits.
--- NULL where there is none. Only asked for where a queue has a reserved share.
+-- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: jobs count whose worker died.
 CREATE OR REPLACE FUNCTION heads_of_line(
     p_line text,
     p_level smallint,
     p_task_types text[],
     p_model_profiles text[],
     p_owner_services text[],
-    p_sweeping boolean
+    p_sweeping boolean,
+    p_suspects boolean
 )
 RETURNS smallint[]
 LANGUAGE plpgsql
@@ -33,6 +34,7 @@ BEGIN
               AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
               AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+              AND (j.crashes = 0 OR p_suspects)
             ORDER BY j.seq
             LIMIT 1
         ) AS first

@@ -31,7 +31,8 @@ BEGIN
           AND j.queue = p_queue
           AND j.lease_timeout IS NOT NULL
     );
-    -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late.
+    -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late, nor
+    -- those that wait for a worker without company.
     wanted := (
         SELECT sum(least(high.jobs, CASE WHEN o.max_running < running_of(n.owner_service) THEN 0
                                          ELSE o.max_running - running_of(n.owner_service) END))
@@ -47,6 +48,7 @@ BEGIN
                   AND j.status = 'pending'
                   AND j.due
                   AND j.priority = 1
+                  AND j.crashes = 0
                   AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
                 LIMIT 1000
             ) AS waiting

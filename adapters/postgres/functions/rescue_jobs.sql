@@ -1,5 +1,8 @@
--- Scheduler, every second: take running jobs whose lease ran out from workers that must be dead, and free their slots.
--- A built-in worker's run crashed and is not counted; an external worker's failed.
+-- Scheduler, every second: take running jobs from workers that are dead, and free their slots: those whose lease ran
+-- out, and those of workers that are proven dead before that. A built-in worker's run crashed and is not counted; an
+-- external worker's failed.
+-- A session that is younger than p_steady rescues nobody: it has not seen how long PostgreSQL was away for the workers.
+-- p_everyone: no built-in worker can be alive.
 CREATE OR REPLACE FUNCTION rescue_jobs(
     p_max_crashes integer,
     p_error_code text,
@@ -7,6 +10,10 @@ CREATE OR REPLACE FUNCTION rescue_jobs(
     p_crashed_too_often text,
     p_expired text,
     p_delay interval,
+    p_silent interval,
+    p_lease interval,
+    p_steady interval,
+    p_everyone boolean,
     p_limit integer
 )
 RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
@@ -16,22 +23,36 @@ SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    dead_ones text[];
+    chosen uuid[];
     locked text[];
     rescued uuid[];
 BEGIN
-    locked := ARRAY (
-        SELECT DISTINCT dead.line
-        FROM (
-            SELECT j.line FROM jobs AS j
-            WHERE j.status = 'running'
-              AND j.lease_expires_at < now()
-            ORDER BY j.lease_expires_at
-            LIMIT p_limit
-        ) AS dead
-    );
-    IF cardinality(locked) = 0 THEN
+    IF NOT has_seen(p_steady) THEN
         RETURN;
     END IF;
+    dead_ones := dead_workers(p_silent, p_lease);
+    chosen := ARRAY (
+        SELECT j.id FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.lease_expires_at < now()
+        ORDER BY j.lease_expires_at
+        LIMIT p_limit
+    );
+    IF p_everyone OR cardinality(dead_ones) > 0 THEN
+        chosen := chosen || ARRAY (
+            SELECT j.id FROM jobs AS j
+            WHERE j.status = 'running'
+              AND j.lease_expires_at >= now()
+              AND j.lease_timeout IS NULL
+              AND (p_everyone OR j.worker_id = ANY (dead_ones))
+            LIMIT p_limit
+        );
+    END IF;
+    IF cardinality(chosen) = 0 AND cardinality(dead_ones) = 0 THEN
+        RETURN;
+    END IF;
+    locked := ARRAY (SELECT DISTINCT j.line FROM jobs AS j WHERE j.id = ANY (chosen));
     PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
 
     WITH dead AS MATERIALIZED (
@@ -46,11 +67,13 @@ BEGIN
                  ELSE j.attempts + 1 >= j.max_attempts
             END AS hopeless
         FROM jobs AS j
-        WHERE j.status = 'running'
-          AND j.lease_expires_at < now()
+        WHERE j.id = ANY (chosen)
+          AND j.status = 'running'
           AND j.line = ANY (locked)
-        ORDER BY j.lease_expires_at
-        LIMIT p_limit
+          AND (
+              j.lease_expires_at < now()
+              OR (j.lease_timeout IS NULL AND (p_everyone OR j.worker_id = ANY (dead_ones)))
+          )
         FOR UPDATE SKIP LOCKED
     ), said AS MATERIALIZED (
         SELECT
@@ -105,6 +128,19 @@ BEGIN
     )
     SELECT coalesce(array_agg(job.id), '{}') INTO rescued
     FROM job, (SELECT count(*) FROM slot) AS slots, (SELECT count(*) FROM lane) AS lanes;
+
+    IF cardinality(dead_ones) > 0 THEN
+        -- The slots of their runs that had lost their jobs before.
+        UPDATE closing_slots AS c
+        SET expires_at = now() - interval '1 microsecond'
+        FROM runs AS r
+        WHERE r.job_id = c.job_id
+          AND r.lease_token = c.lease_token
+          AND r.worker_id = ANY (dead_ones);
+        DELETE FROM workers AS w
+        WHERE w.worker_id = ANY (dead_ones)
+          AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.status = 'running' AND j.worker_id = w.worker_id);
+    END IF;
 
     RETURN QUERY
     SELECT j.id, j.owner_service, j.task_type, j.queue, j.status, j.number FROM jobs AS j WHERE j.id = ANY (rescued);

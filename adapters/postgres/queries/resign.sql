@@ -1,2 +1,2 @@
 -- A scheduler that stops frees the lead for its standby. $1 holder
-DELETE FROM leader WHERE name = 'scheduler' AND holder = $1
+UPDATE leader SET expires_at = now() - interval '1 microsecond' WHERE name = 'scheduler' AND holder = $1

@@ -16,7 +16,7 @@ from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
 from domain.job import JobId, LeasedJob, Priority
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
-from domain.ports import JobFilter
+from domain.ports import JobFilter, RescueTerms
 from tests.factories import LEASE, external_claim, new_beat, new_claim, new_job
 from tests.moves import ENDINGS, cancel
 
@@ -97,7 +97,7 @@ async def test_limits_hold_whatever_happens_and_the_counts_are_true_in_the_end(
                 partial(cancel, store, *some),
                 partial(store.retry, some),
                 partial(store.preempt, choose.choice([*LIMITS]), LEASE),
-                partial(store.rescue_expired, 3, LEASE),
+                partial(store.rescue, RescueTerms(3, LEASE)),
                 store.free_abandoned_slots,
                 store.tend_lines,
                 store.age,

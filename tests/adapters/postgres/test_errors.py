@@ -19,7 +19,7 @@ from adapters.postgres.pool import create_pool
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import ErrorCode, Failure, ServiceError, StorageUnavailable
 from domain.job import CANCELLED_BY_CALLER, IdempotencyKey, JobStatus, LeasedJob, RunOutcome, Settlement
-from domain.ports import JobFilter, JobStore, Listing
+from domain.ports import JobFilter, JobStore, Listing, RescueTerms
 from tests.factories import LEASE, external_claim, new_beat, new_claim, new_id, new_job, new_lease, stored_job
 from tests.moves import one, several, statuses, take
 
@@ -81,7 +81,7 @@ EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "retry": lambda store: store.retry([new_id()]),
     "erase": lambda store: store.erase([new_id()]),
     "promote_due": lambda store: store.promote_due(),
-    "rescue_expired": lambda store: store.rescue_expired(3, LEASE),
+    "rescue": lambda store: store.rescue(RescueTerms(3, LEASE)),
     "preempt": lambda store: store.preempt("gpu.llm", LEASE),
     "expire_deadlines": lambda store: store.expire_deadlines(),
     "age": lambda store: store.age(),

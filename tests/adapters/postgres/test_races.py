@@ -18,6 +18,7 @@ from adapters.postgres.store import PostgresJobStore
 from domain.errors import JobNotFound, LeaseLost, StorageUnavailable
 from domain.job import IdempotencyKey, JobId, JobStatus, LeasedJob
 from domain.policy import OwnerPolicy, Policies
+from domain.ports import RescueTerms
 from tests.factories import LEASE, new_beat, new_claim, new_job
 from tests.moves import cancel, fail, found, ids, lease_of, lend, several, statuses, take
 
@@ -73,7 +74,7 @@ async def test_renewals_and_settlements_of_the_same_jobs_never_deadlock(store: P
             store.exchange([job.complete(b"{}") for job in held[:32]], None),
             store.renew(leases[::-1], LEASE),
             store.exchange([job.release() for job in reversed(held[32:])], None),
-            store.rescue_expired(3, RETRY_DELAY),
+            store.rescue(RescueTerms(3, RETRY_DELAY)),
         )
         await pool.execute("DELETE FROM jobs")
 
@@ -168,7 +169,7 @@ async def test_of_a_rescue_and_a_completion_one_wins(store: PostgresJobStore, po
         await stored(store, 1)
         [held] = (await store.exchange([], new_claim(lease=timedelta(microseconds=-1)))).claimed
         rescued, completed = await asyncio.gather(
-            store.rescue_expired(3, RETRY_DELAY), store.exchange([held.complete(b"{}")], None)
+            store.rescue(RescueTerms(3, RETRY_DELAY)), store.exchange([held.complete(b"{}")], None)
         )
         assert bool(rescued) is bool(completed.lost)
         assert await history(pool, held.id) == (["crashed"] if rescued else ["completed"])
@@ -223,7 +224,7 @@ async def test_a_job_that_is_renewed_in_time_is_not_rescued_at_the_same_moment(s
     for _ in range(30):
         await stored(store, 1)
         [held] = (await store.exchange([], new_claim(lease=timedelta(microseconds=-1)))).claimed
-        lost, _ = await asyncio.gather(store.renew([held.lease], LEASE), store.rescue_expired(3, RETRY_DELAY))
+        lost, _ = await asyncio.gather(store.renew([held.lease], LEASE), store.rescue(RescueTerms(3, RETRY_DELAY)))
         job = await store.get(held.id)
         if job.lease == held.lease:
             assert lost == frozenset()
@@ -240,7 +241,7 @@ async def test_of_a_heartbeat_and_a_rescue_one_wins(store: PostgresJobStore, poo
         [lent] = await lend(store, lease=timedelta(seconds=30))
         await pool.execute("UPDATE jobs SET lease_expires_at = now() - interval '1 second' WHERE id = $1", lent.id)
         heartbeat, rescued = await asyncio.gather(
-            store.report(lease_of(lent), Raw(b"{}")), store.rescue_expired(3, RETRY_DELAY), return_exceptions=True
+            store.report(lease_of(lent), Raw(b"{}")), store.rescue(RescueTerms(3, RETRY_DELAY)), return_exceptions=True
         )
         job = await store.get(lent.id)
         if rescued:

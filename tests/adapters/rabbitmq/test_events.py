@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from structlog.testing import capture_logs
 
 from adapters.rabbitmq import events as module
-from adapters.rabbitmq.broker import connection_parameters
+from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import (
     EXCHANGE,
     MOST_PENDING,
@@ -397,3 +397,32 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(
         await ready(events)
         events.publish([job_event()])
         await until(lambda: heard.events)
+
+
+@pytest.mark.parametrize("kind", ["fanout", "direct"])
+async def test_an_exchange_that_was_declared_by_hand_is_used_as_it_is_and_warned_of_once(
+    vhost: str, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(module, "BOUND_ANEW", 0.1)
+    monkeypatch.setattr(module, "IDLE", 0.05)
+    declared_by_hand(vhost, kind)
+    heard = Heard()
+    with capture_logs() as logs, opened(vhost, heard) as events:
+        await ready(events)
+        before = [link._connection for link in links(events)]
+        if kind == "fanout":  # a direct one passes on nothing: whoever waits looks for himself
+            await one_is_heard(events, heard)
+        await asyncio.sleep(0.3)
+        assert [link._connection for link in links(events)] == before
+        rabbitmq.management("DELETE", f"/exchanges/{named(vhost)}/{EXCHANGE}")
+        await one_is_heard(events, heard)
+        [exchange] = [each for each in management(rabbitmq, vhost, "exchanges") if each["name"] == EXCHANGE]
+
+    assert exchange["type"] == "topic"
+    assert [line["name"] for line in logs if line["event"] == "declared otherwise: used as it is"] == [EXCHANGE]
+
+
+def declared_by_hand(url: str, kind: str) -> None:
+    connection = BlockingConnection(URLParameters(url))
+    connection.channel().exchange_declare(EXCHANGE, kind)
+    connection.close()

@@ -4,11 +4,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from dramatiq import Message
 from pika import BlockingConnection, URLParameters
+from pika.adapters.blocking_connection import BlockingChannel
+from structlog.testing import capture_logs
 
 from actors.tickets import ticket
 from adapters.rabbitmq.broker import TicketBroker
@@ -16,6 +20,7 @@ from adapters.rabbitmq.tickets import MOST_PENDING, RabbitTickets
 from app.bootstrap import RabbitTicketConsumer
 from tests.factories import QUEUE
 from tests.servers.rabbitmq import Broker, free_ports
+from tests.servers.tcp_proxy import TcpProxy
 
 PATIENCE = 15.0
 
@@ -30,13 +35,44 @@ def publishing(url: str) -> Iterator[RabbitTickets]:
     tickets.start()
     yield tickets
     tickets.stop()
-    assert not tickets._thread.is_alive()
+    assert not tickets._link.alive
 
 
 async def until(happened: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not happened():  # noqa: ASYNC110  # what is waited for happens in another thread
             await asyncio.sleep(0.005)
+
+
+async def connected(tickets: RabbitTickets) -> BlockingConnection:
+    await until(tickets._link.ready.is_set)
+    connection = tickets._link._connection
+    assert connection is not None
+    return connection
+
+
+@contextmanager
+def by_hand(url: str) -> Iterator[BlockingChannel]:
+    """Somebody else on the same RabbitMQ."""
+    with closing(BlockingConnection(URLParameters(url))) as connection:
+        yield connection.channel()
+
+
+@contextmanager
+def forbidden(rabbitmq: Broker, vhost: str) -> Iterator[None]:
+    """Within this, the tests' user may write nothing."""
+    path = f"/permissions/{quote(unquote(urlsplit(vhost).path[1:]), safe='')}/{urlsplit(vhost).username}"
+    rabbitmq.management("PUT", path, {"configure": ".*", "write": "", "read": ".*"})
+    yield
+    rabbitmq.management("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
+
+
+@contextmanager
+def silencing(url: str) -> Iterator[tuple[str, TcpProxy]]:
+    """The same RabbitMQ behind a door that can hush."""
+    address = urlsplit(url)
+    with TcpProxy(address.hostname or "", address.port or 0) as door:
+        yield address._replace(netloc=address.netloc.replace(f":{address.port}", f":{door.port}")).geturl(), door
 
 
 async def count(tickets: RabbitTickets, wanted: int | None, queue: str = QUEUE) -> None:
@@ -54,7 +90,7 @@ def lying(url: str, queue: str = QUEUE) -> int:
 
 async def test_tickets_are_published_and_counted(vhost: str) -> None:
     with publishing(vhost) as tickets:
-        await until(tickets._connected.is_set)
+        await until(tickets._link.ready.is_set)
         assert await tickets.waiting(QUEUE) == 0  # a queue that is not there yet
         tickets.publish(QUEUE, 3)
         tickets.publish("gpu.stt", 1)
@@ -65,7 +101,7 @@ async def test_tickets_are_published_and_counted(vhost: str) -> None:
 
 async def test_stopping_publishes_what_is_pending(vhost: str) -> None:
     with publishing(vhost) as tickets:
-        await until(tickets._connected.is_set)
+        await until(tickets._link.ready.is_set)
         tickets.publish(QUEUE, 50)
 
     assert lying(vhost) == 50
@@ -101,7 +137,7 @@ async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_i
         await count(tickets, 1)
         await asyncio.to_thread(own_rabbitmq.kill)
         tickets.publish(QUEUE, 2)
-        await until(lambda: not tickets._connected.is_set())
+        await until(lambda: not tickets._link.ready.is_set())
         assert not await tickets.reachable()
         assert await tickets.waiting(QUEUE) is None
         await asyncio.to_thread(own_rabbitmq.start)
@@ -113,53 +149,52 @@ async def test_what_is_published_while_the_broker_is_away_is_delivered_when_it_i
 
 async def test_an_idle_connection_answers_short_heartbeats(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     with publishing(f"{vhost}?heartbeat=1") as tickets:
-        await until(tickets._connected.is_set)
-        first = set(tickets._broker.connections)
+        await until(tickets._link.ready.is_set)
+        first = tickets._link._connection
         await asyncio.sleep(3.5)  # three times what RabbitMQ and pika forgive
         tickets.publish(QUEUE, 1)
         await count(tickets, 1)
-        assert tickets._broker.connections == first
+        assert tickets._link._connection is first
 
 
-class Slow(TicketBroker):
-    """Takes its time to publish until it is told to go on."""
+class Slow:
+    """Makes tickets, and takes its time for it until it is told to go on."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, queue_type="classic", middleware=[], consumer_class=RabbitTicketConsumer)
-        self.goes_on, self.publishes = threading.Event(), threading.Event()
+    def __init__(self) -> None:
+        self.goes_on, self.makes = threading.Event(), threading.Event()
         self.error: Exception | None = None
 
-    def enqueue(self, message: Message[object], *, delay: int | None = None) -> Message[object]:
+    def __call__(self, queue: str) -> Message[Any]:
         if self.error:
             error, self.error = self.error, None
             raise error
-        self.publishes.set()
+        self.makes.set()
         self.goes_on.wait(PATIENCE)
-        return super().enqueue(message, delay=delay)
+        return ticket(queue)
 
 
 async def test_a_count_that_nobody_waits_for_any_more_does_not_end_the_publisher(
     vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", 0.05)
-    broker = Slow(vhost)
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
-    await until(tickets._connected.is_set)
+    await until(tickets._link.ready.is_set)
     tickets.publish(QUEUE, 1)
-    await until(broker.publishes.is_set)
+    await until(slow.makes.is_set)
     assert await tickets.waiting(QUEUE) is None
-    broker.goes_on.set()
+    slow.goes_on.set()
     monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", PATIENCE)
     await count(tickets, 1)
     tickets.stop()
 
 
 async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(vhost: str) -> None:
-    broker = Slow(vhost)
-    broker.goes_on.set()
-    broker.error = RuntimeError("a fault of ours")
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    slow.goes_on.set()
+    slow.error = RuntimeError("a fault of ours")
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
     tickets.publish(QUEUE, 1)
     await until(lambda: not tickets._pending)
@@ -167,25 +202,86 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(vhost: st
     tickets.stop()
 
 
-async def test_a_queue_that_cannot_be_published_to_does_not_stand_before_the_others(vhost: str) -> None:
-    connection = BlockingConnection(URLParameters(vhost))
-    connection.channel().queue_declare("other-arguments", durable=False)
-    connection.close()
-    with publishing(vhost) as tickets:
-        tickets.publish("other-arguments", 1)
+@pytest.mark.parametrize(
+    "arguments", [{"x-queue-type": "quorum"}, {"x-max-length": 0, "x-overflow": "reject-publish"}, {"x-max-length": 0}]
+)
+async def test_a_queue_that_was_declared_by_hand_is_published_to_as_it_is(
+    vhost: str, arguments: dict[str, object]
+) -> None:
+    with by_hand(vhost) as channel, publishing(vhost) as tickets, capture_logs() as logs:
+        channel.queue_declare("gpu.by-hand", durable=True, arguments=arguments)
+        connection = await connected(tickets)
+        tickets.publish("gpu.by-hand", 2)
         tickets.publish(QUEUE, 2)
+        await count(tickets, 2 if "x-queue-type" in arguments else 0, "gpu.by-hand")
         await count(tickets, 2)
-        tickets._pending.clear()
+        assert tickets._link._connection is connection
+
+    assert [line for line in logs if line["log_level"] == "warning"] == []
+
+
+async def test_a_queue_that_cannot_be_published_to_does_not_stand_before_the_others(vhost: str) -> None:
+    with by_hand(vhost) as channel, publishing(vhost) as tickets, capture_logs() as logs:
+        connection = await connected(tickets)
+        # Declared by another connection for itself alone: nobody may even ask how many lie in it.
+        channel.queue_declare("locked", exclusive=True)
+        assert await tickets.waiting("locked") is None
+        for _ in range(5):
+            tickets.publish("locked", 1)
+            tickets.publish(QUEUE, 1)
+        await count(tickets, 5)
+        assert tickets._link._connection is connection
+
+    assert [line for line in logs if line["log_level"] == "warning"] == []
+
+
+async def test_where_rabbitmq_refuses_tickets_it_is_told_once_and_left_alone(vhost: str, rabbitmq: Broker) -> None:
+    with publishing(vhost) as tickets, capture_logs() as logs:
+        connection = await connected(tickets)
+        with forbidden(rabbitmq, vhost):
+            for _ in range(5):
+                tickets.publish(QUEUE, 1)
+                await until(lambda: not tickets._pending)
+        assert tickets._link._connection is connection
+        tickets._refused.clear()  # its time is over
+        tickets.publish(QUEUE, 1)
+        await count(tickets, 1)
+
+    [warned] = [line for line in logs if line["log_level"] == "warning"]
+    assert warned["event"] == "tickets refused: idle workers look for themselves"
+
+
+async def test_who_asks_a_broker_that_fell_silent_waits_once_and_no_caller_is_held_up(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", 0.1)
+    with silencing(vhost) as (url, door), publishing(url) as tickets:
+        former = await connected(tickets)
+        tickets.publish(QUEUE, 1)
+        await count(tickets, 1)
+        door.hush()
+        began = time.monotonic()
+        for _ in range(1_000):
+            tickets.publish(QUEUE, 1)
+            assert await tickets.waiting(QUEUE) is None
+        assert time.monotonic() - began < 2
+        assert not await tickets.reachable()
+        monkeypatch.setattr("adapters.rabbitmq.tickets.ANSWER_TIMEOUT", PATIENCE)
+        door.shut()  # as its heartbeats would find out by themselves, some seconds later
+        door.open()
+        await until(lambda: tickets._link._connection not in (None, former))
+        await until(lambda: not tickets._pending)
+        assert await tickets.reachable()
 
 
 async def test_stopping_does_not_wait_for_a_broker_that_hangs(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.rabbitmq.tickets.LAST_WAIT", 0.1)
-    broker = Slow(vhost)
-    tickets = RabbitTickets(broker, ticket)
+    slow = Slow()
+    tickets = RabbitTickets(broker_at(vhost), slow)
     tickets.start()
     tickets.publish(QUEUE, 1)
-    await until(broker.publishes.is_set)
+    await until(slow.makes.is_set)
     tickets.stop()
-    assert tickets._thread.is_alive()
-    broker.goes_on.set()
-    await until(lambda: not tickets._thread.is_alive())
+    assert tickets._link.alive
+    slow.goes_on.set()
+    await until(lambda: not tickets._link.alive)

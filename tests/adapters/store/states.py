@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.events import JobEvent
 from domain.job import JobId, JobStatus
-from domain.ports import JobStore
+from domain.ports import JobStore, RescueTerms
 from tests.adapters.rigs import Rig
 from tests.factories import LEASE
 from tests.moves import cancel, complete, fail, give_back, lend_one, one, release, run_one, settle, try_again
@@ -20,7 +20,7 @@ RETRY_DELAY = timedelta(seconds=7)
 
 
 async def rescue(store: JobStore) -> list[JobEvent]:
-    return await store.rescue_expired(MAX_CRASHES, RETRY_DELAY)
+    return await store.rescue(RescueTerms(MAX_CRASHES, RETRY_DELAY))
 
 
 async def rescue_late(rig: Rig) -> list[JobEvent]:

@@ -15,6 +15,7 @@ from domain.errors import BadInput, ErrorCode, Failure, Forbidden, JobNotFound, 
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease
 from domain.policy import Policies, QueuePolicy
+from domain.ports import RescueTerms
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.wake import Wake
@@ -250,7 +251,7 @@ async def by_a_retry(store: FragileStore, clock: FakeClock, job: Job) -> None:
 
 async def by_a_rescue_and_another_run(store: FragileStore, clock: FakeClock, job: Job) -> None:
     clock.advance(LEASE + A_MOMENT)
-    await store.rescue_expired(3, timedelta(0))
+    await store.rescue(RescueTerms(3, timedelta(0)))
     await store.claim(external_claim(worker_id="another"))
 
 

@@ -8,6 +8,7 @@ from domain.errors import StorageUnavailable
 from domain.events import REVOKED, JobEvent
 from domain.job import Job, JobStatus, Priority
 from domain.policy import Policies, QueuePolicy
+from domain.ports import RescueTerms
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
 from domain.usecases.reconcile import TENDED_EVERY, Reconcile, Reconciled
@@ -24,7 +25,7 @@ A_MOMENT = timedelta(microseconds=1)
 @pytest.fixture
 def reconcile(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents, clock: FakeClock) -> Reconcile:
     preempt = Preempt(store, events)
-    return Reconcile(store, routes, wake, preempt, events, MAX_CRASHES, RETRY_DELAY, clock.monotonic)
+    return Reconcile(store, routes, wake, preempt, events, RescueTerms(MAX_CRASHES, RETRY_DELAY), clock.monotonic)
 
 
 async def test_a_quiet_service_stays_quiet(reconcile: Reconcile, tickets: RecordingTickets, events: RecordingEvents):

@@ -15,7 +15,7 @@ from domain.job import JobStatus, LeasedJob, RunOutcome
 from domain.ports import Claim, Exchange
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST, SLOW
-from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_beat, new_claim
+from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_claim
 from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents
 from tests.moves import cancel, one, several, statuses
 
@@ -260,24 +260,10 @@ async def test_jobs_are_kept_for_as_long_as_a_lease_of_this_worker_lasts(
     assert (await store.get(kept.id)).lease_expires_at == clock.now() + LEASE
 
 
-async def test_a_beat_makes_a_worker_count(work: Work, store: FragileStore):
-    await work.beat(new_beat(slots_per_queue=3))
-    [demand] = await store.demand([QUEUE], timedelta(seconds=15))
-    assert demand.slots == 3
-
-
 async def test_what_this_worker_never_heard_of_goes_back(work: Work):
     known, orphan = await take(work, 2)
     assert await work.release_orphans("worker-1", QUEUE, [known.lease]) == 1
     assert (await work.jobs.get(orphan.id)).status is JobStatus.PENDING
-
-
-async def test_a_worker_that_leaves_no_longer_counts(work: Work, store: FragileStore):
-    beat = new_beat()
-    await work.beat(beat)
-    await work.leave(beat.id)
-    [demand] = await store.demand([QUEUE], timedelta(seconds=15))
-    assert demand.slots == 0
 
 
 async def test_a_claim_goes_to_the_store_as_it_is(work: Work):

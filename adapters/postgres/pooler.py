@@ -1,0 +1,102 @@
+"""Connections that may lead to a pooler such as PgBouncer, which gives each transaction whatever session is free.
+
+A session's prepared statements would be met by strangers there: another process's statement of the same name runs in
+place of one's own. So a pooler has to be known before the first statement.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+import structlog
+
+from adapters.postgres.errors import translated
+
+log = structlog.get_logger()
+
+KEEPALIVES = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+"""Of a direct session: PostgreSQL ends it, and frees its locks, some 10 s after its client's machine has gone."""
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds; a pooler whose sessions are all taken lets us wait longer."""
+
+SETTLE_IN = (
+    "SELECT "
+    + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in KEEPALIVES.items())
+    + " WHERE pg_backend_pid() = %d"
+)
+"""Not sent with the connection: poolers refuse parameters that they do not know."""
+
+
+async def is_direct(connection: asyncpg.Connection) -> bool:
+    """Whether this session is PostgreSQL's own; one that is gets TCP keepalives.
+
+    A pooler tells its clients a process that does not exist. One round trip, and nothing is left with the pooler.
+    """
+    # A simple query: what is prepared here could stay with a session that others use.
+    found = await connection.execute(SETTLE_IN % connection.get_server_pid(), timeout=ANSWER_TIMEOUT)
+    return found == "SELECT 1"
+
+
+class Connect:
+    """Opens a pool's connections, each as what stands before PostgreSQL needs it."""
+
+    def __init__(self, *, pooled: bool) -> None:
+        self._pooled = pooled
+
+    async def __call__(self, *arguments: Any, **settings: Any) -> asyncpg.Connection:
+        if not self._pooled:
+            connection: asyncpg.Connection = await asyncpg.connect(*arguments, **settings)
+            if await _looked_at(connection):
+                return connection
+            if not self._pooled:
+                log.warning("a pooler found before postgresql", advice="set DATABASE_DIRECT_URL")
+            self._pooled = True
+        # Without its cache, asyncpg sends each statement whole: it runs alike in whatever session it comes to.
+        shared: asyncpg.Connection = await asyncpg.connect(*arguments, **settings, statement_cache_size=0)
+        return shared
+
+
+async def _looked_at(connection: asyncpg.Connection) -> bool:
+    """Whether it is direct; any other is closed."""
+    direct = False
+    try:
+        direct = await is_direct(connection)
+    finally:
+        if not direct:
+            connection.terminate()
+    return direct
+
+
+async def trouble(dsn: str, direct_dsn: str) -> str | None:
+    """Why the second DSN is not the way past a pooler that the first one may lead to, or None when it is.
+
+    Raises:
+        StorageUnavailable: one of them leads to no PostgreSQL.
+    """
+    with translated():
+        place, _ = await _looked_up(dsn)
+        direct_place, direct = await _looked_up(direct_dsn)
+    if place != direct_place:
+        return "DATABASE_DIRECT_URL leads to another database than DATABASE_URL"
+    if not direct:
+        return "it leads to a pooler: set DATABASE_DIRECT_URL to PostgreSQL itself"
+    return None
+
+
+async def _looked_up(dsn: str) -> tuple[asyncpg.Record | None, bool]:
+    """Which database of which server a DSN leads to, and whether no pooler stands before it."""
+    connection = await asyncpg.connect(
+        dsn, timeout=ANSWER_TIMEOUT, command_timeout=ANSWER_TIMEOUT, statement_cache_size=0
+    )
+    try:
+        place = await connection.fetchrow("SELECT current_database(), pg_postmaster_start_time()")
+        return place, await is_direct(connection)
+    finally:
+        connection.terminate()

@@ -1,0 +1,81 @@
+"""How RabbitMQ is connected to, so that a connection that is dead is found out, and what is told of it."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from dramatiq.errors import BrokerConnectionError
+from pika import BlockingConnection, URLParameters
+from pika.exceptions import AMQPError
+
+log = structlog.get_logger()
+
+HEARTBEAT = 10
+"""Seconds. pika gives a connection up on which nothing came for 15 s to 30 s then, RabbitMQ after 20 s."""
+
+TCP_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+"""A host that is gone without a word is found out within some ten seconds, whatever the heartbeat."""
+
+BLOCKED_TIMEOUT = 30.0
+
+TOLD_EVERY = 60.0
+"""Seconds between two words about the loss of a connection that comes and goes."""
+
+AWAY = (AMQPError, BrokerConnectionError, OSError)
+"""What is raised where RabbitMQ cannot be reached, breaks off, or does not let us."""
+
+
+def connection_parameters(url: str) -> list[URLParameters]:
+    """How to connect: to the first of the servers, separated by `;`, that answers. What the URL says itself holds."""
+    servers = [URLParameters(server) for server in url.split(";")]
+    for server in servers:
+        if server.heartbeat is None:
+            server.heartbeat = HEARTBEAT
+        if server.tcp_options is None:
+            server.tcp_options = TCP_OPTIONS
+        if server.blocked_connection_timeout is None:
+            # RabbitMQ blocks publishers when its disk or memory is short; without this they would wait for ever.
+            server.blocked_connection_timeout = BLOCKED_TIMEOUT
+    return servers
+
+
+def trouble(url: str) -> str | None:
+    """Why the broker cannot be used, or None when it can."""
+    servers = connection_parameters(url)
+    for server in servers:
+        server.socket_timeout = server.stack_timeout = server.blocked_connection_timeout = 5
+    try:
+        BlockingConnection(servers).close()
+    except (AMQPError, OSError) as error:
+        return type(error).__name__
+    return None
+
+
+class Tidings:
+    """Tells in the log when a connection is there and when it is lost: once each, however often it is tried."""
+
+    def __init__(self, link: str) -> None:
+        self._link = link
+        self._there: bool | None = None
+        self._told_at = -TOLD_EVERY
+
+    def connected(self) -> None:
+        if not self._there:
+            self._there = True
+            log.info("broker connected", link=self._link)
+
+    def lost(self, error: BaseException) -> None:
+        """To be called at every try that fails: of a connection that came and went too soon it is told later."""
+        now = time.monotonic()
+        if self._there is not False and now - self._told_at >= TOLD_EVERY:
+            self._there, self._told_at = False, now
+            log.warning("broker is away", link=self._link, reason=reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """What RabbitMQ said, or the kind of error: texts of other errors may hold the URL."""
+    while isinstance(error, BrokerConnectionError) and error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]  # as Dramatiq wraps it
+    said = getattr(error, "reply_text", None)
+    return said if isinstance(said, str) else type(error).__name__

@@ -1,0 +1,1286 @@
+"""Liveness: the lock of a worker's session, dead workers, jobs that run without company.
+
+The functions of revision 0003 stay beside the new ones, so that processes of the version before can go on meanwhile.
+
+Revision ID: 0004
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+oldest_program = "0003"
+loses = "which worker holds which lock, and since when schedulers have led without a gap: both are soon known anew"
+
+TABLES = (
+    """
+    ALTER TABLE workers
+        -- The advisory lock that the worker's session holds; NULL where it holds none, as behind a pooler.
+        ADD COLUMN lock_key bigint
+    """,
+    """
+    ALTER TABLE leader
+        -- Since when somebody has led without a gap.
+        ADD COLUMN steady_since timestamptz NOT NULL DEFAULT now()
+    """,
+    "CREATE INDEX jobs_suspects ON jobs (line, level, seq) WHERE status = 'pending' AND due AND crashes > 0",
+)
+
+HEADS_OF_LINE = """
+-- The levels of a line that have a job to be claimed: the most urgent first, then the others by how long theirs waits.
+-- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: jobs count whose worker died.
+CREATE OR REPLACE FUNCTION heads_of_line(
+    p_line text,
+    p_level smallint,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_sweeping boolean,
+    p_suspects boolean
+)
+RETURNS smallint[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    found smallint[];
+BEGIN
+    WITH head AS MATERIALIZED (
+        SELECT n.level, min(first.seq) AS seq
+        FROM lanes AS n
+        LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+        CROSS JOIN LATERAL (
+            SELECT j.seq FROM jobs AS j
+            WHERE j.line = p_line
+              AND j.level = n.level
+              AND j.owner_service = n.owner_service
+              AND j.status = 'pending'
+              AND j.due
+              AND j.seq > CASE WHEN p_sweeping THEN 0 ELSE n.low_seq END
+              AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+              AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+              AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+              AND (j.crashes = 0 OR p_suspects)
+            ORDER BY j.seq
+            LIMIT 1
+        ) AS first
+        WHERE n.line = p_line
+          AND (p_level IS NULL OR n.level = p_level)
+          AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          AND (o.max_running IS NULL OR running_of(o.owner_service) < o.max_running)
+        GROUP BY n.level
+    )
+    SELECT array_agg(h.level ORDER BY h.level > (SELECT min(top.level) FROM head AS top), h.seq) INTO found
+    FROM head AS h;
+    RETURN found;
+END
+$$
+"""
+
+MAKES_WAY = """
+-- Whether this worker must claim nothing, so that it soon runs no job: one that may not have company waits for a worker
+-- without any, and under a constant load none ever would be. The least busy one makes way, after a while in which some
+-- other may have become free by itself. Called by claim_line; p_since: when the job began to wait.
+CREATE OR REPLACE FUNCTION makes_way(p_line text, p_worker_id text, p_since timestamptz)
+RETURNS boolean
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF p_since > now() - interval '5 seconds' THEN
+        RETURN false;
+    END IF;
+    RETURN p_worker_id = (
+        SELECT w.worker_id FROM workers AS w
+        WHERE p_line = ANY (w.queues)
+          AND w.seen_at > now() - interval '5 seconds'
+        ORDER BY (SELECT sum(r.value::integer) FROM jsonb_each_text(w.running) AS r), w.worker_id
+        LIMIT 1
+    );
+END
+$$
+"""
+
+CLAIM_TRIAL = """
+-- Claim from a queue whose circuit is half open: one job, if none is being tried; its end decides about the circuit.
+-- Not the one that failed last if there is another; one whose server is the sick one, if it waits: what another server
+-- answers tells nothing. And of those in front one that was given back least: an outage must not use up the give-backs
+-- of the first in line. Called by claim_line, which has locked the line and owners.
+CREATE OR REPLACE FUNCTION claim_trial(
+    p_line text,
+    p_failed_job uuid,
+    p_sick_profile text,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_worker_id text,
+    p_lease interval,
+    p_outside boolean,
+    p_alone boolean
+)
+RETURNS uuid[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    full_up text[];
+    job record;
+BEGIN
+    IF EXISTS (SELECT FROM lines AS l JOIN jobs AS j ON j.id = l.trial_job AND j.lease_token = l.trial_token
+               WHERE l.name = p_line) THEN
+        RETURN '{}';
+    END IF;
+    full_up := ARRAY (SELECT o.owner_service FROM owners AS o WHERE o.max_running <= running_of(o.owner_service));
+    SELECT j.id INTO job
+    FROM jobs AS j
+    WHERE j.id = ANY (ARRAY (
+        SELECT near.id
+        FROM (VALUES (true), (false)) AS of_server (sick)
+        CROSS JOIN LATERAL (
+            SELECT w.id, n.level, w.seq, w.give_backs
+            FROM lanes AS n
+            CROSS JOIN LATERAL (
+                SELECT k.id, k.seq, k.give_backs FROM jobs AS k
+                WHERE k.line = p_line
+                  AND k.level = n.level
+                  AND k.owner_service = n.owner_service
+                  AND k.status = 'pending'
+                  AND k.due
+                  AND (k.model_profile IS NOT DISTINCT FROM p_sick_profile) = of_server.sick
+                  AND (p_task_types IS NULL OR k.task_type = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR k.model_profile = ANY (p_model_profiles))
+                  AND (k.deadline_at IS NULL OR k.deadline_at > now() OR k.started_at IS NOT NULL)
+                  -- A job whose worker died under it runs without company.
+                  AND (k.crashes = 0 OR p_alone IS NOT FALSE)
+                ORDER BY k.seq
+                LIMIT 100
+            ) AS w
+            WHERE n.line = p_line
+              AND n.owner_service <> ALL (full_up)
+              AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+            ORDER BY n.level, n.owner_service, w.seq
+            LIMIT 100
+        ) AS near
+        ORDER BY
+            near.id IS NOT DISTINCT FROM p_failed_job, NOT of_server.sick, near.give_backs, near.level, near.seq
+        LIMIT 1
+    ))
+      AND j.status = 'pending'
+      AND j.due
+    FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
+
+    UPDATE jobs AS j
+    SET status = 'running',
+        number = j.number + 1,
+        lease_token = gen_random_uuid(),
+        lease_expires_at = now() + p_lease,
+        lease_timeout = CASE WHEN p_outside THEN p_lease END,
+        worker_id = p_worker_id,
+        waited_ms = waited_ms(j.run_at, j.created_at, now()),
+        charge = 0,
+        started_at = now(),
+        updated_at = now()
+    WHERE j.id = job.id;
+    UPDATE lines AS l
+    SET busy = l.busy + 1, trial_job = job.id, trial_token = (SELECT j.lease_token FROM jobs AS j WHERE j.id = job.id)
+    WHERE l.name = p_line;
+    RETURN ARRAY[job.id];
+END
+$$
+"""
+
+CLAIM_LINE = """
+-- Claim from one line: its free slots go to its waiting jobs by the rule of domain/order.py. Returns them in order.
+-- Claimers of a line take turns by its row's lock, and each statement below sees what was committed before it was had:
+-- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
+-- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
+-- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
+-- A job whose worker died under it is a suspect: it goes to a claim that is alone in its process (p_alone; NULL: asked
+-- from outside, which takes what comes), before its equals and without company.
+CREATE OR REPLACE FUNCTION claim_line(
+    p_line text,
+    p_level smallint,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_worker_id text,
+    p_lease interval,
+    p_outside boolean,
+    p_alone boolean,
+    p_limit integer
+)
+RETURNS uuid[]
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    room integer := p_limit;
+    share double precision := 0;
+    sweeping boolean;
+    sweep_began timestamptz;
+    swept boolean := false;
+    limited text[];
+    levels smallint[];
+    lvl smallint;
+    heads smallint[];
+    starts double precision[];
+    owed double precision;
+    claimed uuid[] := '{}';
+    got uuid[];
+    furthest double precision;
+    paid double precision;
+    seen integer;
+    -- How many jobs are looked at: more than there is room for only where those in front are locked.
+    width integer;
+    who text[];
+    vtimes double precision[];
+    lasts bigint[];
+    woken boolean[];
+    full_up boolean[];
+    suspect_level smallint;
+    suspect_owner text;
+    suspect_seq bigint;
+    suspect_since timestamptz;
+    suspects_turn boolean;
+BEGIN
+    SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN claimed;
+    END IF;
+    starts := here.clocks;
+    owed := here.reserve;
+    IF p_limit <= 0 THEN
+        RETURN claimed;
+    END IF;
+    limited := ARRAY (
+        SELECT o.owner_service FROM owners AS o
+        WHERE o.max_running IS NOT NULL
+          AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+        ORDER BY o.owner_service
+        FOR UPDATE
+    );
+    SELECT * INTO policy FROM queues WHERE name = p_line;
+    IF FOUND THEN
+        IF policy.paused OR policy.stopped OR policy.circuit_state = 'open' THEN
+            RETURN claimed;
+        END IF;
+        share := policy.reserved_share;
+        room := least(room, policy.concurrency - here.busy, policy.adapted - here.busy);
+        IF room > 0 AND policy.circuit_state = 'half_open' THEN
+            claimed := claim_trial(
+                p_line, (policy.circuit ->> 'failed_job')::uuid, policy.circuit ->> 'model_profile', p_task_types,
+                p_model_profiles, p_owner_services, p_worker_id, p_lease, p_outside, p_alone
+            );
+            RETURN claimed;
+        END IF;
+    END IF;
+    IF room <= 0 THEN
+        RETURN claimed;
+    END IF;
+    IF p_alone IS NOT NULL THEN
+        SELECT j.level, j.owner_service, j.seq, j.updated_at
+        INTO suspect_level, suspect_owner, suspect_seq, suspect_since
+        FROM jobs AS j
+        WHERE j.line = p_line
+          AND j.status = 'pending'
+          AND j.due
+          AND j.crashes > 0
+          AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+          AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+          AND NOT EXISTS (
+              SELECT FROM owners AS o
+              WHERE o.owner_service = j.owner_service
+                AND o.max_running <= running_of(o.owner_service)
+          )
+        ORDER BY j.level, j.seq
+        LIMIT 1;
+    END IF;
+    levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
+    sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
+    LOOP
+        IF sweeping THEN
+            sweep_began := clock_timestamp();
+        END IF;
+        FOREACH lvl IN ARRAY levels LOOP
+            CONTINUE WHEN lvl <> p_level;  -- never where it is NULL
+            width := CASE WHEN share > 0 THEN 1 ELSE room END;
+            LOOP
+                EXIT WHEN room <= 0;
+                IF share > 0 THEN
+                    -- Who is next may change with each pick: the less urgent levels have their share to come.
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
+                        p_alone IS NULL OR (p_alone AND cardinality(claimed) = 0)
+                    );
+                    EXIT WHEN heads IS NULL;
+                    lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
+                END IF;
+                suspects_turn := false;
+                IF lvl >= suspect_level THEN
+                    IF p_alone AND cardinality(claimed) = 0 THEN
+                        suspects_turn := lvl = suspect_level;
+                        room := CASE WHEN suspects_turn THEN 1 ELSE room END;
+                    ELSIF makes_way(p_line, p_worker_id, suspect_since) THEN
+                        room := 0;
+                        EXIT;
+                    END IF;
+                END IF;
+
+                WITH lane AS MATERIALIZED (
+                    SELECT
+                        n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh,
+                        CASE
+                            WHEN suspects_turn THEN suspect_seq - 1
+                            WHEN sweeping THEN 0
+                            ELSE n.low_seq
+                        END AS low,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+                        CASE
+                            WHEN o.owner_service = ANY (limited) THEN o.max_running - running_of(o.owner_service)
+                            -- Its first lane here has come since the owners were locked: next time.
+                            WHEN o.max_running IS NOT NULL THEN 0
+                        END AS spare
+                    FROM lanes AS n
+                    LEFT JOIN owners AS o ON o.owner_service = n.owner_service
+                    WHERE n.line = p_line
+                      AND n.level = lvl
+                ), waiting AS MATERIALIZED (
+                    SELECT lane.owner_service, j.id, j.seq, j.place
+                    FROM lane
+                    CROSS JOIN LATERAL (
+                        SELECT w.id, w.seq, row_number() OVER (ORDER BY w.seq) - 1 AS place
+                        FROM jobs AS w
+                        WHERE w.line = p_line
+                          AND w.level = lvl
+                          AND w.owner_service = lane.owner_service
+                          AND w.status = 'pending'
+                          AND w.due
+                          AND w.seq > lane.low
+                          AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
+                          AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
+                          AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
+                          AND (w.crashes = 0 OR suspects_turn OR p_alone IS NULL)
+                        ORDER BY w.seq
+                        LIMIT least(width, CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END)
+                    ) AS j
+                    WHERE CASE
+                        WHEN suspects_turn THEN lane.owner_service = suspect_owner
+                        ELSE p_owner_services IS NULL OR lane.owner_service = ANY (p_owner_services)
+                    END
+                ), open AS MATERIALIZED (
+                    SELECT lane.* FROM lane
+                    WHERE EXISTS (SELECT FROM waiting AS w WHERE w.owner_service = lane.owner_service)
+                ), based AS MATERIALIZED (
+                    -- A lane that wakes begins where the one stands that is furthest behind, and goes before it.
+                    SELECT
+                        o.owner_service, o.step, o.cost, o.spare, o.fresh,
+                        CASE
+                            WHEN o.asleep THEN greatest(
+                                o.vtime,
+                                coalesce((SELECT min(a.vtime) FROM open AS a WHERE NOT a.asleep), starts[lvl])
+                            )
+                            ELSE o.vtime
+                        END AS base
+                    FROM open AS o
+                ), next AS MATERIALIZED (
+                    SELECT
+                        w.owner_service, w.id, w.seq, b.cost, b.base + w.place * b.step AS start,
+                        row_number() OVER (
+                            ORDER BY b.base + w.place * b.step, w.place > 0 OR NOT b.fresh, w.seq
+                        ) AS turn
+                    FROM waiting AS w
+                    JOIN based AS b ON b.owner_service = w.owner_service
+                    ORDER BY turn
+                    LIMIT width
+                ), pick AS MATERIALIZED (
+                    -- Locked rows are being cancelled: they are passed over, and stay where they are if that fails.
+                    -- LATERAL: row by row in their order, whatever the planner thinks of how many they are.
+                    SELECT n.*
+                    FROM (SELECT next.* FROM next ORDER BY next.turn) AS n
+                    CROSS JOIN LATERAL (
+                        SELECT FROM jobs AS j
+                        WHERE j.id = n.id
+                          AND j.status = 'pending'
+                          AND j.due
+                        FOR UPDATE SKIP LOCKED
+                    ) AS locked
+                    LIMIT CASE WHEN share > 0 THEN 1 ELSE room END
+                ), won AS MATERIALIZED (
+                    SELECT p.owner_service, count(*) AS jobs, max(p.seq) AS last FROM pick AS p GROUP BY p.owner_service
+                ), moved AS MATERIALIZED (
+                    -- A lane whose owner runs as many as it may sleeps too: nobody saves up turns.
+                    SELECT
+                        b.owner_service, b.base + coalesce(w.jobs, 0) * b.step AS vtime, w.last,
+                        b.fresh AND w.jobs IS NULL AS fresh,
+                        coalesce(b.spare - coalesce(w.jobs, 0) <= 0, false) AS fully
+                    FROM based AS b
+                    LEFT JOIN won AS w ON w.owner_service = b.owner_service
+                    UNION ALL
+                    SELECT lane.owner_service, lane.vtime, NULL, lane.fresh, coalesce(lane.spare <= 0, false)
+                    FROM lane
+                    WHERE NOT lane.asleep
+                      AND NOT EXISTS (SELECT FROM based AS b WHERE b.owner_service = lane.owner_service)
+                ), started AS (
+                    UPDATE jobs AS j
+                    SET status = 'running',
+                        number = j.number + 1,
+                        lease_token = gen_random_uuid(),
+                        lease_expires_at = now() + p_lease,
+                        lease_timeout = CASE WHEN p_outside THEN p_lease END,
+                        worker_id = p_worker_id,
+                        waited_ms = waited_ms(j.run_at, j.created_at, now()),
+                        charge = p.cost,
+                        started_at = now(),
+                        updated_at = now()
+                    FROM pick AS p
+                    WHERE j.id = p.id
+                )
+                SELECT
+                    (SELECT array_agg(p.id ORDER BY p.turn) FROM pick AS p),
+                    (SELECT max(p.start) FROM pick AS p),
+                    (SELECT sum(p.cost) FROM pick AS p),
+                    (SELECT count(*) FROM next),
+                    (SELECT array_agg(m.owner_service ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.vtime ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.last ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fresh ORDER BY m.owner_service) FROM moved AS m),
+                    (SELECT array_agg(m.fully ORDER BY m.owner_service) FROM moved AS m)
+                INTO got, furthest, paid, seen, who, vtimes, lasts, woken, full_up;
+
+                IF got IS NULL THEN
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
+                    CONTINUE;
+                END IF;
+
+                -- Apart: only now the jobs that were taken are no longer seen as waiting.
+                UPDATE lanes AS n
+                SET used_at = now(),
+                    vtime = m.vtime,
+                    asleep = m.fully OR m.next IS NULL,
+                    fresh = m.fresh,
+                    low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
+                FROM (
+                    SELECT moved.*, next.seq AS next
+                    FROM unnest(who, vtimes, lasts, woken, full_up)
+                        AS moved (owner_service, vtime, last, fresh, fully)
+                    JOIN lanes AS k
+                      ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
+                    LEFT JOIN LATERAL (
+                        SELECT j.seq FROM jobs AS j
+                        WHERE j.line = p_line
+                          AND j.level = lvl
+                          AND j.owner_service = moved.owner_service
+                          AND j.status = 'pending'
+                          AND j.due
+                          AND j.seq > CASE WHEN sweeping THEN 0 ELSE k.low_seq END
+                        ORDER BY j.seq
+                        LIMIT 1
+                    ) AS next ON true
+                ) AS m
+                WHERE n.line = p_line
+                  AND n.level = lvl
+                  AND n.owner_service = m.owner_service
+                  AND (
+                      n.vtime <> m.vtime
+                      OR n.fresh <> m.fresh
+                      OR n.asleep <> (m.fully OR m.next IS NULL)
+                      OR n.low_seq >= m.next
+                  );
+
+                claimed := claimed || got;
+                room := room - cardinality(got);
+                starts[lvl] := greatest(starts[lvl], furthest);
+                IF share > 0 THEN
+                    EXIT WHEN suspects_turn;
+                    heads := heads_of_line(
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping, p_alone IS NULL
+                    );
+                    owed := owed + CASE
+                        WHEN lvl > ANY (heads) THEN (share - 1) * paid
+                        WHEN lvl < ANY (heads) THEN share * paid
+                        ELSE 0
+                    END;
+                    width := 1;
+                ELSE
+                    EXIT WHEN seen < width OR width >= 4096;
+                    width := 8 * width;
+                END IF;
+            END LOOP;
+            EXIT WHEN share > 0;
+        END LOOP;
+        IF sweeping THEN
+            swept := true;
+            here.sweep_took := clock_timestamp() - sweep_began;
+        END IF;
+        EXIT WHEN room <= 0 OR sweeping OR clock_timestamp() - here.swept_at < 20 * here.sweep_took;
+        sweeping := true;
+    END LOOP;
+
+    -- A look that found nothing writes nothing, unless it was dear and must not be repeated at once.
+    IF cardinality(claimed) > 0 OR (swept AND here.sweep_took > interval '2 milliseconds') THEN
+        UPDATE lines AS l
+        SET busy = here.busy + cardinality(claimed),
+            clocks = starts,
+            reserve = owed,
+            swept_at = CASE WHEN swept THEN clock_timestamp() ELSE l.swept_at END,
+            sweep_took = here.sweep_took
+        WHERE l.name = p_line;
+    END IF;
+    RETURN claimed;
+END
+$$
+"""
+
+CLAIM_JOBS = """
+-- Claim for a built-in worker: the most urgent due jobs of one queue that it serves, each with a new lease.
+CREATE OR REPLACE FUNCTION claim_jobs(
+    p_queue text,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_worker_id text,
+    p_lease interval,
+    p_alone boolean,
+    p_limit integer
+)
+RETURNS TABLE (
+    job_id uuid,
+    lease_token uuid,
+    task_type text,
+    model_profile text,
+    owner_service text,
+    queue text,
+    priority smallint,
+    attempts smallint,
+    max_attempts smallint,
+    give_backs smallint,
+    number integer,
+    trial boolean,
+    crashes smallint,
+    input bytea
+)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    claimed uuid[];
+BEGIN
+    claimed := claim_line(
+        p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_alone, p_limit
+    );
+    IF cardinality(claimed) = 0 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT
+        j.id, j.lease_token, j.task_type, j.model_profile, j.owner_service, j.queue, j.priority, j.attempts,
+        j.max_attempts, j.give_backs, j.number,
+        EXISTS (SELECT FROM lines AS l WHERE l.name = p_queue AND l.trial_token = j.lease_token),
+        j.crashes,
+        (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
+END
+$$
+"""
+
+CLAIM_FOR_EXTERNAL = """
+-- Claim over HTTP: the most urgent due jobs among those that match, of any queue and of none. NULL matches any.
+-- Each line gives by its own rule. Between lines the more urgent job goes first, then the one that has waited longer.
+-- All of the lines are locked in the order of their names, then all of their owners whose running jobs are limited: two
+-- claims never wait for each other in a circle.
+CREATE OR REPLACE FUNCTION claim_for_external(
+    p_worker_id text,
+    p_lease interval,
+    p_limit integer,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_owner_services text[],
+    p_queues text[]
+)
+RETURNS TABLE (job_id uuid, lease_token uuid)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    candidates text[];
+    -- Of each line that is a queue, where kinds are asked for: whose jobs match, and how many. It is not read further.
+    matches jsonb;
+    best record;
+    claimed uuid[] := '{}';
+    got uuid[];
+BEGIN
+    IF p_task_types IS NOT NULL OR p_model_profiles IS NOT NULL THEN
+        matches := (
+            SELECT coalesce(jsonb_object_agg(m.queue, jsonb_build_object('owners', m.owners, 'jobs', m.jobs)), '{}')
+            FROM (
+                SELECT o.queue, array_agg(o.owner_service) AS owners, sum(o.jobs) AS jobs
+                FROM (
+                    SELECT c.queue, c.owner_service, sum(c.jobs) AS jobs
+                    FROM (
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_counts
+                        UNION ALL
+                        SELECT owner_service, queue, task_type, model_profile, due, jobs FROM job_count_changes
+                    ) AS c
+                    WHERE c.due
+                      AND c.queue <> ''
+                      AND (p_task_types IS NULL OR c.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR c.model_profile = ANY (p_model_profiles))
+                      AND (p_owner_services IS NULL OR c.owner_service = ANY (p_owner_services))
+                    GROUP BY c.queue, c.owner_service
+                    HAVING sum(c.jobs) > 0
+                ) AS o
+                GROUP BY o.queue
+            ) AS m
+        );
+    END IF;
+    candidates := ARRAY (
+        SELECT line.name
+        FROM (
+            SELECT DISTINCT n.line AS name FROM lanes AS n
+            WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+              AND (p_queues IS NULL OR n.line = ANY (p_queues))
+        ) AS line
+        LEFT JOIN queues AS q ON q.name = line.name
+        WHERE q.paused IS NOT TRUE
+          AND q.stopped IS NOT TRUE
+          AND q.circuit_state IS DISTINCT FROM 'open'
+          AND CASE
+              -- A line without a queue is named for its kind, with a space between task type and profile.
+              WHEN strpos(line.name, ' ') > 0 THEN
+                  (p_task_types IS NULL OR split_part(line.name, ' ', 1) = ANY (p_task_types))
+                  AND (p_model_profiles IS NULL OR split_part(line.name, ' ', 2) = ANY (p_model_profiles))
+              ELSE matches IS NULL OR matches ? line.name
+          END
+          AND EXISTS (
+              SELECT FROM lanes AS n
+              CROSS JOIN LATERAL (
+                  SELECT FROM jobs AS j
+                  WHERE j.line = line.name
+                    AND j.level = n.level
+                    AND j.owner_service = n.owner_service
+                    AND j.status = 'pending'
+                    AND j.due
+                  LIMIT 1
+              ) AS waiting
+              WHERE n.line = line.name
+                AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+          )
+    );
+    PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM owners AS o
+    WHERE o.max_running IS NOT NULL
+      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = ANY (candidates))
+    ORDER BY o.owner_service
+    FOR UPDATE;
+
+    WHILE cardinality(claimed) < p_limit AND cardinality(candidates) > 0 LOOP
+        best := NULL;
+        IF cardinality(candidates) > 1 THEN
+            WITH lane AS MATERIALIZED (
+                SELECT
+                    n.line, n.level, n.owner_service,
+                    CASE
+                        WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
+                        ELSE n.low_seq
+                    END AS low,
+                    (
+                        SELECT o.max_running - running_of(o.owner_service) FROM owners AS o
+                        WHERE o.owner_service = n.owner_service
+                          AND o.max_running IS NOT NULL
+                    ) AS spare
+                FROM lanes AS n
+                JOIN lines AS l ON l.name = n.line
+                WHERE n.line = ANY (candidates)
+                  AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
+                  AND (matches IS NULL OR strpos(n.line, ' ') > 0
+                       OR matches -> n.line -> 'owners' ? n.owner_service)
+            ), head AS MATERIALIZED (
+                SELECT n.line, n.level, n.owner_service, n.spare, first.seq
+                FROM lane AS n
+                CROSS JOIN LATERAL (
+                    SELECT j.seq FROM jobs AS j
+                    WHERE j.line = n.line
+                      AND j.level = n.level
+                      AND j.owner_service = n.owner_service
+                      AND j.status = 'pending'
+                      AND j.due
+                      AND j.seq > n.low
+                      AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                      AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                      AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                    ORDER BY j.seq
+                    LIMIT 1
+                ) AS first
+                WHERE n.spare IS NULL
+                   OR n.spare > 0
+            ), first AS (
+                SELECT head.line, head.level, coalesce(q.reserved_share, 0) > 0 AS shared
+                FROM head
+                LEFT JOIN queues AS q ON q.name = head.line
+                ORDER BY head.level, head.seq
+                LIMIT 1
+            ), other AS (
+                SELECT min(head.seq) AS seq
+                FROM head
+                JOIN first ON first.line <> head.line AND first.level = head.level
+            )
+            -- As many as come before another line's first; with a reserved share each pick may change who is next.
+            SELECT
+                first.line,
+                CASE WHEN NOT first.shared THEN first.level END AS level,
+                CASE
+                    WHEN first.shared THEN 1
+                    ELSE (
+                        SELECT sum(before.jobs)
+                        FROM head
+                        CROSS JOIN LATERAL (
+                            SELECT count(*) AS jobs
+                            FROM (
+                                SELECT FROM jobs AS j
+                                WHERE j.line = head.line
+                                  AND j.level = head.level
+                                  AND j.owner_service = head.owner_service
+                                  AND j.status = 'pending'
+                                  AND j.due
+                                  AND j.seq >= head.seq
+                                  AND j.seq < coalesce((SELECT other.seq FROM other), 9223372036854775807)
+                                  AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
+                                  AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
+                                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                                LIMIT least(p_limit, head.spare)
+                            ) AS waiting
+                        ) AS before
+                        WHERE head.line = first.line
+                          AND head.level = first.level
+                    )
+                END AS jobs
+            INTO best
+            FROM first;
+        END IF;
+        IF best IS NULL THEN
+            SELECT candidates[1] AS line, NULL::smallint AS level, p_limit::numeric AS jobs INTO best;
+        END IF;
+        got := claim_line(
+            best.line, best.level, p_task_types, p_model_profiles,
+            CASE
+                WHEN matches IS NULL OR strpos(best.line, ' ') > 0 THEN p_owner_services
+                ELSE ARRAY (SELECT jsonb_array_elements_text(matches -> best.line -> 'owners'))
+            END,
+            p_worker_id, p_lease, true, NULL,
+            least(
+                p_limit - cardinality(claimed),
+                greatest(best.jobs, 1)::integer,
+                CASE WHEN strpos(best.line, ' ') = 0 THEN (matches -> best.line -> 'jobs')::integer END
+            )
+        );
+        claimed := claimed || got;
+        IF cardinality(got) = 0 OR cardinality(candidates) = 1 THEN
+            candidates := array_remove(candidates, best.line);
+        END IF;
+    END LOOP;
+
+    RETURN QUERY
+    SELECT j.id, j.lease_token
+    FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
+    JOIN jobs AS j ON j.id = c.id
+    ORDER BY c.place;
+END
+$$
+"""
+
+EXCHANGE_JOBS = """
+-- Exchange: settle what ended and claim what is next, in one commit. A row of the answer is a lost or a claimed job.
+-- The claim sees what the settlement freed: each statement of a function takes its own snapshot.
+CREATE OR REPLACE FUNCTION exchange_jobs(
+    p_job_ids uuid[],
+    p_tokens uuid[],
+    p_outcomes text[],
+    p_statuses text[],
+    p_results bytea[],
+    p_error_codes text[],
+    p_error_messages text[],
+    p_delays interval[],
+    p_queue text,
+    p_task_types text[],
+    p_model_profiles text[],
+    p_worker_id text,
+    p_lease interval,
+    p_alone boolean,
+    p_limit integer
+)
+RETURNS TABLE (
+    lost bigint,
+    job_id uuid,
+    lease_token uuid,
+    task_type text,
+    model_profile text,
+    owner_service text,
+    queue text,
+    priority smallint,
+    attempts smallint,
+    max_attempts smallint,
+    give_backs smallint,
+    number integer,
+    trial boolean,
+    crashes smallint,
+    input bytea
+)
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+BEGIN
+    IF cardinality(p_job_ids) > 0 THEN
+        RETURN QUERY
+        SELECT
+            s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL, NULL::smallint, NULL::smallint, NULL::smallint,
+            NULL::smallint, NULL::integer, NULL::boolean, NULL::smallint, NULL::bytea
+        FROM settle_jobs(
+            p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays,
+            nullif(p_queue, '')
+        ) AS s;
+    END IF;
+    IF p_limit > 0 THEN
+        RETURN QUERY
+        SELECT NULL::bigint, c.*
+        FROM claim_jobs(p_queue, p_task_types, p_model_profiles, p_worker_id, p_lease, p_alone, p_limit) AS c;
+    END IF;
+END
+$$
+"""
+
+HAS_SEEN = """
+-- Whether this session has lasted so long: then PostgreSQL was not away meanwhile. One that restarted, crashed or was
+-- failed over to has no older sessions. Called by what takes jobs and slots from workers that were not heard of.
+CREATE OR REPLACE FUNCTION has_seen(p_time interval)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+AS $$
+    SELECT p_time <= interval '0' OR session.backend_start <= now() - p_time
+    FROM pg_stat_get_activity(pg_backend_pid()) AS session
+$$
+"""
+
+DEAD_WORKERS = """
+-- Workers that are proven dead: the lock of their session is gone, and nothing was heard of them for a while. Called by
+-- rescue_jobs. A lock alone is a hint: a worker whose connection broke takes a new one within a second, and says so.
+-- Where at least four workers and more than half fell silent within five seconds it is more likely the network or the
+-- database that failed: they keep their jobs until their leases run out.
+-- p_lease: older beats prove nothing that the leases do not.
+CREATE OR REPLACE FUNCTION dead_workers(p_silent interval, p_lease interval)
+RETURNS text[]
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN ARRAY (
+        WITH known AS MATERIALIZED (
+            SELECT w.worker_id, w.seen_at, w.lock_key FROM workers AS w WHERE w.seen_at > now() - p_lease
+        ), silent AS MATERIALIZED (
+            SELECT k.* FROM known AS k WHERE k.lock_key IS NOT NULL AND k.seen_at < now() - p_silent
+        ), gone AS MATERIALIZED (
+            -- Ours until the end of this transaction: whoever is back takes his new one after it.
+            SELECT s.* FROM silent AS s WHERE pg_try_advisory_xact_lock(s.lock_key)
+        ), counted AS (
+            SELECT
+                g.worker_id,
+                (
+                    SELECT count(*) FROM gone AS o
+                    WHERE o.seen_at BETWEEN g.seen_at - interval '5 seconds' AND g.seen_at + interval '5 seconds'
+                ) AS together,
+                (SELECT count(*) FROM known) AS all_of_them
+            FROM gone AS g
+        )
+        SELECT c.worker_id FROM counted AS c
+        WHERE c.together < 4
+           OR 2 * c.together <= c.all_of_them
+    );
+END
+$$
+"""
+
+RESCUE_JOBS = """
+-- Scheduler, every second: take running jobs from workers that are dead, and free their slots: those whose lease ran
+-- out, and those of workers that are proven dead before that. A built-in worker's run crashed and is not counted; an
+-- external worker's failed.
+-- A session that is younger than p_steady rescues nobody: it has not seen how long PostgreSQL was away for the workers.
+-- p_everyone: no built-in worker can be alive.
+CREATE OR REPLACE FUNCTION rescue_jobs(
+    p_max_crashes integer,
+    p_error_code text,
+    p_crashed text,
+    p_crashed_too_often text,
+    p_expired text,
+    p_delay interval,
+    p_silent interval,
+    p_lease interval,
+    p_steady interval,
+    p_everyone boolean,
+    p_limit integer
+)
+RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    dead_ones text[];
+    chosen uuid[];
+    locked text[];
+    rescued uuid[];
+BEGIN
+    IF NOT has_seen(p_steady) THEN
+        RETURN;
+    END IF;
+    dead_ones := dead_workers(p_silent, p_lease);
+    chosen := ARRAY (
+        SELECT j.id FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.lease_expires_at < now()
+        ORDER BY j.lease_expires_at
+        LIMIT p_limit
+    );
+    IF p_everyone OR cardinality(dead_ones) > 0 THEN
+        chosen := chosen || ARRAY (
+            SELECT j.id FROM jobs AS j
+            WHERE j.status = 'running'
+              AND j.lease_expires_at >= now()
+              AND j.lease_timeout IS NULL
+              AND (p_everyone OR j.worker_id = ANY (dead_ones))
+            LIMIT p_limit
+        );
+    END IF;
+    IF cardinality(chosen) = 0 AND cardinality(dead_ones) = 0 THEN
+        RETURN;
+    END IF;
+    locked := ARRAY (SELECT DISTINCT j.line FROM jobs AS j WHERE j.id = ANY (chosen));
+    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+
+    WITH dead AS MATERIALIZED (
+        SELECT
+            j.id, j.lease_token, j.worker_id, j.started_at, j.waited_ms,
+            j.line, j.level, j.owner_service, j.seq, j.charge,
+            j.number + 1 AS number,
+            j.lease_timeout IS NOT NULL AS external,
+            j.attempts + (j.lease_timeout IS NOT NULL)::integer AS attempts,
+            j.crashes + (j.lease_timeout IS NULL)::integer AS crashes,
+            CASE WHEN j.lease_timeout IS NULL THEN j.crashes + 1 >= p_max_crashes
+                 ELSE j.attempts + 1 >= j.max_attempts
+            END AS hopeless
+        FROM jobs AS j
+        WHERE j.id = ANY (chosen)
+          AND j.status = 'running'
+          AND j.line = ANY (locked)
+          AND (
+              j.lease_expires_at < now()
+              OR (j.lease_timeout IS NULL AND (p_everyone OR j.worker_id = ANY (dead_ones)))
+          )
+        FOR UPDATE SKIP LOCKED
+    ), said AS MATERIALIZED (
+        SELECT
+            d.*,
+            CASE WHEN d.hopeless THEN 'failed' ELSE 'pending' END AS became,
+            CASE WHEN d.external THEN p_expired
+                 WHEN d.hopeless THEN format(p_crashed_too_often, d.crashes)
+                 ELSE p_crashed
+            END AS message,
+            d.external AND NOT d.hopeless AND p_delay > interval '0' AS delayed
+        FROM dead AS d
+    ), run AS (
+        INSERT INTO runs (
+            job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome, error_code,
+            error_message
+        )
+        SELECT
+            s.id, s.lease_token, s.worker_id, s.started_at, now(), s.waited_ms, s.number, s.became,
+            CASE WHEN s.external THEN 'expired' ELSE 'crashed' END, p_error_code, s.message
+        FROM said AS s
+    ), job AS (
+        UPDATE jobs AS j
+        SET status = s.became,
+            number = s.number,
+            attempts = s.attempts,
+            crashes = s.crashes,
+            error_code = p_error_code,
+            error_message = s.message,
+            run_at = CASE WHEN s.delayed THEN now() + p_delay ELSE j.run_at END,
+            due = NOT s.delayed,
+            lease_token = NULL,
+            lease_expires_at = NULL,
+            lease_timeout = NULL,
+            finished_at = CASE WHEN s.hopeless THEN now() END,
+            updated_at = now()
+        FROM said AS s
+        WHERE j.id = s.id
+        RETURNING j.id
+    ), slot AS (
+        SELECT free_slots(
+            array_agg(s.line), array_agg(s.level), array_agg(s.owner_service), array_agg(s.charge),
+            array_agg(extract(epoch FROM now() - s.started_at)::double precision), array_agg(false)
+        )
+        FROM said AS s
+    ), lane AS (
+        SELECT reach_lanes(
+            array_agg(s.line), array_agg(s.level), array_agg(s.owner_service), array_agg(s.seq)
+        )
+        FROM said AS s
+        WHERE s.became = 'pending'
+          AND NOT s.delayed
+    )
+    SELECT coalesce(array_agg(job.id), '{}') INTO rescued
+    FROM job, (SELECT count(*) FROM slot) AS slots, (SELECT count(*) FROM lane) AS lanes;
+
+    IF cardinality(dead_ones) > 0 THEN
+        -- The slots of their runs that had lost their jobs before.
+        UPDATE closing_slots AS c
+        SET expires_at = now() - interval '1 microsecond'
+        FROM runs AS r
+        WHERE r.job_id = c.job_id
+          AND r.lease_token = c.lease_token
+          AND r.worker_id = ANY (dead_ones);
+        DELETE FROM workers AS w
+        WHERE w.worker_id = ANY (dead_ones)
+          AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.status = 'running' AND j.worker_id = w.worker_id);
+    END IF;
+
+    RETURN QUERY
+    SELECT j.id, j.owner_service, j.task_type, j.queue, j.status, j.number FROM jobs AS j WHERE j.id = ANY (rescued);
+END
+$$
+"""
+
+PREEMPT_JOBS = """
+-- Preemption: slots of running low jobs for high ones that find none free, where the queue's policy allows it.
+-- One that has aged to the highest level is low no longer. The victims go back unharmed; each slot stays taken until
+-- its worker says that the call is closed.
+CREATE OR REPLACE FUNCTION preempt_jobs(p_queue text, p_alive interval)
+RETURNS TABLE (id uuid, owner_service text, task_type text, queue text, status text, number integer)
+LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    here lines%ROWTYPE;
+    policy queues%ROWTYPE;
+    slots integer;
+    wanted integer;
+BEGIN
+    SELECT * INTO policy FROM queues WHERE name = p_queue;
+    IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
+        RETURN;
+    END IF;
+    SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    slots := (
+        SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
+        WHERE p_queue = ANY (w.queues)
+          AND w.seen_at > now() - p_alive
+    )
+    -- Runs of external workers are busy slots of the queue, and of no worker here.
+    + (
+        SELECT count(*) FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.lease_timeout IS NOT NULL
+    );
+    -- High jobs that a free slot would start: not those of an owner who runs as many as it may, nor those too late, nor
+    -- those that wait for a worker without company.
+    wanted := (
+        SELECT sum(least(high.jobs, CASE WHEN o.max_running < running_of(n.owner_service) THEN 0
+                                         ELSE o.max_running - running_of(n.owner_service) END))
+        FROM lanes AS n
+        LEFT JOIN owners AS o ON o.owner_service = n.owner_service AND o.max_running IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs
+            FROM (
+                SELECT FROM jobs AS j
+                WHERE j.line = p_queue
+                  AND j.level = 1
+                  AND j.owner_service = n.owner_service
+                  AND j.status = 'pending'
+                  AND j.due
+                  AND j.priority = 1
+                  AND j.crashes = 0
+                  AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
+                LIMIT 1000
+            ) AS waiting
+        ) AS high
+        WHERE n.line = p_queue
+          AND n.level = 1
+    )
+    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
+    -- The reserved share of the slots is not taken: what has just had its turn would lose it again and again.
+    IF policy.reserved_share > 0 THEN
+        wanted := least(
+            wanted,
+            (SELECT count(*) FROM jobs AS j WHERE j.status = 'running' AND j.queue = p_queue AND j.level > 1)
+            - ceil(policy.reserved_share * least(slots, policy.concurrency, policy.adapted))
+        );
+    END IF;
+    IF wanted IS NULL OR wanted <= 0 THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH victim AS MATERIALIZED (
+        SELECT
+            j.id, j.lease_token, j.lease_expires_at, j.worker_id, j.started_at, j.waited_ms,
+            j.line, j.level, j.owner_service, j.seq, j.charge, j.number + 1 AS number
+        FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.queue = p_queue
+          AND j.priority = 5
+          AND j.level > 1
+          AND j.lease_timeout IS NULL
+        ORDER BY j.started_at DESC, j.seq DESC
+        LIMIT wanted
+        FOR UPDATE SKIP LOCKED
+    ), run AS (
+        INSERT INTO runs (job_id, lease_token, worker_id, started_at, ended_at, waited_ms, number, became, outcome)
+        SELECT v.id, v.lease_token, v.worker_id, v.started_at, now(), v.waited_ms, v.number, 'pending', 'preempted'
+        FROM victim AS v
+    ), slot AS (
+        INSERT INTO closing_slots (lease_token, job_id, line, level, owner_service, charge, started_at, expires_at)
+        SELECT v.lease_token, v.id, v.line, v.level, v.owner_service, v.charge, v.started_at, v.lease_expires_at
+        FROM victim AS v
+    ), lane AS (
+        SELECT reach_lanes(array_agg(v.line), array_agg(v.level), array_agg(v.owner_service), array_agg(v.seq))
+        FROM victim AS v
+    )
+    UPDATE jobs AS j
+    SET status = 'pending',
+        number = v.number,
+        due = true,
+        lease_token = NULL,
+        lease_expires_at = NULL,
+        updated_at = now()
+    FROM victim AS v, (SELECT count(*) FROM lane) AS lanes
+    WHERE j.id = v.id
+    RETURNING j.id, j.owner_service, j.task_type, j.queue, j.status, j.number;
+END
+$$
+"""
+
+FREE_ABANDONED_SLOTS = """
+-- Scheduler, every second: free slots whose worker was not heard of until their lease ran out. Returns how many.
+-- p_steady: as in rescue_jobs.
+CREATE OR REPLACE FUNCTION free_abandoned_slots(p_steady interval)
+RETURNS bigint
+LANGUAGE plpgsql
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    locked text[];
+    freed bigint;
+BEGIN
+    IF NOT has_seen(p_steady) THEN
+        RETURN 0;
+    END IF;
+    locked := ARRAY (SELECT DISTINCT c.line FROM closing_slots AS c WHERE c.expires_at < now());
+    IF cardinality(locked) = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+    WITH gone AS (
+        DELETE FROM closing_slots AS c
+        WHERE c.expires_at < now()
+          AND c.line = ANY (locked)
+        RETURNING *
+    ), slot AS (
+        SELECT
+            count(*) AS slots,
+            free_slots(
+                array_agg(g.line), array_agg(g.level), array_agg(g.owner_service), array_agg(g.charge),
+                array_agg(extract(epoch FROM now() - g.started_at)::double precision), array_agg(false)
+            )
+        FROM gone AS g
+    )
+    SELECT slot.slots INTO freed FROM slot;
+    RETURN freed;
+END
+$$
+"""
+
+FUNCTIONS = (
+    HEADS_OF_LINE,
+    MAKES_WAY,
+    CLAIM_TRIAL,
+    CLAIM_LINE,
+    CLAIM_JOBS,
+    CLAIM_FOR_EXTERNAL,
+    EXCHANGE_JOBS,
+    HAS_SEEN,
+    DEAD_WORKERS,
+    RESCUE_JOBS,
+    PREEMPT_JOBS,
+    FREE_ABANDONED_SLOTS,
+)
+
+
+def upgrade() -> None:
+    for statement in (*TABLES, *FUNCTIONS):
+        op.get_bind().exec_driver_sql(statement)
+
+
+def downgrade() -> None:
+    before = import_module("migrations.versions.0003_order")
+    for statement in (
+        """
+        DROP FUNCTION
+            heads_of_line(text, smallint, text[], text[], text[], boolean, boolean),
+            makes_way,
+            claim_trial(text, uuid, text, text[], text[], text[], text, interval, boolean, boolean),
+            claim_line(text, smallint, text[], text[], text[], text, interval, boolean, boolean, integer),
+            claim_jobs(text, text[], text[], text, interval, boolean, integer),
+            exchange_jobs(
+                uuid[], uuid[], text[], text[], bytea[], text[], text[], interval[], text, text[], text[], text,
+                interval, boolean, integer
+            ),
+            has_seen,
+            dead_workers,
+            rescue_jobs(
+                integer, text, text, text, text, interval, interval, interval, interval, boolean, integer
+            ),
+            free_abandoned_slots(interval)
+        """,
+        before.CLAIM_FOR_EXTERNAL,
+        before.PREEMPT_JOBS,
+        "DROP INDEX jobs_suspects",
+        "ALTER TABLE leader DROP steady_since",
+        "ALTER TABLE workers DROP lock_key",
+    ):
+        op.get_bind().exec_driver_sql(statement)

@@ -1,0 +1,151 @@
+"""A job whose worker died under it runs in a process that runs nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from domain.circuit import Circuit, CircuitState
+from domain.job import JobId, Priority
+from domain.policy import OwnerPolicy, Policies, QueuePolicy
+from tests.adapters.rigs import Rig
+from tests.adapters.store.states import rescue_late
+from tests.factories import QUEUE, new_beat
+from tests.moves import complete, each, lent_ids, one, run_one, settle, several, take, taken_ids
+
+PATIENCE = timedelta(seconds=5)
+
+
+async def suspect(rig: Rig, **changes: Any) -> JobId:
+    """A job whose worker died."""
+    held = await run_one(rig.store, **changes)
+    await rescue_late(rig)
+    return held.id
+
+
+async def test_a_process_that_runs_something_is_not_given_it(rig: Rig):
+    await suspect(rig)
+    others = await several(rig.store, 2)
+    assert await taken_ids(rig.store, alone=False, limit=9) == [job.id for job in others]
+
+
+async def test_a_process_that_runs_nothing_gets_it_and_nothing_else(rig: Rig):
+    crashed = await suspect(rig)
+    await several(rig.store, 2)
+    [held] = await take(rig.store, limit=9)
+    assert (held.id, held.crashes) == (crashed, 1)
+
+
+async def test_it_goes_before_its_equals_of_all_owners(rig: Rig):
+    held = await run_one(rig.store)
+    earlier = await each(rig.store, {"owner_service": "a"}, {"owner_service": "b"})
+    await rescue_late(rig)
+    assert await taken_ids(rig.store, limit=9) == [held.id]
+    assert await taken_ids(rig.store, limit=9, alone=False) == [job.id for job in earlier]
+
+
+async def test_a_more_urgent_job_goes_before_it_and_then_it_must_wait(rig: Rig):
+    crashed = await suspect(rig)
+    urgent, equal = await each(rig.store, {"priority": Priority.HIGH}, {})
+    assert await taken_ids(rig.store, limit=9) == [urgent.id, equal.id]
+    assert await taken_ids(rig.store, limit=9) == [crashed]
+
+
+async def test_of_several_each_gets_a_process_of_its_own(rig: Rig):
+    jobs = await several(rig.store, 3)
+    await take(rig.store, limit=3)
+    await rescue_late(rig)
+    assert [await taken_ids(rig.store, limit=9) for _ in range(4)] == [[job.id] for job in jobs] + [[]]
+
+
+async def test_that_of_an_owner_who_runs_as_many_as_it_may_waits_for_him_alone(rig: Rig):
+    await rig.queues.configure(Policies(owners={"a": OwnerPolicy(max_running=1)}), [QUEUE])
+    crashed = await suspect(rig, owner_service="a")
+    other, fresh = await each(rig.store, {"owner_service": "a"}, {"owner_service": "b"})
+    assert await taken_ids(rig.store, limit=1, alone=False) == [fresh.id]
+    [held] = await take(rig.store, limit=1, alone=False)
+    assert held.id == other.id
+    assert await taken_ids(rig.store, limit=9) == []
+    await settle(rig.store, complete(held))
+    assert await taken_ids(rig.store, limit=9) == [crashed]
+
+
+async def test_a_worker_outside_takes_it_as_any_other(rig: Rig):
+    crashed = await suspect(rig)
+    other = await one(rig.store)
+    assert await lent_ids(rig.store, limit=9) == [crashed, other.id]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_the_trial_of_a_half_open_circuit_keeps_to_it(rig: Rig, alone: bool):
+    crashed = await suspect(rig)
+    await rig.queues.change_circuit(QUEUE, lambda *_: Circuit(CircuitState.HALF_OPEN))
+    assert await taken_ids(rig.store, limit=9, alone=alone) == [crashed] * alone
+
+
+async def test_with_a_reserved_share_it_holds_up_nobody(rig: Rig):
+    await rig.queues.configure(Policies({QUEUE: QueuePolicy(reserved_share=0.2)}), [QUEUE])
+    crashed = await suspect(rig, priority=Priority.HIGH)
+    others = await several(rig.store, 2)
+    assert await taken_ids(rig.store, limit=9, alone=False) == [job.id for job in others]
+    assert await taken_ids(rig.store, limit=9) == [crashed]
+
+
+async def test_nobody_loses_a_slot_to_it(rig: Rig):
+    """A slot alone is of no use to it."""
+    await rig.queues.configure(Policies({QUEUE: QueuePolicy(preempt=True)}), [QUEUE])
+    await rig.store.beat(new_beat(slots_per_queue=1))
+    await suspect(rig, priority=Priority.HIGH)
+    await one(rig.store, priority=Priority.LOW)
+    await take(rig.store, alone=False)
+    await rig.store.beat(new_beat(slots_per_queue=1))
+    assert await rig.store.preempt(QUEUE, timedelta(seconds=15)) == []
+
+
+class TestMakingWay:
+    """Under a constant load no process would ever run nothing."""
+
+    async def beats(self, rig: Rig, **running: int) -> None:
+        for name, jobs in running.items():
+            await rig.store.beat(new_beat(worker_id=name, slots_per_queue=9, running={QUEUE: jobs}))
+
+    async def test_after_a_while_the_least_busy_worker_takes_nothing_more(self, rig: Rig):
+        await suspect(rig)
+        others = await several(rig.store, 2)
+        await rig.advance(PATIENCE)
+        await self.beats(rig, busy=3, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == []
+        assert await taken_ids(rig.store, worker_id="busy", alone=False, limit=9) == [job.id for job in others]
+
+    async def test_not_at_once(self, rig: Rig):
+        await suspect(rig)
+        other = await one(rig.store)
+        await rig.advance(PATIENCE - timedelta(microseconds=1))
+        await self.beats(rig, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [other.id]
+
+    async def test_more_urgent_jobs_are_taken_all_the_same(self, rig: Rig):
+        await suspect(rig)
+        urgent, _ = await each(rig.store, {"priority": Priority.HIGH}, {})
+        await rig.advance(PATIENCE)
+        await self.beats(rig, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [urgent.id]
+
+    async def test_a_worker_that_was_not_heard_of_lately_is_not_waited_for(self, rig: Rig):
+        await self.beats(rig, gone=0)
+        await suspect(rig)
+        await one(rig.store)
+        await rig.advance(PATIENCE)
+        await self.beats(rig, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == []
+
+    async def test_what_it_cannot_run_it_does_not_wait_for(self, rig: Rig):
+        await one(rig.store, model_profile="another")
+        await take(rig.store, model_profiles=("another",))
+        await rescue_late(rig)
+        other = await one(rig.store)
+        await rig.advance(PATIENCE)
+        await self.beats(rig, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [other.id]

@@ -1,0 +1,197 @@
+"""Backups that are made while the service works, and services that go on from them elsewhere. The commands are those
+of docs/backup.md."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.embedded.binaries import find_binaries
+from tests.docs.test_documents import blocks
+from tests.e2e.conftest import Install
+from tests.e2e.service import SCRIPTS, Api, eventually, query
+from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, after, says
+from tests.servers.postgres import Databases
+
+DUMP, RESTORE, EMBEDDED_BACKUP, EMBEDDED_RESTORE = blocks("docs/backup.md", "bash")
+RESCUED_WITHIN = 20.0
+"""Seconds after the start of the first scheduler: what the page promises."""
+
+AGREES = {
+    "busy slots": """
+        SELECT l.name, l.busy, (SELECT count(*) FROM jobs AS j WHERE j.line = l.name AND j.status = 'running')
+            + (SELECT count(*) FROM closing_slots AS c WHERE c.line = l.name) AS taken
+        FROM lines AS l WHERE l.busy <> 0
+    """,
+    "counts": """
+        SELECT j.status, count(*), (
+            SELECT sum(c.jobs) FROM (
+                SELECT status, jobs FROM job_counts UNION ALL SELECT status, jobs FROM job_count_changes
+            ) AS c WHERE c.status = j.status
+        )
+        FROM jobs AS j GROUP BY j.status
+    """,
+}
+
+
+def run(script: str, folder: Path, **environment: str) -> None:
+    """Run a script of the page with PostgreSQL's programs of the wheel."""
+    path = os.pathsep.join((str(SCRIPTS), str(find_binaries()), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={"PATH": path, "LOG_LEVEL": "error", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def slowly(slow: Behaviour, quick: Behaviour) -> Behaviour:
+    """The one for whoever says "slow", the other for all."""
+
+    async def behave(request: Request, reply: Reply) -> None:
+        await (slow if "slow" in request.last_message else quick)(request, reply)
+
+    return behave
+
+
+@contextmanager
+def again_and_again(submit: Callable[[], object]) -> Iterator[None]:
+    enough = threading.Event()
+
+    def work() -> None:
+        while not enough.is_set():
+            submit()
+
+    submitting = threading.Thread(target=work)
+    submitting.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        submitting.join()
+
+
+def claim(api: Api) -> dict[str, Any]:
+    """A job for an external worker, which it holds."""
+    api.submit(task_type="measure", model_profile="ruler")
+    answer = api.http.post("/api/v1/jobs/claim", json={"worker_id": "mine", "task_types": ["measure"]})
+    [job] = answer.raise_for_status().json()["jobs"]
+    return dict(job)
+
+
+def look(dsn: str, statement: str) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in query(dsn, statement)]
+
+
+def agrees(dsn: str) -> None:
+    for what, statement in AGREES.items():
+        rows = look(dsn, statement)
+        assert rows, what
+        assert all(row[1] == row[2] for row in rows), (what, rows)
+    [(next_seq, last_seq)] = look(dsn, "SELECT nextval('jobs_seq'), max(seq) FROM jobs")
+    assert int(str(next_seq)) > int(str(last_seq))
+
+
+@pytest.mark.timeout(120)
+def test_a_dump_made_under_load_goes_on_elsewhere(
+    install: Install, database: str, databases: Databases, model: ModelServer, tmp_path: Path
+) -> None:
+    model.default = slowly(slow=after(90, says("Late.")), quick=after(0.05, says("The answer.")))
+    lost = install(DATABASE_URL=database, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="8")
+    api = lost.up()
+    slow = api.submit_many(3, input={"user": "slow"})
+    external = claim(api)
+    waiting = api.submit_batch(300)
+    done = api.finished(api.submit(priority="high"))
+    query(database, "INSERT INTO queues (name, paused, circuit_state) VALUES ('gpu.other', true, 'open')")
+    for job in slow:
+        api.is_running(job)
+
+    with again_and_again(lambda: api.submit(owner_service="meanwhile", priority="high")):
+        run(DUMP, tmp_path, DATABASE_URL=database)
+    keyed = {"owner_service": "telephony", "idempotency_key": "call/7"}
+    late = api.submit(**keyed)
+    api.all_finished(waiting[:50])
+    lost.end()
+
+    restored = databases.create(migrated=False)
+    run(RESTORE, tmp_path, NEW_DATABASE_URL=restored)
+    agrees(restored)
+    [(jobs,)] = look(restored, "SELECT count(*) FROM jobs")
+    kept = {str(row[0]) for row in look(restored, "SELECT id FROM jobs WHERE status = 'running' AND queue IS NOT NULL")}
+    assert kept >= {job["id"] for job in slow}
+
+    model.default = says("The answer.")
+    api = install(DATABASE_URL=restored, LLM_BASE_URL=model.base_url, WORKER_CLAIM_LIMIT="8").up()
+    began = time.monotonic()
+    assert api.get(done) == done
+    assert api.queue("gpu.other")["paused"] is True
+    assert api.http.get(f"/api/v1/jobs/{late['id']}").status_code == 404
+    again = api.submit(**keyed)
+    assert api.finished(again)["status"] == "completed"
+    completion = {"lease_token": external["lease_token"], "result": {"centimetres": 3}}
+    api.http.post(f"/api/v1/jobs/{external['id']}/complete", json=completion).raise_for_status()
+
+    ended = eventually(lambda: everything_ended(restored), within=RESCUED_WITHIN + 5, what="all jobs have ended")
+    assert time.monotonic() - began < RESCUED_WITHIN
+    assert ended == [("completed", 1, 0, int(str(jobs)) + 1 - len(kept)), ("completed", 1, 1, len(kept))]
+    crashed = look(restored, "SELECT id FROM jobs WHERE crashes = 1")
+    assert {str(row[0]) for row in crashed} == kept
+    eventually(lambda: look(restored, "SELECT FROM lines WHERE busy <> 0") == [], within=5, what="no slot is taken")
+    databases.drop(restored)
+
+
+def everything_ended(dsn: str) -> list[tuple[object, ...]]:
+    """How many jobs ended how, once all have."""
+    if look(dsn, "SELECT FROM jobs WHERE finished_at IS NULL"):
+        return []
+    return look(dsn, "SELECT status, attempts, crashes, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
+
+
+@pytest.mark.timeout(120)
+def test_an_embedded_folder_goes_on_from_a_backup_and_from_a_copy(install: Install, tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    first = install(DATA_DIR=str(folder), LLM_MODEL="")
+    api = first.up(SHUTDOWN_GRACE="100ms")
+    done = api.finished(practise(api))
+    running = practise(api, delay_ms=60_000)
+    api.is_running(running)
+    run(EMBEDDED_BACKUP, tmp_path, DATA_DIR=str(folder))
+    after_the_backup = api.finished(practise(api))
+    api.process.terminate()
+    api.process.exit_code()
+    shutil.copytree(folder, tmp_path / "copied")
+    run(EMBEDDED_RESTORE, tmp_path)
+
+    both = [install(DATA_DIR=str(tmp_path / name), LLM_MODEL="").up_soon() for name in ("copied", "restored")]
+    from_the_copy, from_the_backup = (ready() for ready in both)
+
+    assert from_the_copy.get(after_the_backup) == after_the_backup
+    assert from_the_backup.http.get(f"/api/v1/jobs/{after_the_backup['id']}").status_code == 404
+    for api in (from_the_copy, from_the_backup):
+        assert api.get(done) == done
+        assert api.finished(practise(api))["status"] == "completed"
+    assert from_the_copy.is_running(running)["crashes"] == 0, "it was handed back at the stop"
+    rescued = eventually(
+        lambda: [job for job in [from_the_backup.get(running)] if job["crashes"]],
+        within=RESCUED_WITHIN,
+        what="a rescue",
+    )
+    assert [(job["crashes"], job["attempts"]) for job in rescued] == [(1, 0)]
+
+
+def practise(api: Api, **practice: Any) -> dict[str, Any]:
+    return api.submit(model_profile="practice", input={"user": "Hi", "practice": practice})
