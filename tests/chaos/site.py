@@ -39,8 +39,8 @@ LATE = 0.1
 SAID = 20_000
 """Characters of an ended process's log that are kept."""
 LEFT_WITHIN = 60.0
-"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, the longest stop that
-may fall into that, and some more."""
+"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, the longest stop
+that may fall into that, and some more."""
 STARTED_WITHIN = 120.0
 """Seconds within which all are there at first, on a machine that has much else to do."""
 AGAIN = 1.0
