@@ -140,9 +140,8 @@ def test_versions_work_side_by_side_forwards_and_back_and_no_job_notices(
         works(installation, load, "old")
 
         scheduler = installation.start("scheduler")
-        new_worker = installation.worker(WORKER_ID="new")
+        new, new_worker = installation.serve_and_work(WORKER_ID="new")
         assert installation.rows("SELECT version_num FROM alembic_version") == [(_newest(),)]
-        new = installation.serve()
         load.apis = (old, new)
         works(installation, load, "old", "new")
         serves(old)
@@ -152,10 +151,10 @@ def test_versions_work_side_by_side_forwards_and_back_and_no_job_notices(
         eventually(lambda: "scheduler leads" in scheduler.said + new.process.said, within=10, what="a new one leads")
 
         refused = installation.start("scheduler", **before)
-        assert refused.exit_code() == 1
-        assert _newest() in one_line(refused.said)
         back = before | {"MIGRATE_ON_START": "false"}
         old, old_worker = installation.serve_and_work(**back, WORKER_ID="back")
+        assert refused.exit_code() == 1
+        assert _newest() in one_line(refused.said)
         load.apis = (old, new)
         works(installation, load, "back", "new")
         leave(load, new, new_worker, scheduler, to=(old,))
