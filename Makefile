@@ -1,6 +1,6 @@
 # Everything here works on a bare machine with Python 3.11 or newer and make; uv is used where it is installed.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench
+.PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench audit
 
 # Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
 WORKERS ?= 2
@@ -50,6 +50,9 @@ bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batch
 	@$(BIN)/python -m benchmarks.browsing
 	@$(BIN)/python -m benchmarks.urgent
 	@$(BIN)/python -m benchmarks.adaptive
+
+audit:  ## compare the locked dependencies with the public advisories (needs uv and the internet)
+	uvx pip-audit --disable-pip --strict -r requirements.lock
 
 lock: pyproject.toml  ## lock dependencies anew (needs uv)
 	uv lock

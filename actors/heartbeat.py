@@ -59,6 +59,11 @@ class Heartbeat:
             self._wake()
         self._thread.join(2 * PARTING_TIME)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on. May be asked on any thread."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         try:
             asyncio.run(self._beat_on())

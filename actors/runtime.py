@@ -163,6 +163,11 @@ class Runtime:
         """Whether the event loop still does, on which everything happens here. May be asked on any thread."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def beats(self) -> bool:
+        """Whether its heartbeat goes on: without it the jobs held here are soon somebody else's. On any thread."""
+        return self._heartbeat is not None and self._heartbeat.alive
+
     def desk(self, queue: str) -> Desk:
         try:
             return self.desks[queue]

@@ -42,6 +42,7 @@ class Stop:
         self.because: str | None = None
         """The part whose end is the reason, if no signal is."""
         self._signalled_at: float | None = None
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         # Not a threading.Event: its lock may be held by the very thread that the handler interrupts.
         self._asked: SimpleQueue[None] = SimpleQueue()
         self._event = asyncio.Event()
@@ -118,11 +119,18 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        self._let_go_of_closed_terminals()
         if self._signalled_at is None:
             self._signalled_at = now
             self._tell()
         elif number != signal.SIGHUP and now - self._signalled_at > ECHO:  # a closed terminal sends several
             os._exit(128 + number)
+
+    def _let_go_of_closed_terminals(self) -> None:
+        """What cannot be written to them would fail the process when it ends."""
+        for stream in self._terminals:
+            if not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _raise_stopped() -> None:

@@ -57,6 +57,8 @@ class Watchdog(Middleware):
     def _dead(self, worker: Worker) -> Iterator[str]:
         if not self._runtime.turns:
             yield LOOP
+        if not self._runtime.beats:
+            yield "the heartbeat"
         if not all(thread.is_alive() for thread in worker.workers):
             yield "a worker thread"
         for queue, thread in worker.consumers.items():

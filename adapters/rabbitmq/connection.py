@@ -9,6 +9,8 @@ from dramatiq.errors import BrokerConnectionError
 from pika import BlockingConnection, URLParameters
 from pika.exceptions import AMQPError
 
+from domain.errors import StartupError
+
 log = structlog.get_logger()
 
 HEARTBEAT = 10
@@ -27,8 +29,18 @@ AWAY = (AMQPError, BrokerConnectionError, OSError)
 
 
 def connection_parameters(url: str) -> list[URLParameters]:
-    """How to connect: to the first of the servers, separated by `;`, that answers. What the URL says itself holds."""
-    servers = [URLParameters(server) for server in url.split(";")]
+    """How to connect: to the first of the servers, separated by `;`, that answers. What the URL says itself holds.
+
+    Raises:
+        StartupError: it says what cannot be used.
+    """
+    try:
+        servers = [URLParameters(server) for server in url.split(";")]
+    except (ValueError, TypeError, SyntaxError):  # its text may hold a part of the URL
+        raise StartupError(
+            "AMQP_URL: what was given cannot be used; expected a URL such as amqp://user:password@host:5672/vhost, "
+            "with options such as ?heartbeat=10&blocked_connection_timeout=30."
+        ) from None
     for server in servers:
         if server.heartbeat is None:
             server.heartbeat = HEARTBEAT

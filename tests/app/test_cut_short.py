@@ -25,7 +25,8 @@ class Hanging:
         self._living = Litestar()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        kind: str = scope["type"]
+        if kind == "lifespan":
             await self._living(scope, receive, send)
             return
         if self._begins:

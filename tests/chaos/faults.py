@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,14 @@ import httpx
 from tests.chaos.history import Trouble
 from tests.chaos.schedule import ALL, PROCESSES, WORKERS, Fault, Kind, Link
 from tests.chaos.site import QUEUE, Site
+from tests.servers.rabbitmq import RabbitMQDownError
 
 GRACE = {Link.DATABASE: 10.0, Link.PROVIDER: 3.0, None: 5.0}
 """Seconds after the end of a fault until the worker that it befell is sure to be itself again, by what was cut off."""
 
 DATABASE_AWAY = 20.0
 """Seconds after an outage of PostgreSQL in which nobody is rescued yet: who is alive has to show it first."""
+REVIVALS = 5
 LEADER_AWAY = 8.0
 """Seconds in which those who rescue jobs may be without a leader."""
 
@@ -76,7 +79,10 @@ class Faults:
             case Kind.CLOCK:
                 assert self.site.clock
                 self.site.clock.jump(-3600 if int(fault.at * 10) % 2 else 3600)
-            case Kind.OUTAGE | Kind.REFUSALS | Kind.STALLS:
+            case Kind.OUTAGE:
+                for door in self._doors(fault):
+                    door.befall(Kind.CUT)
+            case Kind.REFUSALS | Kind.STALLS:
                 self.site.provider.fall_ill(fault.kind)
             case Kind.BROKER_KILL | Kind.BROKER_WIPE:
                 await asyncio.to_thread(self.site.broker.kill)
@@ -112,21 +118,35 @@ class Faults:
             case Kind.CLOCK:
                 assert self.site.clock
                 self.site.clock.jump(0)
-            case Kind.OUTAGE | Kind.REFUSALS | Kind.STALLS:
+            case Kind.OUTAGE:
+                for door in self._doors(fault):
+                    door.relieve(Kind.CUT)
+            case Kind.REFUSALS | Kind.STALLS:
                 self.site.provider.recover(fault.kind)
             case Kind.BROKER_KILL:
-                await asyncio.to_thread(self.site.broker.restart)
+                await self._revive(self.site.broker.restart)
             case Kind.BROKER_WIPE:
-                await asyncio.to_thread(self.site.broker.wipe)
+                await self._revive(self.site.broker.wipe)
             case Kind.DATABASE_RESTART:
                 await asyncio.to_thread(self.site.restart_database)
             case _:
                 pass
 
+    async def _revive(self, start: Callable[[], None]) -> None:
+        """A busy machine may need several times as long as RabbitMQ's boot is given: then it is started again."""
+        for _ in range(REVIVALS):
+            try:
+                await asyncio.to_thread(start)
+            except RabbitMQDownError as error:
+                self.failed.append(str(error).splitlines()[0])
+                start = self.site.broker.restart
+            else:
+                return
+        raise AssertionError(f"RabbitMQ was not to be started in {REVIVALS} tries")
+
     def _doors(self, fault: Fault) -> list[Any]:
-        assert fault.link
-        names = PROCESSES if fault.target == ALL else [fault.target]
-        return [self.site.places[name].doors[fault.link] for name in names]
+        names = PROCESSES if fault.target in {ALL, ""} else [fault.target]
+        return [self.site.places[name].doors[fault.link or Link.PROVIDER] for name in names]
 
     def _note(self, fault: Fault, at: float) -> None:
         """Whom it troubled, and until when it may still be felt."""

@@ -18,9 +18,11 @@ import pytest
 from adapters.embedded.binaries import find_binaries
 from tests.docs.test_documents import blocks
 from tests.e2e.conftest import Install
-from tests.e2e.service import SCRIPTS, Api, eventually, query
+from tests.e2e.service import PROFILE, SCRIPTS, Api, eventually, query
 from tests.servers.model_server import Behaviour, ModelServer, Reply, Request, after, says
 from tests.servers.postgres import Databases
+from tests.servers.replicas import Replicas
+from tests.servers.tcp_proxy import TcpProxy
 
 DUMP, RESTORE, EMBEDDED_BACKUP, EMBEDDED_RESTORE = blocks("docs/backup.md", "bash")
 RESCUED_WITHIN = 20.0
@@ -105,7 +107,7 @@ def agrees(dsn: str) -> None:
     assert int(str(next_seq)) > int(str(last_seq))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_a_dump_made_under_load_goes_on_elsewhere(
     install: Install, database: str, databases: Databases, model: ModelServer, tmp_path: Path
 ) -> None:
@@ -161,7 +163,7 @@ def everything_ended(dsn: str) -> list[tuple[object, ...]]:
     return look(dsn, "SELECT status, attempts, crashes, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_an_embedded_folder_goes_on_from_a_backup_and_from_a_copy(install: Install, tmp_path: Path) -> None:
     folder = tmp_path / "first"
     first = install(DATA_DIR=str(folder), LLM_MODEL="")
@@ -195,3 +197,46 @@ def test_an_embedded_folder_goes_on_from_a_backup_and_from_a_copy(install: Insta
 
 def practise(api: Api, **practice: Any) -> dict[str, Any]:
     return api.submit(model_profile="practice", input={"user": "Hi", "practice": practice})
+
+
+@pytest.mark.timeout(180)
+def test_a_failover_loses_no_accepted_job_and_takes_none_from_its_worker(
+    install: Install, tmp_path: Path, model: ModelServer
+) -> None:
+    model.default = slowly(slow=after(5, says("Late.")), quick=after(0.1, says("The answer.")))
+    with Replicas(tmp_path / "replicas") as servers, TcpProxy("127.0.0.1", servers.primary.port) as door:
+        both = f"127.0.0.1:{servers.primary.port},127.0.0.1:{servers.standby.port}"
+        installation = install(
+            DATABASE_URL=f"postgresql://postgres@{both}/postgres?target_session_attrs=read-write",
+            LLM_BASE_URL=model.base_url,
+            WORKER_CLAIM_LIMIT="8",
+        )
+        api = installation.serve()
+        worker = installation.worker(DATABASE_URL=f"postgresql://postgres@127.0.0.1:{door.port}/postgres")
+        accepted: list[dict[str, Any]] = []
+
+        def submit() -> None:
+            body = {"owner_service": "e2e", "task_type": "llm_chat", "model_profile": PROFILE, "input": {"user": "Hi"}}
+            answer = api.http.post("/api/v1/jobs", json=body)
+            assert answer.status_code in {201, 503}, answer.text
+            if answer.status_code == 201:
+                accepted.append(answer.json())
+
+        slow = api.submit_many(4, input={"user": "slow"}, priority="high")
+        for job in slow:
+            api.is_running(job)
+        with again_and_again(submit):
+            eventually(lambda: len(accepted) > 20, within=20, what="jobs are accepted")
+            door.shut()
+            servers.fail_over()
+            door.target = servers.standby.port
+            door.open()
+            before = len(accepted)
+            eventually(lambda: len(accepted) > before + 20, within=30, what="jobs are accepted again")
+        worker.answers("/readyz")
+        done = api.all_finished([*slow, *accepted], within=60)
+        assert {(job["status"], job["attempts"], job["crashes"]) for job in done} == {("completed", 1, 0)}
+        outcomes = look(servers.standby.dsn, "SELECT outcome, count(*) FROM runs GROUP BY outcome")
+        assert [outcome for outcome, _ in outcomes] == ["completed"]
+        agrees_on_counts = look(servers.standby.dsn, AGREES["counts"])
+        assert all(count == counted for _, count, counted in agrees_on_counts)

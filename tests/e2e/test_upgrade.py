@@ -88,7 +88,7 @@ def works(installation: Installation, load: Load, *workers: str) -> None:
     for worker in workers:
         eventually(
             lambda worker=worker: installation.rows(ended, worker)[0][0] >= before[worker] + 10,  # type: ignore[misc]
-            within=30,
+            within=60,
             what=f"{worker} works",
         )
 
@@ -124,7 +124,7 @@ def ended_once(installation: Installation, load: Load) -> None:
     assert found == [("completed", 1, 0, 0, ["completed"], len(load.jobs))]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_versions_work_side_by_side_forwards_and_back_and_no_job_notices(
     install: Install, empty_database: str, vhost: str, model: ModelServer, former: Path
 ) -> None:
@@ -159,7 +159,7 @@ def test_versions_work_side_by_side_forwards_and_back_and_no_job_notices(
         load.apis = (old, new)
         works(installation, load, "back", "new")
         leave(load, new, new_worker, scheduler, to=(old,))
-        code, said = installation.run("migrate", "--to", first, "--yes")
+        code, said = installation.run("migrate", "--to", first, "--yes", within=60)
         assert (code, f"at revision {first}." in said) == (0, True), said
         works(installation, load, "back")
         serves(old)

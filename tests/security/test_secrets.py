@@ -74,7 +74,6 @@ def settings(planted_database: str, vhost: str, model: ModelServer, tmp_path: Pa
         "WORKER_POLL_INTERVAL": "100ms",
         "LOG_LEVEL": "debug",
         "PYTHONFAULTHANDLER": "1",
-        "PYTHONASYNCIODEBUG": "1",
         "SHUTDOWN_GRACE": "1s",
     }
 

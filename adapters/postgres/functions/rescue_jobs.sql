@@ -130,13 +130,15 @@ BEGIN
     FROM job, (SELECT count(*) FROM slot) AS slots, (SELECT count(*) FROM lane) AS lanes;
 
     IF cardinality(dead_ones) > 0 THEN
-        -- The slots of their runs that had lost their jobs before.
+        -- The slots of their runs that had lost their jobs before. SKIP LOCKED: renewals lock them in another order.
         UPDATE closing_slots AS c
         SET expires_at = now() - interval '1 microsecond'
-        FROM runs AS r
-        WHERE r.job_id = c.job_id
-          AND r.lease_token = c.lease_token
-          AND r.worker_id = ANY (dead_ones);
+        WHERE c.lease_token = ANY (ARRAY (
+            SELECT s.lease_token FROM closing_slots AS s
+            JOIN runs AS r ON r.job_id = s.job_id AND r.lease_token = s.lease_token
+            WHERE r.worker_id = ANY (dead_ones)
+            FOR UPDATE OF s SKIP LOCKED
+        ));
         DELETE FROM workers AS w
         WHERE w.worker_id = ANY (dead_ones)
           AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.status = 'running' AND j.worker_id = w.worker_id);

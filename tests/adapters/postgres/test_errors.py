@@ -46,6 +46,7 @@ AWAY = [
     asyncpg.SerializationError(),
     asyncpg.LockNotAvailableError(),
     asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
 ]
 
 REFUSED = [

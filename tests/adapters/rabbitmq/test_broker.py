@@ -18,6 +18,7 @@ from actors.tickets import TICKET, ticket
 from adapters.rabbitmq.broker import QueueType, TicketBroker
 from adapters.rabbitmq.connection import BLOCKED_TIMEOUT, HEARTBEAT, TCP_OPTIONS, connection_parameters, trouble
 from app.bootstrap import RabbitTicketConsumer
+from domain.errors import StartupError
 from tests.factories import QUEUE
 from tests.servers.rabbitmq import Broker, free_ports
 from tests.servers.tcp_proxy import TcpProxy
@@ -207,6 +208,14 @@ def test_what_the_url_does_not_say_is_chosen_so_that_a_dead_connection_is_found_
 
     assert (chosen.heartbeat, chosen.tcp_options) == (HEARTBEAT, TCP_OPTIONS)
     assert (given.heartbeat, given.tcp_options) == (60, {"TCP_KEEPIDLE": 60})
+
+
+@pytest.mark.parametrize("options", ["heartbeat=often", "nonsense=1", "tcp_options=1", "tcp_options={"])
+def test_a_url_with_options_that_cannot_be_used_stops_the_start_with_one_line(options: str) -> None:
+    with pytest.raises(StartupError, match="AMQP_URL: ") as error:
+        connection_parameters(f"amqp://guest:sesame@127.0.0.1/?{options}")
+
+    assert "sesame" not in str(error.value)
 
 
 def test_closing_does_not_wait_for_a_broker_that_fell_silent(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
