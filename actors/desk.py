@@ -260,7 +260,7 @@ class Desk:
 
     def renewed(self, leases: Sequence[Lease], at: float) -> None:
         """Those of these leases that are held here are as young as this (`since_boot`), or lost."""
-        self._renewed = {lease: at for lease in leases if lease in self._held}
+        self._renewed.update((lease, at) for lease in leases if lease in self._held)
 
     def drop(self, leases: frozenset[Lease]) -> None:
         """Stop runs that no longer hold their jobs; nothing of them is stored, but that their slots are free."""
@@ -450,6 +450,7 @@ class Desk:
         for run in ended:
             lease = run.ended.job.lease
             self._held.pop(lease, None)
+            self._renewed.pop(lease, None)
             self._lost.discard(lease)
             if lease == self._company.alone:
                 self._company.alone = None

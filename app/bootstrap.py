@@ -31,11 +31,11 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.postgres.leadership import PostgresLeadership
-from adapters.postgres.migrate import losses, migrate, migrate_back, require_migrated, revision
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
 from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
+from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
 from adapters.providers.health import HttpHealth, Server
 from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
@@ -79,12 +79,8 @@ __all__ = [
     "EmbeddedPostgres",
     "backup",
     "build",
-    "losses",
-    "migrate",
-    "migrate_back",
     "migrate_if_wanted",
     "restore",
-    "revision",
 ]
 
 LEASE = timedelta(seconds=15)
@@ -389,6 +385,11 @@ async def migrate_if_wanted(application: Application, *, patience: float = MIGRA
         StartupError: PostgreSQL is not there, or does not let us; or nobody has migrated it.
     """
     storage = application.settings.storage
+    if await is_newest(application.direct_dsn):
+        return
+    # Here, because few starts find anything to migrate, and Alembic takes as long to load as all the rest.
+    from adapters.postgres.migrate import migrate, require_migrated  # noqa: PLC0415
+
     if storage.migrate_on_start or storage.database_url is None:
         await migrate(application.direct_dsn, patience=patience)
     else:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble, revision
+from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble
 from app.keyring import Keyring
+from app.migrating import revision
 from app.policyfile import PolicyFile
 from app.settings import Settings
 from domain.errors import StartupError, StorageUnavailable

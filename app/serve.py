@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
 from app.bootstrap import Application
 from app.http import create_app
 from app.keyring import Keyring
+from app.parts import Died, Parts
 from app.server import Server, url_of
 from app.signals import Stop
 from app.watch import Watch
@@ -24,9 +24,6 @@ DRAIN = 1.0
 
 LAST_REQUESTS = 0.2
 """Seconds in which requests on their way over open connections still come in."""
-
-Died = Callable[[str], None]
-"""Told which part of the process ended by itself, after the log was."""
 
 
 async def serve(application: Application, listener: socket.socket, stop: Stop) -> None:
@@ -94,25 +91,3 @@ class Api:
         self._watch.leave()
         self._server.drain()
         self._scheduling.cancel()
-
-
-class Parts:
-    """Tasks that are to go on for as long as the process does."""
-
-    def __init__(self, died: Died) -> None:
-        self.leaving = False
-        """From now on they may end."""
-        self._died = died
-
-    def start(self, part: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(self._carry(part, work))
-
-    async def _carry(self, part: str, work: Coroutine[Any, Any, None]) -> None:
-        reason = None
-        try:
-            await work
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # uvicorn exits where it cannot start
-            reason = type(error).__name__
-        if not self.leaving:
-            log.critical("part died", part=part, reason=reason)
-            self._died(part)

@@ -12,7 +12,8 @@ import structlog
 from msgspec.structs import replace
 
 from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted, rescue_everyone
-from app.serve import Api, Died
+from app.parts import Died
+from app.serve import Api
 from app.settings import Settings
 from app.worker import STOP_TIMEOUT_MS, start
 

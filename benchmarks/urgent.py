@@ -28,7 +28,8 @@ from msgspec.structs import replace
 
 from adapters.embedded.postgres import EmbeddedPostgres
 from app import logs
-from app.bootstrap import Application, build, migrate
+from app.bootstrap import Application, build
+from app.migrating import migrate
 from app.settings import from_env
 from domain.access import ANYBODY
 from domain.job import LeasedJob, Priority

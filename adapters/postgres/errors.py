@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,7 +45,8 @@ def translated() -> Iterator[None]:
     Everything is retried alike: whether the statement took effect before the connection broke is not known.
     """
     try:
-        yield
+        with _without_values():
+            yield
     except REFUSED:
         raise
     except NOT_MIGRATED as error:
@@ -52,3 +54,17 @@ def translated() -> Iterator[None]:
         raise StorageUnavailable(message) from error
     except UNAVAILABLE as error:
         raise StorageUnavailable(f"PostgreSQL cannot serve this now ({type(error).__name__}).") from error
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Errors that quote no row and no argument: inputs and results stand in them, and errors are logged."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, _base.DataError) as error:
+        error.detail = None
+        error.args = tuple(_ARGUMENT.sub(r"\1", each) if isinstance(each, str) else each for each in error.args)
+        raise
+
+
+_ARGUMENT = re.compile(r"(invalid input for query argument \$\d+).*", re.DOTALL)

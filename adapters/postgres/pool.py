@@ -28,6 +28,9 @@ DEADLOCK_TRIES = 5
 
 LASTING: Mapping[str, Any] = {"max_queries": sys.maxsize, "max_inactive_connection_lifetime": 0}
 
+UNUSABLE = (TimeoutError, asyncpg.InternalClientError)
+"""After these a connection is of no use any more."""
+
 Prepare = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
 
 Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
@@ -84,7 +87,7 @@ async def fetch(
                 except asyncpg.DeadlockDetectedError:
                     if not tries_left:
                         raise
-                except TimeoutError:
+                except UNUSABLE:
                     await _give_up(pool, connection)
                     raise
     raise AssertionError("a statement returns or raises")
@@ -122,13 +125,13 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator[Run]:
                 async with connection.transaction():
                     await connection.execute(IDLE_IN_TRANSACTION)
                     yield lambda statement, arguments: connection.fetch(statement, *arguments)
-            except TimeoutError:
+            except UNUSABLE:
                 await _give_up(pool, connection)
                 raise
 
 
 async def _give_up(pool: asyncpg.Pool, connection: asyncpg.pool.PoolConnectionProxy) -> None:
-    """Drop a connection that does not answer.
+    """Drop a connection that does not answer, or makes no sense.
 
     Else asyncpg waits half a minute for a word about the statement's end; and the pool's others have most likely died
     with this one.

@@ -6,12 +6,16 @@ place of one's own. So a pooler has to be known before the first statement.
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
 
 from adapters.postgres.errors import translated
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -33,6 +37,12 @@ SETTLE_IN = (
 )
 """Not sent with the connection: poolers refuse parameters that they do not know."""
 
+ARRAYS = """
+    SELECT NULL::bigint[], NULL::boolean[], NULL::bytea[], NULL::float8[], NULL::integer[], NULL::interval[],
+           NULL::jsonb[], NULL::smallint[], NULL::text[], NULL::timestamptz[], NULL::uuid[], NULL::varchar[]
+"""
+"""The types of arguments and columns that asyncpg asks PostgreSQL about when it first meets them."""
+
 
 async def is_direct(connection: asyncpg.Connection) -> bool:
     """Whether this session is PostgreSQL's own; one that is gets TCP keepalives.
@@ -53,25 +63,31 @@ class Connect:
     async def __call__(self, *arguments: Any, **settings: Any) -> asyncpg.Connection:
         if not self._pooled:
             connection: asyncpg.Connection = await asyncpg.connect(*arguments, **settings)
-            if await _looked_at(connection):
+            if await _or_ended(connection, is_direct(connection)):
                 return connection
+            connection.terminate()
             if not self._pooled:
                 log.warning("a pooler found before postgresql", advice="set DATABASE_DIRECT_URL")
             self._pooled = True
         # Without its cache, asyncpg sends each statement whole: it runs alike in whatever session it comes to.
         shared: asyncpg.Connection = await asyncpg.connect(*arguments, **settings, statement_cache_size=0)
+        await _or_ended(shared, _learn_arrays(shared))
         return shared
 
 
-async def _looked_at(connection: asyncpg.Connection) -> bool:
-    """Whether it is direct; any other is closed."""
-    direct = False
+async def _or_ended(connection: asyncpg.Connection, work: Awaitable[T]) -> T:
+    """What comes of it; a connection on which it fails is not left open."""
     try:
-        direct = await is_direct(connection)
-    finally:
-        if not direct:
-            connection.terminate()
-    return direct
+        return await work
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+async def _learn_arrays(connection: asyncpg.Connection) -> None:
+    """Now, and in a transaction: asyncpg turns jit off to ask, and on again, which later could be another's session."""
+    async with asyncio.timeout(ANSWER_TIMEOUT), connection.transaction():
+        await connection.fetch(ARRAYS)
 
 
 async def trouble(dsn: str, direct_dsn: str) -> str | None:

@@ -30,17 +30,18 @@ from app.commands.output import Form
 from app.commands.steering import CANCEL, RETRY, Verb, steer_all, steer_each
 from app.commands.submission import Sender, Written, opened, parse_input, read_jobs, with_options
 
-jobs = typer.Typer(
+cli = typer.Typer(
     name="jobs",
     help="Submit jobs, look at them, follow them, steer them. AI_SERVICE_URL says where, AI_SERVICE_TOKEN who.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is final; exit code 3 where it has not completed then.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most. Default: for ever.")]
 
 
-@jobs.command(
+@cli.command(
     "submit",
     epilog="Example: ai-service jobs submit --owner me --task-type llm_chat --profile practice "
     """--input '{"user": "Hello!"}' --wait""",
@@ -145,7 +146,7 @@ def _bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-@jobs.command("get", epilog="Example: ai-service jobs get ID --wait --timeout 60 --json")
+@cli.command("get", epilog="Example: ai-service jobs get ID --wait --timeout 60 --json")
 def get_command(
     job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
     wait: Wait = False,
@@ -160,7 +161,7 @@ def get_command(
             output.tell(client.get(job_id), Form.of(json=machine))
 
 
-@jobs.command("list", epilog="Example: ai-service jobs list --status failed --created-after 24h --label shop=7")
+@cli.command("list", epilog="Example: ai-service jobs list --status failed --created-after 24h --label shop=7")
 @filtered
 def list_command(
     *,
@@ -186,7 +187,7 @@ def list_command(
             output.remark(f"There are more than these {limit}: --limit or --all shows them.")
 
 
-@jobs.command("watch", epilog="Example: ai-service jobs watch --owner me --status pending --status running")
+@cli.command("watch", epilog="Example: ai-service jobs watch --owner me --status pending --status running")
 @filtered
 def watch_command(
     *,
@@ -227,7 +228,7 @@ async def _follow(followed: Sequence[Job], *, machine: bool) -> list[Job]:
                 return await watching.follow(client, ids, board.tell)
 
 
-@jobs.command("retry", epilog="Example: ai-service jobs retry --status failed --error-code timeout --dry-run")
+@cli.command("retry", epilog="Example: ai-service jobs retry --status failed --error-code timeout --dry-run")
 @filtered
 def retry_command(
     *,
@@ -242,7 +243,7 @@ def retry_command(
     _steer(RETRY, filters, job_ids, everything=everything, dry_run=dry_run, yes=yes, machine=machine)
 
 
-@jobs.command("cancel", epilog="Example: ai-service jobs cancel --owner me --label shop=7 --yes")
+@cli.command("cancel", epilog="Example: ai-service jobs cancel --owner me --label shop=7 --yes")
 @filtered
 def cancel_command(
     *,

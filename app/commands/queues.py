@@ -18,11 +18,12 @@ from app.commands.options import Json
 REFRESHED = 2.0
 """Seconds between two looks; the service's own figures are as old as that."""
 
-queues = typer.Typer(
+cli = typer.Typer(
     name="queues",
     help="Show every queue: its jobs, its workers, its limit and what holds it. Or hold queues, and let them go.",
     epilog="Example: ai-service queues --watch",
     invoke_without_command=True,
+    add_completion=False,
 )
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Queues by their names.", show_default=False)]
@@ -42,7 +43,7 @@ STOP = Verb(Client.stop_queue, Client.stop_all)
 START = Verb(Client.start_queue, Client.start_all)
 
 
-@queues.callback()
+@cli.callback()
 def queues_command(
     context: typer.Context,
     machine: Json = False,
@@ -62,31 +63,31 @@ def queues_command(
             raise typer.Exit from None
 
 
-@queues.command("pause", epilog="Example: ai-service queues pause gpu.llm")
+@cli.command("pause", epilog="Example: ai-service queues pause gpu.llm")
 def pause_command(names: Names = None, everything: Everything = False, machine: Json = False) -> None:
     """Start nothing any more: what runs goes on, what waits keeps its place. Restarts do not change it."""
     _steer(PAUSE, names, everything=everything, machine=machine)
 
 
-@queues.command("resume", epilog="Example: ai-service queues resume --all")
+@cli.command("resume", epilog="Example: ai-service queues resume --all")
 def resume_command(names: Names = None, everything: Everything = False, machine: Json = False) -> None:
     """Let paused queues go on; what was stopped stays stopped."""
     _steer(RESUME, names, everything=everything, machine=machine)
 
 
-@queues.command("stop", epilog="Example: ai-service queues stop --all")
+@cli.command("stop", epilog="Example: ai-service queues stop --all")
 def stop_command(names: Names = None, everything: Everything = False, machine: Json = False) -> None:
     """The same as pause by a second flag, which only start clears."""
     _steer(STOP, names, everything=everything, machine=machine)
 
 
-@queues.command("start", epilog="Example: ai-service queues start gpu.llm gpu.speech")
+@cli.command("start", epilog="Example: ai-service queues start gpu.llm gpu.speech")
 def start_command(names: Names = None, everything: Everything = False, machine: Json = False) -> None:
     """Let stopped queues go on; what was paused stays paused."""
     _steer(START, names, everything=everything, machine=machine)
 
 
-@queues.command("close-circuit", epilog="Example: ai-service queues close-circuit gpu.llm")
+@cli.command("close-circuit", epilog="Example: ai-service queues close-circuit gpu.llm")
 def close_circuit_command(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Queues by their names.")], machine: Json = False
 ) -> None:

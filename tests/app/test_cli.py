@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from app import cli as module
 from app import doctor
 from app.bootstrap import build
+from app.cli import COMMANDS as EVERY_COMMAND
 from app.cli import cli
+from app.commands import up
 from app.server import bind
 from app.settings import from_env
 from tests.servers.pgbouncer import PgBouncer
@@ -47,7 +48,23 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_every_command_is_known_to_these_tests():
-    assert {command.name for command in cli.registered_commands} == set(COMMANDS)
+    assert set(EVERY_COMMAND) == {*COMMANDS, "jobs", "queues"}
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("jobs", {"app.bootstrap", "asyncpg", "dramatiq", "litestar", "structlog", "uvicorn"}),
+        ("queues", {"app.bootstrap", "asyncpg", "dramatiq", "litestar", "structlog", "uvicorn"}),
+        ("scheduler", {"alembic", "sqlalchemy", "litestar", "uvicorn"}),
+        ("worker", {"alembic", "sqlalchemy", "app.http"}),
+        ("serve", {"alembic", "sqlalchemy"}),
+    ],
+)
+def test_a_command_loads_what_it_needs_and_no_more(command: str, without: set[str]):
+    loaded = f"import sys, app.cli, app.commands.{command}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
+    assert not without & set(done.stdout.split())
 
 
 def test_without_arguments_the_commands_are_listed():
@@ -233,12 +250,12 @@ def test_the_call_that_a_new_service_suggests_sends_its_token(
     variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     shown = io.StringIO()
-    monkeypatch.setattr(module, "console", Console(file=shown, width=80))
+    monkeypatch.setattr(up, "console", Console(file=shown, width=80))
     (path := tmp_path / "t.json").write_text('{"s3cret-token": "me"}')
     environment = {"AI_PROVIDER": "practice", variable: "s3cret"}
     if variable == "TOKEN":
         environment["AI_SERVICE_TOKENS"] = str(path)
-    module._greet(build(from_env(environment), dsn="postgresql://nowhere"), "http://127.0.0.1:8080")
+    up._greet(build(from_env(environment), dsn="postgresql://nowhere"), "http://127.0.0.1:8080")
 
     [suggested] = re.findall(r"curl (.*/jobs .*)", shown.getvalue())
     words = subprocess.run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.bootstrap import build, migrate_if_wanted, revision
+from app.bootstrap import build, migrate_if_wanted
+from app.migrating import revision
 from app.settings import from_env
 from domain.errors import StartupError
 

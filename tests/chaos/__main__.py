@@ -62,7 +62,7 @@ def main() -> int:
         broker.stop()
     text = report(outcome)
     print(text)
-    for note in outcome.notes:
+    for note in (*outcome.notes, *(told for each in outcome.checked for told in each.examples)):
         print(f"note: {note}")
     if options.report:
         write(Path(options.report), text)

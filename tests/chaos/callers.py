@@ -75,15 +75,14 @@ class Callers:
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
         self.http = httpx.AsyncClient(timeout=httpx.Timeout(10, connect=3), limits=limits, trust_env=False)
 
-    async def submit(self, jobs: int, seconds: float, work: Callable[[], bool]) -> None:
-        """Submit so many jobs spread over so many seconds, and more while `work` says that some are wanted."""
+    async def submit(self, jobs: int, seconds: float, may_go_on: Callable[[], bool]) -> None:
+        """Submit so many jobs, spread over so many seconds; later where that is held up."""
         began = time.monotonic()
-        while (gone := time.monotonic() - began) < seconds or work():
-            wanted = int(jobs * min(1.0, gone / seconds)) - self._made
-            if wanted > 0:
+        while self._made < jobs:
+            wanted = int(jobs * min(1.0, (time.monotonic() - began) / seconds)) - self._made
+            if wanted > 0 and may_go_on():
                 await self._spread(min(wanted, 200))
             await asyncio.sleep(0.1)
-        await self._spread(max(0, jobs - self._made))
 
     async def rest(self) -> None:
         """Return when nobody submits or follows any more."""

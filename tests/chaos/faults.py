@@ -79,7 +79,10 @@ class Faults:
             case Kind.CLOCK:
                 assert self.site.clock
                 self.site.clock.jump(-3600 if int(fault.at * 10) % 2 else 3600)
-            case Kind.OUTAGE | Kind.REFUSALS | Kind.STALLS:
+            case Kind.OUTAGE:
+                for door in self._doors(fault):
+                    door.befall(Kind.CUT)
+            case Kind.REFUSALS | Kind.STALLS:
                 self.site.provider.fall_ill(fault.kind)
             case Kind.BROKER_KILL | Kind.BROKER_WIPE:
                 await asyncio.to_thread(self.site.broker.kill)
@@ -115,7 +118,10 @@ class Faults:
             case Kind.CLOCK:
                 assert self.site.clock
                 self.site.clock.jump(0)
-            case Kind.OUTAGE | Kind.REFUSALS | Kind.STALLS:
+            case Kind.OUTAGE:
+                for door in self._doors(fault):
+                    door.relieve(Kind.CUT)
+            case Kind.REFUSALS | Kind.STALLS:
                 self.site.provider.recover(fault.kind)
             case Kind.BROKER_KILL:
                 await self._revive(self.site.broker.restart)
@@ -139,9 +145,8 @@ class Faults:
         raise AssertionError(f"RabbitMQ was not to be started in {REVIVALS} tries")
 
     def _doors(self, fault: Fault) -> list[Any]:
-        assert fault.link
-        names = PROCESSES if fault.target == ALL else [fault.target]
-        return [self.site.places[name].doors[fault.link] for name in names]
+        names = PROCESSES if fault.target in {ALL, ""} else [fault.target]
+        return [self.site.places[name].doors[fault.link or Link.PROVIDER] for name in names]
 
     def _note(self, fault: Fault, at: float) -> None:
         """Whom it troubled, and until when it may still be felt."""

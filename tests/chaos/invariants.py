@@ -46,6 +46,8 @@ class Checked:
     violations: list[str] = field(default_factory=list)
     excused: Counter[str] = field(default_factory=Counter)
     """By why."""
+    examples: list[str] = field(default_factory=list)
+    """Of what was excused."""
 
 
 Check = Callable[[History], Checked]
@@ -204,6 +206,8 @@ def calls_are_runs(history: History) -> Checked:
             elif call.began > run.ended + CLOCKS:
                 if why := _excuse(history, call, run):
                     found.excused[f"begun after its run had ended: {why}"] += 1
+                    late = f"{call.began - run.ended:.3f} s after its run of {run.ended - run.began:.3f} s"
+                    found.examples.append(f"{name}: {run.worker} called {late} was {run.outcome}: {why}")
                 else:
                     found.violations.append(
                         f"{name}: {run.worker} called {call.began - run.ended:.3f} s after its run was {run.outcome}"
@@ -220,6 +224,7 @@ def calls_are_alone(history: History) -> Checked:
                 continue
             if why := _excuse(history, one, history.run_of(one)):
                 found.excused[why] += 1
+                found.examples.append(f"{name}: {one.place} and {other.place} from {other.began:.3f} on: {why}")
             else:
                 found.violations.append(
                     f"{name}: {other.place} called {one.ended - other.began:.3f} s before the call of {one.place} "

@@ -54,13 +54,9 @@ class Provider:
 
     def fall_ill(self, mood: Kind) -> None:
         self.moods.append(mood)
-        if mood is Kind.OUTAGE:
-            self.http.go_down()
 
     def recover(self, mood: Kind) -> None:
         self.moods.remove(mood)
-        if mood is Kind.OUTAGE:
-            self.http.come_up()
 
     async def _serve(self, request: Request, reply: Reply) -> None:
         # A long run must not keep them all.

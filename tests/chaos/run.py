@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -22,8 +23,10 @@ from tests.chaos.schedule import Fault, schedule
 from tests.chaos.site import LIMIT, QUEUE, Site
 from tests.servers.rabbitmq import Broker
 
-DRAINED_WITHIN = 180.0
-"""Seconds for what is left to do when all faults are over."""
+STUCK_AFTER = 120.0
+"""Seconds in which no job has ended although all faults are over."""
+MOST_WAITING = 4_000
+"""Jobs that wait: until there are fewer, no more are submitted."""
 SLOTS_FREE_WITHIN = 25.0
 LOOK_EVERY = 0.5
 NOTICED_WITHIN = 10.0
@@ -139,7 +142,9 @@ class _Run:
         try:
             self.progress.phase = "troubled"
             happening = asyncio.create_task(self.faults.run(self.plan.schedule, began))
-            await self.callers.submit(self.plan.jobs, self.plan.seconds, lambda: not happening.done())
+            await self.callers.submit(
+                self.plan.jobs, self.plan.seconds, lambda: self.progress.unfinished < MOST_WAITING
+            )
             await happening
             self.progress.phase = "draining"
             await self.callers.rest()
@@ -204,14 +209,16 @@ class _Run:
 
     async def _drain(self) -> None:
         """Until nothing is left to do; an operator closes the circuit, for a trial may be a minute away."""
-        deadline = time.monotonic() + DRAINED_WITHIN
-        while time.monotonic() < deadline:
+        least, progressed_at = sys.maxsize, time.monotonic()
+        while time.monotonic() - progressed_at < STUCK_AFTER:
             with suppress(httpx.TransportError):
                 await self.callers.http.post(f"{self.site.apis[0]}/api/v1/queues/{QUEUE}/close-circuit")
             with suppress(*AWAY):
                 [row] = await self._rows(BUSY)
                 if row["unfinished"] == 0:
                     break
+                if row["unfinished"] < least:
+                    least, progressed_at = row["unfinished"], time.monotonic()
             await asyncio.sleep(1)
         self.drained = True
 

@@ -108,6 +108,7 @@ PAST_THE_LEASE = (17.0, 22.0)
 CARDS = (
     Card(Kind.KILL, WORKERS, 0.5, 3),
     Card(Kind.KILL, WORKERS, 0.5, 3),
+    Card(Kind.KILL, WORKERS, 0.5, 3),
     Card(Kind.KILL, APIS, 0.5, 3),
     Card(Kind.KILL, SCHEDULERS, 0.5, 3),
     Card(Kind.STOP, WORKERS, *PAST_THE_LEASE),

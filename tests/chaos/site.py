@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -37,8 +38,9 @@ LATE = 0.1
 
 SAID = 20_000
 """Characters of an ended process's log that are kept."""
-LEFT_WITHIN = 30.0
-"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, and some more."""
+LEFT_WITHIN = 60.0
+"""Seconds within which a process has ended that was asked to: its grace, fifteen that it may take, the longest stop
+that may fall into that, and some more."""
 STARTED_WITHIN = 120.0
 """Seconds within which all are there at first, on a machine that has much else to do."""
 AGAIN = 1.0
@@ -123,6 +125,8 @@ class Site:
         self.folder = folder
         self.broker = broker
         self.mark = uuid.uuid4().hex
+        # Its own: while a process or a door is away, nobody else on this machine takes its port.
+        self.address = ".".join(["127", *(str(random.SystemRandom().randint(1, 254)) for _ in range(3))])
         self.provider = Provider()
         self.postgres = EmbeddedPostgres(folder / "database")
         self.places: dict[str, Place] = {}
@@ -174,11 +178,11 @@ class Site:
 
     def _place(self, name: str) -> Place:
         doors = {
-            link: Door(self._stack.enter_context(TcpProxy("127.0.0.1", self._port(link), self._keeper)))
+            link: Door(self._stack.enter_context(TcpProxy("127.0.0.1", self._port(link), self._keeper, self.address)))
             for link in Link
         }
         [port] = free_ports(1)
-        through = {link: f"127.0.0.1:{door.proxy.port}" for link, door in doors.items()}
+        through = {link: f"{self.address}:{door.proxy.port}" for link, door in doors.items()}
         settings = {
             "DATABASE_URL": re.sub(r"127\.0\.0\.1:\d+", through[Link.DATABASE], self.postgres.dsn),
             "AMQP_URL": urlsplit(self.broker.url)._replace(netloc=f"guest:guest@{through[Link.BROKER]}").geturl(),
@@ -187,12 +191,12 @@ class Site:
         self.provider.places = {**self.provider.places, through[Link.PROVIDER]: name}
         command = "serve" if name in APIS else "worker" if name in WORKERS else "scheduler"
         if name in APIS:
-            settings["HTTP_PORT"] = str(port)
+            settings |= {"HTTP_PORT": str(port), "HTTP_HOST": self.address}
         if name in WORKERS:
-            settings |= {"WORKER_HTTP_PORT": str(port), "WORKER_ID": name}
+            settings |= {"WORKER_HTTP_PORT": str(port), "WORKER_HTTP_HOST": self.address, "WORKER_ID": name}
         if name == CLOCKED and self.clock:
             settings |= self.clock.environment
-        return Place(name, command, settings, f"http://127.0.0.1:{port}", doors)
+        return Place(name, command, settings, f"http://{self.address}:{port}", doors)
 
     def _port(self, link: Link) -> int:
         match link:
@@ -264,7 +268,7 @@ class Site:
         with suppress(OSError, ValueError, IndexError):
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
 
-    def stop_all(self, within: float = 40) -> Iterator[str]:
+    def stop_all(self, within: float = LEFT_WITHIN) -> Iterator[str]:
         """Ask all processes to end; yields a sentence per one that does not do so well."""
         for place in self.places.values():
             place.wanted = False

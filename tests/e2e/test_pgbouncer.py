@@ -13,7 +13,7 @@ JOBS = 500
 LEFT_OPEN = "SELECT pid, state FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'"
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(200)
 def test_neither_a_restart_of_pgbouncer_nor_a_crash_behind_it_loses_a_job_or_runs_one_twice(
     install: Install, database: str, own_pgbouncer: PgBouncer, model: ModelServer
 ) -> None:
@@ -35,7 +35,7 @@ def test_neither_a_restart_of_pgbouncer_nor_a_crash_behind_it_loses_a_job_or_run
     eventually(lambda: len(installation.rows(COMPLETED)) >= 250, within=30, what="half is completed")
     eventually(lambda: model.running > 8, within=30, what="both workers run jobs")
     doomed.kill()
-    eventually(lambda: len(installation.rows(COMPLETED)) == JOBS, within=60, what="all are completed")
+    eventually(lambda: len(installation.rows(COMPLETED)) == JOBS, within=90, what="all are completed")
 
     ended = installation.rows("SELECT j.id, j.attempts, j.crashes FROM jobs AS j")
     assert {str(row["id"]) for row in ended} == {job["id"] for job in jobs}
@@ -70,7 +70,7 @@ def everything_else_works(api: Api, installation: Installation) -> None:
     assert api.http.post(f"/api/v1/jobs/{claimed['id']}/complete", json=result).status_code == 200
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(90)
 def test_without_a_direct_url_the_pooler_is_found_out_and_the_service_works_all_the_same(
     install: Install, empty_database: str, pgbouncer: PgBouncer, model: ModelServer
 ) -> None:

@@ -53,11 +53,13 @@ class TcpProxy:
 
     Args:
         keeper: of many doors: they share its thread.
+        address: that it listens at. While it is shut anybody may take its port there.
     """
 
     host: str
     target: int
     keeper: Keeper | None = None
+    address: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         [self.port] = free_ports(1)
@@ -122,7 +124,7 @@ class TcpProxy:
     async def _listen(self, connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
         if self._listener:
             self._listener.close()
-        listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        listening = socket.create_server((self.address, self.port), backlog=1024)
         self._listener = await asyncio.start_server(connected, sock=listening)
 
     async def _dismissed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

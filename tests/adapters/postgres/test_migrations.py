@@ -28,6 +28,7 @@ from adapters.postgres.migrate import (
     revision,
 )
 from adapters.postgres.pool import create_pool
+from adapters.postgres.revision import is_newest, newest
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import StartupError
 from tests.moves import one
@@ -63,6 +64,20 @@ async def test_an_empty_database_is_brought_to_the_newest_revision(empty_databas
     assert await revision(empty_database) == (None, _newest())
     assert await migrate(empty_database) == _newest()
     assert await revision(empty_database) == (_newest(), _newest())
+
+
+async def test_a_start_knows_without_alembic_whether_there_is_anything_to_migrate(empty_database: str):
+    assert newest() == _newest()
+    assert not await is_newest(empty_database)
+    await migrate(empty_database)
+    assert await is_newest(empty_database)
+    await fetch(empty_database, "UPDATE alembic_version SET version_num = '9999'")
+    assert not await is_newest(empty_database)
+
+
+async def test_a_database_that_cannot_be_asked_is_left_to_the_migration_to_complain_of(unused_tcp_port: int):
+    assert not await is_newest(f"postgresql://127.0.0.1:{unused_tcp_port}/nowhere")
+    assert not await is_newest("not a DSN")
 
 
 async def test_migrating_again_changes_nothing_and_keeps_every_job(database: str):
