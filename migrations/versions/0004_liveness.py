@@ -15,6 +15,8 @@ revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
+oldest_program = "0003"
+loses = "which worker holds which lock, and since when schedulers have led without a gap: both are soon known anew"
 
 TABLES = (
     """
