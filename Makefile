@@ -22,7 +22,7 @@ run: $(READY)  ## start an embedded service and leave it running
 	@$(BIN)/ai-service up
 
 test: check  ## check, then every test; PostgreSQL and RabbitMQ are found, installed or started by the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -12,14 +12,13 @@ import msgspec
 from litestar import Controller, Litestar, MediaType, Request, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
-from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from app.api.auth import caller_of, guard_of
 from app.api.cut_short import CutShort
-from app.api.documents import describe
+from app.api.documents import DescriptionConfig
 from app.api.health import Health
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
@@ -73,7 +72,6 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         debug=False,
         pdb_on_exception=False,
     )
-    describe(app)
     app.asgi_handler = CutShort(HeadAndOptions(app.asgi_handler))
     return app
 
@@ -90,7 +88,7 @@ def _limited(controller: type[Controller], variable: str, max_bytes: int) -> Rou
     return Router("/", route_handlers=[controller], request_max_body_size=max_bytes, opt={LIMITED_BY: variable})
 
 
-def _openapi() -> OpenAPIConfig:
+def _openapi() -> DescriptionConfig:
     swagger = SwaggerRenderPlugin(
         path="/",
         js_url=f"{DOCS_FILES}/swagger-ui-bundle.js",
@@ -98,7 +96,7 @@ def _openapi() -> OpenAPIConfig:
         standalone_preset_js_url=f"{DOCS_FILES}/swagger-ui-standalone-preset.js",
         favicon='<link rel="icon" href="data:,">',
     )
-    return OpenAPIConfig(
+    return DescriptionConfig(
         title="AI Service",
         version=version("ai-service"),
         description="A durable job service in front of AI model servers. Every error is a problem document (RFC 9457).",

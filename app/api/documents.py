@@ -6,14 +6,16 @@ Litestar's own schemas of structs lose constraints and the type of what passes t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from http import HTTPStatus
 from typing import Any, cast
 
 import msgspec
-from litestar import Litestar
+from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import (
+    Components,
     Example,
+    OpenAPI,
     OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -89,13 +91,27 @@ def operation(
     return Documented
 
 
-def describe(app: Litestar) -> None:
-    """Give the app's OpenAPI document its schemas."""
-    components: dict[str, Any] = {}
-    for path in (app.openapi_schema.paths or {}).values():
-        for each in (path.get, path.post, path.put, path.patch, path.delete):
-            components |= each.schemas() if each and hasattr(each, "schemas") else {}
-    app.openapi_schema.components.schemas = components
+class Description(OpenAPI):
+    """The document. Its schemas are made when somebody wants to see it: that takes longer than all else at a start."""
+
+    def to_schema(self) -> dict[str, Any]:
+        self.components = replace(self.components or Components(), schemas=self._all_schemas())
+        return super().to_schema()
+
+    def _all_schemas(self) -> dict[str, Any]:
+        schemas: dict[str, Any] = {}
+        for path in (self.paths or {}).values():
+            for each in (path.get, path.post, path.put, path.patch, path.delete):
+                schemas |= each.schemas() if each and hasattr(each, "schemas") else {}
+        return schemas
+
+
+class DescriptionConfig(OpenAPIConfig):
+    """Has Litestar make ours of its document."""
+
+    def to_openapi_schema(self) -> OpenAPI:
+        made = super().to_openapi_schema()
+        return Description(**{field.name: getattr(made, field.name) for field in fields(made)})
 
 
 def _schemas(documents: Iterable[type[Struct]]) -> dict[str, Any]:

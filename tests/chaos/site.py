@@ -66,20 +66,24 @@ class Door:
     proxy: TcpProxy
     faults: list[Kind] = field(default_factory=list)
 
+    _barred: Kind | None = None
+    """Why nothing passes; None: it does."""
+
     def befall(self, kind: Kind) -> None:
         self.faults.append(kind)
-        self._be(kind if len(self.faults) == 1 else self._worst())
+        self._set()
 
     def relieve(self, kind: Kind) -> None:
         self.faults.remove(kind)
-        self._be(self._worst())
+        self._set()
 
-    def _worst(self) -> Kind | None:
-        return next((kind for kind in (Kind.CUT, Kind.BLACKHOLE, Kind.DELAY) if kind in self.faults), None)
-
-    def _be(self, kind: Kind | None) -> None:
-        self.proxy.delay(LATE if kind is Kind.DELAY else 0)
-        match kind:
+    def _set(self) -> None:
+        self.proxy.delay(LATE if Kind.DELAY in self.faults else 0)
+        barred = next((kind for kind in (Kind.CUT, Kind.BLACKHOLE) if kind in self.faults), None)
+        if barred is self._barred:
+            return
+        self._barred = barred
+        match barred:
             case Kind.CUT:
                 self.proxy.shut()
             case Kind.BLACKHOLE:

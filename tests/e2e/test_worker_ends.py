@@ -105,7 +105,7 @@ def test_the_api_and_the_scheduler_stop_at_once_although_callers_wait(
     api.process.terminate()
     scheduler.terminate()
 
-    assert (api.process.exit_code(within=3), scheduler.exit_code(within=3)) == (0, 0)
+    assert (api.process.exit_code(within=10), scheduler.exit_code(within=10)) == (0, 0)
     assert refused()
 
 
