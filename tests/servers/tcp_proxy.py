@@ -144,10 +144,13 @@ class TcpProxy:
     async def _shut(self) -> None:
         if self._listener:
             self._listener.close()
+        # A connection takes some rounds of the loop from its acceptance to its task, and from its end to its closing.
+        await _some_rounds()
         connections = list(self._connections)
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        await _some_rounds()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.current_task()
@@ -185,6 +188,11 @@ class TcpProxy:
             piece = await source.read(PIECE)
         await self._passing.wait()
         return piece
+
+
+async def _some_rounds() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _either(*works: Coroutine[Any, Any, None]) -> None:
