@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -188,8 +188,8 @@ def test_without_rabbitmq_for_good_nearly_as_many_jobs_of_200_ms_complete_as_wit
     eventually(lambda: component(api, "broker") == "down", within=10, what="its absence is noticed")
     without = Throughput.measured(installation, api)
 
-    record_property("with RabbitMQ", before)
-    record_property("without RabbitMQ", without)
+    record_property("with RabbitMQ", asdict(before))
+    record_property("without RabbitMQ", asdict(without))
     assert without.backlog >= KEPT * before.backlog, (before, without)
     assert without.arriving >= KEPT * before.arriving, (before, without)
 
