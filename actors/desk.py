@@ -12,8 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -23,6 +22,7 @@ from dramatiq import MessageProxy
 
 from actors.answer import Answer
 from actors.classify import failure_of
+from actors.company import Company
 from domain.errors import LeaseLost, RunFailed, ServiceError, StorageUnavailable
 from domain.job import JobId, Lease, LeasedJob
 from domain.ports import Claim, Exchange
@@ -88,40 +88,6 @@ class Performance:
 
     task: asyncio.Task[None]
     answer: Answer[None]
-
-
-class Company:
-    """What the desks of a process hold together. A job whose worker died before runs without company."""
-
-    def __init__(self) -> None:
-        self.desks: list[Desk] = []
-        self.alone: Lease | None = None
-        """Of a job that runs without company at present."""
-        self._claims = 0
-        self._shared = asyncio.Event()
-        self._shared.set()
-
-    @asynccontextmanager
-    async def claim(self, ending: int) -> AsyncIterator[bool]:
-        """Within this a claim is made. Tells whether its jobs would find nobody else in the process.
-
-        Such a claim is the only one at its time: it may bring a job that must have no company.
-
-        Args:
-            ending: jobs that end with the claim's statement.
-        """
-        while not self._shared.is_set():
-            await self._shared.wait()
-        alone = not self._claims and sum(desk.running for desk in self.desks) == ending
-        self._claims += 1
-        if alone:
-            self._shared.clear()
-        try:
-            yield alone
-        finally:
-            self._claims -= 1
-            if alone:
-                self._shared.set()
 
 
 class Desk:

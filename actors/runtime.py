@@ -20,7 +20,8 @@ from dramatiq import Worker
 from dramatiq.worker import _WorkQueueItem
 from msgspec import Struct
 
-from actors.desk import Company, Desk, Perform, since_boot
+from actors.company import Company
+from actors.desk import Desk, Perform, since_boot
 from actors.heartbeat import Heartbeat
 from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
