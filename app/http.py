@@ -17,7 +17,6 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from app.api.auth import caller_of, guard_of
-from app.api.cut_short import CutShort
 from app.api.documents import DescriptionConfig
 from app.api.health import Health
 from app.api.jobs import Batches, Jobs
@@ -72,7 +71,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         debug=False,
         pdb_on_exception=False,
     )
-    app.asgi_handler = CutShort(HeadAndOptions(app.asgi_handler))
+    app.asgi_handler = HeadAndOptions(app.asgi_handler)
     return app
 
 

@@ -9,6 +9,7 @@ from typing import Self
 
 import structlog
 
+from app.api.cut_short import CutShort
 from app.bootstrap import Application
 from app.http import create_app
 from app.keyring import Keyring
@@ -65,7 +66,7 @@ class Api:
             app = create_app(core.services, keyring=self._keyring, limits=settings.limits)
             self._stack = stack.pop_all()
         self._watch = core.services.watch
-        self._server = Server(app, grace=settings.worker.shutdown_grace)
+        self._server = Server(CutShort(app), grace=settings.worker.shutdown_grace)
         self._scheduling = self._parts.start("the scheduler", core.scheduler.run())
         self._serving = self._parts.start("the HTTP server", self._server.serve(sockets=[self._listener]))
         return self
