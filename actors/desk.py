@@ -209,7 +209,7 @@ class Desk:
         """Claim for every free slot without having been told of work: a lost ticket must only cost time.
 
         Returns:
-            Whether there was any.
+            Whether there was a free slot to claim for.
         """
         if not self._free or self._closing or self._company.alone:
             return False
@@ -386,8 +386,7 @@ class Desk:
         reserved = len(seekers) + len(ended) + looking
         began = time.monotonic()
         had_company = self._company.alone is None
-        wanted = reserved if had_company or self._company.alone in {run.ended.job.lease for run in ended} else 0
-        outcome = await self._exchange([run.ended for run in ended], wanted)
+        outcome, wanted = await self._exchange([run.ended for run in ended], reserved)
         if self._abandoned:
             return
         self._in_flight = [], []
@@ -450,18 +449,27 @@ class Desk:
         else:
             run.answer.fail(run.error)
 
-    async def _exchange(self, ended: list[Ended], wanted: int) -> Exchange:
-        """Store and claim, however long PostgreSQL is away; meanwhile tickets wait with us instead of being burnt."""
+    def _may_have_company(self, ended: list[Ended]) -> bool:
+        alone = self._company.alone
+        return alone is None or any(run.job.lease == alone for run in ended)
+
+    async def _exchange(self, ended: list[Ended], wanted: int) -> tuple[Exchange, int]:
+        """Store and claim, however long PostgreSQL is away; meanwhile tickets wait with us instead of being burnt.
+
+        Returns:
+            Also how many jobs were asked for.
+        """
         wait = FIRST_WAIT
         while ended or not self._closing:
             try:
                 if self._answer_lost:
                     await self._release_orphans()
-                if self._closing or not wanted:
-                    return await self._work.exchange(ended, None)
                 async with self._company.claim(len(ended)) as alone:
+                    # Asked here: another desk's job may have begun to be alone while this one waited.
+                    claims = wanted and not self._closing and self._may_have_company(ended)
                     self._asked_at = since_boot()
-                    return await self._work.exchange(ended, self._claim(wanted, alone=alone))
+                    outcome = await self._work.exchange(ended, self._claim(wanted, alone=alone) if claims else None)
+                    return outcome, wanted if claims else 0
             except StorageUnavailable as error:
                 log.warning("storage is away", queue=self.queue, reason=str(error), retry_in=wait)
             except Exception as error:  # a slot must survive whatever the storage does
@@ -470,7 +478,7 @@ class Desk:
             self._answer_lost = True
             await asyncio.sleep(wait * (0.5 + random.random()))  # noqa: S311  # jitter
             wait = min(wait * 2, LONGEST_WAIT)
-        return Exchange()
+        return Exchange(), 0
 
     def _claim(self, wanted: int, *, alone: bool) -> Claim:
         return Claim(

@@ -25,8 +25,11 @@ INTERVAL = 1.0
 FORGOTTEN_AFTER = timedelta(hours=1)
 """A worker process not heard of for so long is struck from the list of workers."""
 
+AGAIN = 0.2
+"""Seconds to the next try after a beat that failed: a broken connection must not cost a second beat."""
+
 PARTING_TIME = 2.0
-"""Seconds that the last word may take; PostgreSQL may be there and not answer."""
+"""Seconds that each last word to PostgreSQL may take; it may be there and not answer."""
 
 
 class Heartbeat:
@@ -45,6 +48,8 @@ class Heartbeat:
         self._presence = presence
         self._signs = signs
         self._answered = answered
+        self.tried = False
+        """Whether a first beat was sent, or failed."""
         self._stop = threading.Event()
         self._wake: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -76,9 +81,10 @@ class Heartbeat:
         async with self._presence() as presence:
             last = None
             while not self._stop.is_set():
-                last = await self._beat(presence) or last
+                said = await self._beat(presence)
+                self.tried, last = True, said or last
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), INTERVAL)
+                    await asyncio.wait_for(stopping.wait(), INTERVAL if said else AGAIN)
             if last:
                 await self._part(presence, last)
 
@@ -93,7 +99,9 @@ class Heartbeat:
             log.warning("heartbeat missed", reason=str(error))
         except Exception as error:  # without its heartbeat the process would be taken for dead
             log.error("heartbeat failed", error=type(error).__name__)
-        return signs
+        else:
+            return signs
+        return None
 
     async def _part(self, presence: Presence, last: WorkerBeat) -> None:
         try:

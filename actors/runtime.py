@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from actors.company import Company
 from actors.desk import Desk, Perform, since_boot
-from actors.heartbeat import Heartbeat
+from actors.heartbeat import PARTING_TIME, Heartbeat
 from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
 from domain.events import JobEvent
@@ -44,12 +44,12 @@ LOOP_HANGS = 5.0
 STORING_TIME = 5.0
 """Seconds after the grace period in which handed-back jobs may still be stored."""
 
-PARTING_TIME = 2.0
-"""Seconds that each last word to PostgreSQL may take; it may be there and not answer."""
-
 FIRST = -(1 << 30)
 """The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
 
+
+FIRST_BEAT = 2.0
+"""Seconds that the start waits for the first heartbeat, at most."""
 
 SOON = 0.1
 """Seconds to the next look after one that found work; then twice as long after each that found none."""
@@ -140,6 +140,7 @@ class Runtime:
         self._heartbeat: Heartbeat | None = None
         self._last_beat: datetime | None = None
         self._turned_at = 0.0
+        self._closing = False
         self._held_queues: frozenset[str] = frozenset()
         self._doubtful: set[Lease] = set()
         self._confirming: asyncio.Task[None] | None = None
@@ -263,10 +264,13 @@ class Runtime:
             )
             for queue in queues
         }
-        self._tasks = [asyncio.create_task(self._renew_on()), asyncio.create_task(self._look_around())]
         self._turned_at = time.monotonic()
         self._heartbeat = Heartbeat(self._parts.presence, self._signs_of_life, self._beat_answered)
         self._heartbeat.start()
+        # Its first job may kill it at once: then it must be known already.
+        while not self._heartbeat.tried and time.monotonic() - self._turned_at < FIRST_BEAT:  # noqa: ASYNC110  # another thread's
+            await asyncio.sleep(0.005)
+        self._tasks = [asyncio.create_task(self._renew_on()), asyncio.create_task(self._look_around())]
         log.info("worker started", worker_id=self.identity.worker_id, queues=list(queues), slots_per_queue=slots)
 
     def _signs_of_life(self) -> WorkerBeat | None:
@@ -280,9 +284,10 @@ class Runtime:
             id=self.identity.process,
             worker_id=self.identity.worker_id,
             host=self.identity.host,
-            queues=tuple(self.desks),
+            queues=() if self._closing else tuple(self.desks),
             slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
             running={queue: desk.running for queue, desk in self.desks.items()},
+            model_profiles=self._running_parts().profiles,
         )
 
     def _turned(self) -> None:
@@ -348,6 +353,7 @@ class Runtime:
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
+        self._closing = True
         for desk in self.desks.values():
             desk.close()
             loop.call_later(self._grace, desk.stop_runs)

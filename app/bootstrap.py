@@ -160,13 +160,15 @@ class Application:
                 async with _carried(events):
                     yield Core(
                         services=self._services(jobs, wake, events, watch, guard),
-                        scheduler=self._scheduler(lasting, wake, events, guard),
+                        scheduler=self._scheduler(lasting, jobs, wake, events, guard),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 await asyncio.to_thread(self.tickets.stop)
 
-    def _scheduler(self, lasting: asyncpg.Pool, wake: Wake, events: Events, guard: Guard) -> Scheduler:
+    def _scheduler(
+        self, lasting: asyncpg.Pool, chores: JobStore, wake: Wake, events: Events, guard: Guard
+    ) -> Scheduler:
         """
         Args:
             lasting: its one connection shows by its age that PostgreSQL was there all the time; and no rush of callers
@@ -176,7 +178,7 @@ class Application:
         own_wake = Wake(jobs, self.tickets, time.monotonic)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, self.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
+            Reconcile(jobs, chores, self.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
             Regulate(guard.queues, guard, self.routes, wake, lambda: datetime.now(UTC)),
             self.policies,
             PostgresLeadership(lasting),

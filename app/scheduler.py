@@ -34,6 +34,10 @@ that live have renewed theirs by then, whatever was before, an outage, a suspend
 """
 
 
+QUEUES, CHORES = "all queues", "all chores"
+"""What goes on beside the rounds for no queue of its own: no name of a queue has a space in it."""
+
+
 @dataclass
 class Scheduler:
     reconcile: Reconcile
@@ -48,8 +52,8 @@ class Scheduler:
     _led_at: float = float("-inf")
     _in_force: Policies | None = None
     """What this scheduler has put in force since it leads."""
-    _beside: dict[str | None, asyncio.Task[None]] = field(default_factory=dict)
-    """What goes on beside the rounds: for queues by their names, and for None the look at all of them."""
+    _beside: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """What goes on beside the rounds: for queues by their names, and the look at all of them, and chores."""
 
     async def run(self) -> None:
         """Tick until cancelled, then resign."""
@@ -67,7 +71,8 @@ class Scheduler:
         self._note(led_for is not None, asked_at)
         if led_for is not None:
             await self._put_in_force()
-            self._begin(None, self._regulate)
+            self._begin(QUEUES, self._regulate)
+            self._begin(CHORES, self.reconcile.tidy)
             done = await self.reconcile.round(rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
@@ -98,11 +103,11 @@ class Scheduler:
         for state in await self.regulate.wanting():
             self._begin(state.name, partial(self.regulate.regulate, state))
 
-    def _begin(self, queue: str | None, work: Callable[[], Awaitable[None]]) -> None:
+    def _begin(self, about: str, work: Callable[[], Awaitable[None]]) -> None:
         """Beside the rounds: a server that hangs must hold nothing up but the next question to it."""
-        before = self._beside.get(queue)
+        before = self._beside.get(about)
         if before is None or before.done():
-            self._beside[queue] = asyncio.create_task(_safely(work, queue))
+            self._beside[about] = asyncio.create_task(_safely(work, about))
 
     async def stop(self) -> None:
         await self._stop_regulating()
@@ -129,10 +134,10 @@ class Scheduler:
             log.exception("scheduler tick failed")
 
 
-async def _safely(work: Callable[[], Awaitable[None]], queue: str | None) -> None:
+async def _safely(work: Callable[[], Awaitable[None]], about: str) -> None:
     try:
         await work()
     except StorageUnavailable as error:
-        log.warning("queues not regulated", queue=queue, reason=str(error))
+        log.warning("work beside the rounds failed", about=about, reason=str(error))
     except Exception:  # the next second is another chance
-        log.exception("queues not regulated", queue=queue)
+        log.exception("work beside the rounds failed", about=about)

@@ -218,6 +218,8 @@ class WorkerBeat(Struct, frozen=True):
     slots_per_queue: int
     running: Mapping[str, int]
     """Jobs that it runs now, by queue."""
+    model_profiles: tuple[str, ...]
+    """What it can serve."""
 
 
 NO_CEILINGS: Mapping[str, int] = {}

@@ -111,5 +111,13 @@ def job_event(**changes: Any) -> JobEvent:
 
 
 def new_beat(**changes: Any) -> WorkerBeat:
-    beat = WorkerBeat(id=uuid4(), worker_id="worker-1", host="gpu-1", queues=(QUEUE,), slots_per_queue=4, running={})
+    beat = WorkerBeat(
+        id=uuid4(),
+        worker_id="worker-1",
+        host="gpu-1",
+        queues=(QUEUE,),
+        slots_per_queue=4,
+        running={},
+        model_profiles=(PROFILE,),
+    )
     return replace(beat, **changes)

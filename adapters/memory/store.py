@@ -267,7 +267,12 @@ class MemoryJobStore:
         startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
         running = [job for job in self._jobs.values() if (job.queue, job.status) == (queue, JobStatus.RUNNING)]
         outside = sum(job.lease_timeout is not None for job in running)
-        slots = self._demand(queue, await self.workers(alive_within)).slots + outside
+        alone = {job.worker_id for job in self._jobs.values() if job.status is JobStatus.RUNNING and job.crashes}
+        workers = [
+            replace(worker, slots_per_queue=1) if worker.worker_id in alone else worker
+            for worker in await self.workers(alive_within)
+        ]
+        slots = self._demand(queue, workers).slots + outside
         limit = slots if state.limit is None else min(slots, state.limit)
         closing = sum(slot.line == queue for slot in self._closing.values())
         wanted = startable - max(limit - self._busy(queue), 0) - closing
@@ -580,8 +585,12 @@ class MemoryJobStore:
 
     def _claim(self, claim: Claim) -> tuple[LeasedJob, ...]:
         fitting = [job for job in self._ready() if _is_served(job, claim)]
-        fitting = self._for_one_alone(claim.queue, fitting) if claim.alone else self._for_company(claim, fitting)
-        started = self._claim_line(claim.queue, fitting, claim.limit, claim.worker_id, claim.lease, outside=False)
+        limit = claim.limit
+        if claim.alone:
+            fitting = self._for_one_alone(claim.queue, fitting)
+        else:
+            fitting, limit = self._for_company(claim, fitting)
+        started = self._claim_line(claim.queue, fitting, limit, claim.worker_id, claim.lease, outside=False)
         return tuple(job.leased() for job in started)
 
     def _for_one_alone(self, line: str, fitting: list[Job]) -> list[Job]:
@@ -595,13 +604,27 @@ class MemoryJobStore:
         suspects = [job for job in open_ if job.crashes and picks and job.level == picks[0].level]
         return [min(suspects, key=_order)] if suspects else [job for job in fitting if not job.crashes]
 
-    def _for_company(self, claim: Claim, fitting: list[Job]) -> list[Job]:
-        """The jobs that are no suspects; where one waits for this worker to be alone, only the more urgent of them."""
-        sound = [job for job in fitting if not job.crashes]
-        first = min((job for job in fitting if job.crashes), key=_order, default=None)
-        if first is None or not self._makes_way(claim, first):
-            return sound
-        return [job for job in sound if job.level < first.level]
+    def _for_company(self, claim: Claim, fitting: list[Job]) -> tuple[list[Job], int]:
+        """The jobs that are no suspects, and how many of them at most.
+
+        Where a suspect has waited for a while, only the more urgent ones if this worker makes way for it; else a place
+        in the queue stays free for it, and one of its owner's.
+        """
+        sound, limit = [job for job in fitting if not job.crashes], claim.limit
+        suspects = [job for job in fitting if job.crashes]
+        patient = [job for job in suspects if max(job.updated_at, job.run_at) < self._now() - PATIENCE]
+        spare = self._spare({job.owner_service for job in fitting})
+        full = {job.owner_service for job in patient if spare.get(job.owner_service, 2) <= 1}
+        sound = [job for job in sound if job.owner_service not in full]
+        open_ = [job for job in suspects if spare.get(job.owner_service, 1) > 0]
+        first = min(open_, key=_order, default=None)
+        if first is None or first not in patient:
+            return sound, limit
+        urgent = [job for job in sound if job.level < first.level]
+        if urgent or self._makes_way(claim, first):
+            return urgent, limit
+        room = self.queues.state(claim.queue).limit
+        return sound, limit if room is None else min(limit, room - self._busy(claim.queue) - 1)
 
     def _makes_way(self, claim: Claim, suspect: Job) -> bool:
         """Whether the worker is the one that must become free for a job without company."""
@@ -609,9 +632,11 @@ class MemoryJobStore:
         serving = [
             (sum(process.beat.running.values()), process.beat.worker_id)
             for process in self._processes.values()
-            if claim.queue in process.beat.queues and process.seen_at > now - PATIENCE
+            if claim.queue in process.beat.queues
+            and suspect.model_profile in process.beat.model_profiles
+            and process.seen_at > now - PATIENCE
         ]
-        return suspect.updated_at <= now - PATIENCE and min(serving, default=(0, ""))[1] == claim.worker_id
+        return min(serving, default=(0, ""))[1] == claim.worker_id
 
     def _claim_one(self, line: str, fitting: list[Job], claim: ExternalClaim) -> Job | None:
         return next(iter(self._claim_line(line, fitting, 1, claim.worker_id, claim.lease, outside=True)), None)

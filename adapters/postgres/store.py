@@ -346,7 +346,15 @@ class PostgresJobStore:
 
     async def beat(self, beat: WorkerBeat) -> frozenset[str]:
         running = msgspec.json.encode(beat.running).decode()
-        given = [beat.id, beat.worker_id, beat.host, list(beat.queues), beat.slots_per_queue, running]
+        given = [
+            beat.id,
+            beat.worker_id,
+            beat.host,
+            list(beat.queues),
+            beat.slots_per_queue,
+            running,
+            list(beat.model_profiles),
+        ]
         rows = await self._run(query("beat"), given, within=HEARTBEAT_TIMEOUT)
         return frozenset(row["name"] for row in rows)
 

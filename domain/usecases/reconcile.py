@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from msgspec import Struct
 
-from domain.errors import StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobStatus
 from domain.ports import Events, JobStore, RescueTerms
@@ -34,6 +32,8 @@ class Reconciled(Struct, frozen=True):
 @dataclass
 class Reconcile:
     jobs: JobStore
+    chores: JobStore
+    """The same jobs, over other connections."""
     routes: Routes
     wake: Wake
     preempt: Preempt
@@ -60,11 +60,6 @@ class Reconcile:
         # The dead worker's own tickets were redelivered and burnt as empty before the rescue: these are fresh ones.
         await self.wake.for_jobs(Counter(promoted) + back)
         await self.wake.top_up(self.routes.queues)
-        # What takes too long here must not look like a storage that is away, and hold up rescues.
-        with suppress(StorageUnavailable):
-            await self.jobs.fold_tallies()
-        with suppress(StorageUnavailable):
-            await self._tend()
         return Reconciled(sum(promoted.values()), len(rescued), len(expired), preempted)
 
     async def _rescue(self) -> list[JobEvent]:
@@ -72,7 +67,12 @@ class Reconcile:
         await self.jobs.free_abandoned_slots(self.terms.steady)
         return rescued
 
+    async def tidy(self) -> None:
+        """What may take long and is not urgent: beside the rounds, lest it hold up rescues."""
+        await self._tend()
+        await self.chores.fold_tallies()
+
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:
             self._tended_at = self.monotonic()  # also if it fails: it would stop claims all the time
-            await self.jobs.tend_lines()
+            await self.chores.tend_lines()

@@ -22,7 +22,9 @@ TABLES = (
     """
     ALTER TABLE workers
         -- The advisory lock that the worker's session holds; NULL where it holds none, as behind a pooler.
-        ADD COLUMN lock_key bigint
+        ADD COLUMN lock_key bigint,
+        -- What it can serve; NULL: a worker of the version before, which does not say.
+        ADD COLUMN model_profiles text[]
     """,
     """
     ALTER TABLE leader
@@ -34,7 +36,8 @@ TABLES = (
 
 HEADS_OF_LINE = """
 -- The levels of a line that have a job to be claimed: the most urgent first, then the others by how long theirs waits.
--- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: jobs count whose worker died.
+-- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: jobs whose worker
+-- died count on this level only; NULL: on none; 0: on all.
 CREATE OR REPLACE FUNCTION heads_of_line(
     p_line text,
     p_level smallint,
@@ -42,7 +45,7 @@ CREATE OR REPLACE FUNCTION heads_of_line(
     p_model_profiles text[],
     p_owner_services text[],
     p_sweeping boolean,
-    p_suspects boolean
+    p_suspects smallint
 )
 RETURNS smallint[]
 LANGUAGE plpgsql
@@ -69,7 +72,7 @@ BEGIN
               AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
               AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-              AND (j.crashes = 0 OR p_suspects)
+              AND (j.crashes = 0 OR p_suspects = 0 OR j.level = p_suspects)
             ORDER BY j.seq
             LIMIT 1
         ) AS first
@@ -88,22 +91,20 @@ $$
 
 MAKES_WAY = """
 -- Whether this worker must claim nothing, so that it soon runs no job: one that may not have company waits for a worker
--- without any, and under a constant load none ever would be. The least busy one makes way, after a while in which some
--- other may have become free by itself. Called by claim_line; p_since: when the job began to wait.
-CREATE OR REPLACE FUNCTION makes_way(p_line text, p_worker_id text, p_since timestamptz)
+-- without any, and under a constant load none ever would be. The least busy one that can run it makes way. Called by
+-- claim_line, after a while in which some worker may have become free by itself.
+CREATE OR REPLACE FUNCTION makes_way(p_line text, p_worker_id text, p_model_profile text)
 RETURNS boolean
 LANGUAGE plpgsql
 SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
-    IF p_since > now() - interval '5 seconds' THEN
-        RETURN false;
-    END IF;
     RETURN p_worker_id = (
         SELECT w.worker_id FROM workers AS w
         WHERE p_line = ANY (w.queues)
           AND w.seen_at > now() - interval '5 seconds'
+          AND (w.model_profiles IS NULL OR p_model_profile = ANY (w.model_profiles))
         ORDER BY (SELECT sum(r.value::integer) FROM jsonb_each_text(w.running) AS r), w.worker_id
         LIMIT 1
     );
@@ -261,7 +262,11 @@ DECLARE
     suspect_level smallint;
     suspect_owner text;
     suspect_seq bigint;
+    suspect_profile text;
     suspect_since timestamptz;
+    suspect_waits boolean := false;
+    -- Owners that run as many as they may, or nearly, and of whom a suspect waits for a place.
+    kept_for text[] := '{}';
     suspects_turn boolean;
 BEGIN
     SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
@@ -299,8 +304,8 @@ BEGIN
         RETURN claimed;
     END IF;
     IF p_alone IS NOT NULL THEN
-        SELECT j.level, j.owner_service, j.seq, j.updated_at
-        INTO suspect_level, suspect_owner, suspect_seq, suspect_since
+        SELECT j.level, j.owner_service, j.seq, j.model_profile, greatest(j.updated_at, j.run_at)
+        INTO suspect_level, suspect_owner, suspect_seq, suspect_profile, suspect_since
         FROM jobs AS j
         WHERE j.line = p_line
           AND j.status = 'pending'
@@ -315,6 +320,18 @@ BEGIN
           )
         ORDER BY j.level, j.seq
         LIMIT 1;
+        suspect_waits := coalesce(suspect_since < now() - interval '5 seconds', false);
+        IF cardinality(limited) > 0 THEN
+            kept_for := ARRAY (
+                SELECT DISTINCT j.owner_service FROM jobs AS j
+                WHERE j.line = p_line
+                  AND j.status = 'pending'
+                  AND j.due
+                  AND j.crashes > 0
+                  AND j.owner_service = ANY (limited)
+                  AND greatest(j.updated_at, j.run_at) < now() - interval '5 seconds'
+            );
+        END IF;
     END IF;
     levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
@@ -331,7 +348,10 @@ BEGIN
                     -- Who is next may change with each pick: the less urgent levels have their share to come.
                     heads := heads_of_line(
                         p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
-                        p_alone IS NULL OR (p_alone AND cardinality(claimed) = 0)
+                        CASE
+                            WHEN p_alone IS NULL THEN 0::smallint
+                            WHEN p_alone AND cardinality(claimed) = 0 THEN suspect_level
+                        END
                     );
                     EXIT WHEN heads IS NULL;
                     lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
@@ -341,10 +361,16 @@ BEGIN
                     IF p_alone AND cardinality(claimed) = 0 THEN
                         suspects_turn := lvl = suspect_level;
                         room := CASE WHEN suspects_turn THEN 1 ELSE room END;
-                    ELSIF makes_way(p_line, p_worker_id, suspect_since) THEN
+                    ELSIF suspect_waits AND makes_way(p_line, p_worker_id, suspect_profile) THEN
                         room := 0;
                         EXIT;
+                    ELSIF suspect_waits THEN
+                        -- Else whoever ends a run would take its slot again before the one that made way can.
+                        room := least(
+                            room, least(policy.concurrency, policy.adapted) - here.busy - cardinality(claimed) - 1
+                        );
                     END IF;
+                    EXIT WHEN room <= 0;
                 END IF;
 
                 WITH lane AS MATERIALIZED (
@@ -358,7 +384,9 @@ BEGIN
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         CASE
-                            WHEN o.owner_service = ANY (limited) THEN o.max_running - running_of(o.owner_service)
+                            WHEN o.owner_service = ANY (limited) THEN
+                                o.max_running - running_of(o.owner_service)
+                                - (NOT suspects_turn AND o.owner_service = ANY (kept_for))::integer
                             -- Its first lane here has come since the owners were locked: next time.
                             WHEN o.max_running IS NOT NULL THEN 0
                         END AS spare
@@ -516,7 +544,8 @@ BEGIN
                 IF share > 0 THEN
                     EXIT WHEN suspects_turn;
                     heads := heads_of_line(
-                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping, p_alone IS NULL
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
+                        CASE WHEN p_alone IS NULL THEN 0::smallint END
                     );
                     owed := owed + CASE
                         WHEN lvl > ANY (heads) THEN (share - 1) * paid
@@ -886,8 +915,9 @@ RETURNS boolean
 LANGUAGE sql
 STABLE
 AS $$
-    SELECT p_time <= interval '0' OR session.backend_start <= now() - p_time
-    FROM pg_stat_get_activity(pg_backend_pid()) AS session
+    SELECT p_time <= interval '0' OR coalesce(
+        (SELECT session.backend_start <= now() - p_time FROM pg_stat_get_activity(pg_backend_pid()) AS session), false
+    )
 $$
 """
 
@@ -935,7 +965,7 @@ RESCUE_JOBS = """
 -- out, and those of workers that are proven dead before that. A built-in worker's run crashed and is not counted; an
 -- external worker's failed.
 -- A session that is younger than p_steady rescues nobody: it has not seen how long PostgreSQL was away for the workers.
--- p_everyone: no built-in worker can be alive.
+-- p_everyone: no built-in worker can be alive. Those outside may be; they could renew nothing meanwhile.
 CREATE OR REPLACE FUNCTION rescue_jobs(
     p_max_crashes integer,
     p_error_code text,
@@ -969,6 +999,7 @@ BEGIN
         SELECT j.id FROM jobs AS j
         WHERE j.status = 'running'
           AND j.lease_expires_at < now()
+          AND (j.lease_timeout IS NULL OR NOT p_everyone)
         ORDER BY j.lease_expires_at
         LIMIT p_limit
     );
@@ -1004,7 +1035,7 @@ BEGIN
           AND j.status = 'running'
           AND j.line = ANY (locked)
           AND (
-              j.lease_expires_at < now()
+              (j.lease_expires_at < now() AND (j.lease_timeout IS NULL OR NOT p_everyone))
               OR (j.lease_timeout IS NULL AND (p_everyone OR j.worker_id = ANY (dead_ones)))
           )
         FOR UPDATE SKIP LOCKED
@@ -1099,14 +1130,23 @@ DECLARE
     policy queues%ROWTYPE;
     slots integer;
     wanted integer;
+    alone text[];
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
     IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
         RETURN;
     END IF;
     SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    alone := ARRAY (
+        SELECT j.worker_id FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.crashes > 0
+          AND j.lease_timeout IS NULL
+    );
     slots := (
-        SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
+        -- One that runs a job without company has no other slot to give.
+        SELECT coalesce(sum(CASE WHEN w.worker_id = ANY (alone) THEN 1 ELSE w.slots_per_queue END), 0)
+        FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
     )
@@ -1263,7 +1303,7 @@ def downgrade() -> None:
     for statement in (
         """
         DROP FUNCTION
-            heads_of_line(text, smallint, text[], text[], text[], boolean, boolean),
+            heads_of_line(text, smallint, text[], text[], text[], boolean, smallint),
             makes_way,
             claim_trial(text, uuid, text, text[], text[], text[], text, interval, boolean, boolean),
             claim_line(text, smallint, text[], text[], text[], text, interval, boolean, boolean, integer),
@@ -1283,6 +1323,6 @@ def downgrade() -> None:
         before.PREEMPT_JOBS,
         "DROP INDEX jobs_suspects",
         "ALTER TABLE leader DROP steady_since",
-        "ALTER TABLE workers DROP lock_key",
+        "ALTER TABLE workers DROP lock_key, DROP model_profiles",
     ):
         op.get_bind().exec_driver_sql(statement)

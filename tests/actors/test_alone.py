@@ -71,6 +71,25 @@ def test_the_other_queues_of_its_process_wait_too(held: Stage) -> None:
         shop.idle()
 
 
+def test_a_queue_that_asked_at_the_same_moment_waits_too(held: Stage) -> None:
+    with Shop({"llm_chat": held}, queues=(QUEUE, OTHER)) as shop:
+        suspect = crashed(shop)
+        (elsewhere,) = shop.add(new_job(queue=OTHER))
+        shop.on_loop(shop.close_gate())
+        shop.wake()
+        until(lambda: shop.job(suspect).status is JobStatus.RUNNING)  # and its claim is not answered yet
+        shop.wake(1, OTHER)
+        until(lambda: shop.desk(OTHER)._serving, "the other desk asks")
+        shop.open_gate()
+        until(lambda: held.started == [suspect])
+        until(lambda: not shop.desk(OTHER)._serving, "the other desk has its answer")
+        assert held.started == [suspect]
+        held.let_go(suspect)
+        until(lambda: held.started == [suspect, elsewhere])
+        held.let_go(elsewhere)
+        shop.done(suspect, elsewhere)
+
+
 def test_a_run_in_another_queue_is_company(held: Stage) -> None:
     with Shop({"llm_chat": held}, queues=(QUEUE, OTHER)) as shop:
         (elsewhere,) = shop.add(new_job(queue=OTHER))

@@ -162,6 +162,7 @@ claims = st.builds(
     worker_id=st.sampled_from(WORKERS),
     lease=st.builds(timedelta, seconds=st.sampled_from([5, 30])),
     limit=st.sampled_from([3, 3, 2, 1]),
+    alone=st.booleans(),
 )
 external_claims = st.builds(
     ExternalClaim,
@@ -193,6 +194,7 @@ beats = st.builds(
     queues=st.sampled_from([QUEUES, QUEUES[:1]]),
     slots_per_queue=st.integers(2, 4),
     running=st.dictionaries(st.sampled_from(QUEUES), st.integers(0, 2)),
+    model_profiles=st.sampled_from([PROFILES, PROFILES[:1]]),
 )
 
 

@@ -69,6 +69,7 @@ class Stage:
         events = RecordingEvents()
         reconcile = Reconcile(
             self.store,
+            self.store,
             routes,
             wake,
             Preempt(self.store, events),
@@ -348,7 +349,7 @@ class TestRegulating:
             patched.setattr(stage.store.queues, step, fails(fails_with))
             await scheduler.tick()
             await until_idle()
-        assert "queues not regulated" in {event["event"] for event in events}
+        assert "work beside the rounds failed" in {event["event"] for event in events}
         await scheduler.tick()
         await until_idle()
         assert stage.health.asked == [QUEUE]

@@ -23,6 +23,9 @@ class Rounds:
         self.rescuing.append(rescue)
         return Reconciled()
 
+    async def tidy(self) -> None:
+        pass
+
 
 class Nothing:
     """A use case that has nothing to do."""

@@ -53,7 +53,11 @@ DECLARE
     suspect_level smallint;
     suspect_owner text;
     suspect_seq bigint;
+    suspect_profile text;
     suspect_since timestamptz;
+    suspect_waits boolean := false;
+    -- Owners that run as many as they may, or nearly, and of whom a suspect waits for a place.
+    kept_for text[] := '{}';
     suspects_turn boolean;
 BEGIN
     SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
@@ -91,8 +95,8 @@ BEGIN
         RETURN claimed;
     END IF;
     IF p_alone IS NOT NULL THEN
-        SELECT j.level, j.owner_service, j.seq, j.updated_at
-        INTO suspect_level, suspect_owner, suspect_seq, suspect_since
+        SELECT j.level, j.owner_service, j.seq, j.model_profile, greatest(j.updated_at, j.run_at)
+        INTO suspect_level, suspect_owner, suspect_seq, suspect_profile, suspect_since
         FROM jobs AS j
         WHERE j.line = p_line
           AND j.status = 'pending'
@@ -107,6 +111,18 @@ BEGIN
           )
         ORDER BY j.level, j.seq
         LIMIT 1;
+        suspect_waits := coalesce(suspect_since < now() - interval '5 seconds', false);
+        IF cardinality(limited) > 0 THEN
+            kept_for := ARRAY (
+                SELECT DISTINCT j.owner_service FROM jobs AS j
+                WHERE j.line = p_line
+                  AND j.status = 'pending'
+                  AND j.due
+                  AND j.crashes > 0
+                  AND j.owner_service = ANY (limited)
+                  AND greatest(j.updated_at, j.run_at) < now() - interval '5 seconds'
+            );
+        END IF;
     END IF;
     levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
@@ -123,7 +139,10 @@ BEGIN
                     -- Who is next may change with each pick: the less urgent levels have their share to come.
                     heads := heads_of_line(
                         p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
-                        p_alone IS NULL OR (p_alone AND cardinality(claimed) = 0)
+                        CASE
+                            WHEN p_alone IS NULL THEN 0::smallint
+                            WHEN p_alone AND cardinality(claimed) = 0 THEN suspect_level
+                        END
                     );
                     EXIT WHEN heads IS NULL;
                     lvl := CASE WHEN owed > 0 AND cardinality(heads) > 1 THEN heads[2] ELSE heads[1] END;
@@ -133,10 +152,16 @@ BEGIN
                     IF p_alone AND cardinality(claimed) = 0 THEN
                         suspects_turn := lvl = suspect_level;
                         room := CASE WHEN suspects_turn THEN 1 ELSE room END;
-                    ELSIF makes_way(p_line, p_worker_id, suspect_since) THEN
+                    ELSIF suspect_waits AND makes_way(p_line, p_worker_id, suspect_profile) THEN
                         room := 0;
                         EXIT;
+                    ELSIF suspect_waits THEN
+                        -- Else whoever ends a run would take its slot again before the one that made way can.
+                        room := least(
+                            room, least(policy.concurrency, policy.adapted) - here.busy - cardinality(claimed) - 1
+                        );
                     END IF;
+                    EXIT WHEN room <= 0;
                 END IF;
 
                 WITH lane AS MATERIALIZED (
@@ -150,7 +175,9 @@ BEGIN
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
                         greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         CASE
-                            WHEN o.owner_service = ANY (limited) THEN o.max_running - running_of(o.owner_service)
+                            WHEN o.owner_service = ANY (limited) THEN
+                                o.max_running - running_of(o.owner_service)
+                                - (NOT suspects_turn AND o.owner_service = ANY (kept_for))::integer
                             -- Its first lane here has come since the owners were locked: next time.
                             WHEN o.max_running IS NOT NULL THEN 0
                         END AS spare
@@ -308,7 +335,8 @@ BEGIN
                 IF share > 0 THEN
                     EXIT WHEN suspects_turn;
                     heads := heads_of_line(
-                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping, p_alone IS NULL
+                        p_line, p_level, p_task_types, p_model_profiles, p_owner_services, sweeping,
+                        CASE WHEN p_alone IS NULL THEN 0::smallint END
                     );
                     owed := owed + CASE
                         WHEN lvl > ANY (heads) THEN (share - 1) * paid

@@ -5,6 +5,7 @@ RETURNS boolean
 LANGUAGE sql
 STABLE
 AS $$
-    SELECT p_time <= interval '0' OR session.backend_start <= now() - p_time
-    FROM pg_stat_get_activity(pg_backend_pid()) AS session
+    SELECT p_time <= interval '0' OR coalesce(
+        (SELECT session.backend_start <= now() - p_time FROM pg_stat_get_activity(pg_backend_pid()) AS session), false
+    )
 $$

@@ -13,14 +13,23 @@ DECLARE
     policy queues%ROWTYPE;
     slots integer;
     wanted integer;
+    alone text[];
 BEGIN
     SELECT * INTO policy FROM queues WHERE name = p_queue;
     IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
         RETURN;
     END IF;
     SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    alone := ARRAY (
+        SELECT j.worker_id FROM jobs AS j
+        WHERE j.status = 'running'
+          AND j.crashes > 0
+          AND j.lease_timeout IS NULL
+    );
     slots := (
-        SELECT coalesce(sum(w.slots_per_queue), 0) FROM workers AS w
+        -- One that runs a job without company has no other slot to give.
+        SELECT coalesce(sum(CASE WHEN w.worker_id = ANY (alone) THEN 1 ELSE w.slots_per_queue END), 0)
+        FROM workers AS w
         WHERE p_queue = ANY (w.queues)
           AND w.seen_at > now() - p_alive
     )

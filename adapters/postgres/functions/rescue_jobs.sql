@@ -2,7 +2,7 @@
 -- out, and those of workers that are proven dead before that. A built-in worker's run crashed and is not counted; an
 -- external worker's failed.
 -- A session that is younger than p_steady rescues nobody: it has not seen how long PostgreSQL was away for the workers.
--- p_everyone: no built-in worker can be alive.
+-- p_everyone: no built-in worker can be alive. Those outside may be; they could renew nothing meanwhile.
 CREATE OR REPLACE FUNCTION rescue_jobs(
     p_max_crashes integer,
     p_error_code text,
@@ -36,6 +36,7 @@ BEGIN
         SELECT j.id FROM jobs AS j
         WHERE j.status = 'running'
           AND j.lease_expires_at < now()
+          AND (j.lease_timeout IS NULL OR NOT p_everyone)
         ORDER BY j.lease_expires_at
         LIMIT p_limit
     );
@@ -71,7 +72,7 @@ BEGIN
           AND j.status = 'running'
           AND j.line = ANY (locked)
           AND (
-              j.lease_expires_at < now()
+              (j.lease_expires_at < now() AND (j.lease_timeout IS NULL OR NOT p_everyone))
               OR (j.lease_timeout IS NULL AND (p_everyone OR j.worker_id = ANY (dead_ones)))
           )
         FOR UPDATE SKIP LOCKED

@@ -190,7 +190,8 @@ async def test_a_session_that_has_not_seen_enough_rescues_nobody(
 
 
 async def test_where_no_worker_can_be_alive_all_their_jobs_go_back_at_once(store: PostgresJobStore, workers: Workers):
-    await lend_one(store)
+    lent = await lend_one(store)
+    await store._pool.execute("UPDATE jobs SET lease_expires_at = now() - interval '1 second' WHERE id = $1", lent.id)
     await workers.come("before the restart")
     await run(store, "before the restart", 2)
     assert await rescued(store, RescueTerms(3, timedelta(0), everyone=True)) == 2

@@ -235,13 +235,13 @@ async def test_no_function_is_compiled(connection: asyncpg.Connection, function:
 
 
 CALLS = {
-    "a claim": "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen}', 'worker', interval '15s', 4)",
+    "a claim": "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen}', 'worker', interval '15s', true, 4)",
     "a claim from outside": (
         "SELECT * FROM claim_for_external('theirs', interval '15s', 4, '{llm_chat}', '{qwen}', NULL, NULL)"
     ),
     "a claim with a reserved share": (
         "WITH shared AS (INSERT INTO queues (name, reserved_share) VALUES ('gpu.0', 0.2)) "
-        "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen}', 'worker', interval '15s', 4)"
+        "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen}', 'worker', interval '15s', true, 4)"
     ),
     "a settlement": (
         "WITH ended AS MATERIALIZED (SELECT array_agg(id) AS ids, array_agg(lease_token) AS tokens FROM (SELECT * FROM "
@@ -250,9 +250,12 @@ CALLS = {
         "'{completed,completed,completed,completed}', '{a,b,c,d}', '{NULL,NULL,NULL,NULL}', '{NULL,NULL,NULL,NULL}', "
         "'{0,0,0,0}', NULL) AS s"
     ),
-    "a rescue": "SELECT * FROM rescue_jobs(3, 'stale_worker', 'crashed', 'crashed %s', 'expired', interval '0', 10)",
+    "a rescue": (
+        "SELECT * FROM rescue_jobs(3, 'stale_worker', 'crashed', 'crashed %s', 'expired', interval '0', interval '2s', "
+        "interval '15s', interval '0', false, 10)"
+    ),
     "a preemption": "SELECT * FROM preempt_jobs('gpu.0', interval '15s')",
-    "freeing abandoned slots": "SELECT free_abandoned_slots()",
+    "freeing abandoned slots": "SELECT free_abandoned_slots(interval '0')",
 }
 
 
@@ -295,7 +298,7 @@ async def test_a_plan_made_over_no_jobs_does_not_scan_many(empty_database: str):
     """What a connection does that has asked an empty table a few times, before the first batch came."""
     await migrate(empty_database)
     connection = await asyncpg.connect(empty_database)
-    claim = "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen2.5-14b}', 'worker', interval '15s', 4)"
+    claim = "SELECT * FROM claim_jobs('gpu.0', '{llm_chat}', '{qwen2.5-14b}', 'worker', interval '15s', false, 4)"
     for _ in range(10):
         await connection.execute(claim)
     await connection.execute(FILL)

@@ -12,10 +12,11 @@ from domain.job import JobId, Priority
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import rescue_late
-from tests.factories import QUEUE, new_beat
-from tests.moves import complete, each, lent_ids, one, run_one, settle, several, take, taken_ids
+from tests.factories import QUEUE, new_beat, new_claim
+from tests.moves import complete, each, lent_ids, one, run_one, settle, several, take, taken_ids, try_again
 
 PATIENCE = timedelta(seconds=5)
+A_MOMENT = timedelta(microseconds=1)
 
 
 async def suspect(rig: Rig, **changes: Any) -> JobId:
@@ -93,6 +94,30 @@ async def test_with_a_reserved_share_it_holds_up_nobody(rig: Rig):
     assert await taken_ids(rig.store, limit=9) == [crashed]
 
 
+async def test_with_a_reserved_share_suspects_of_several_levels_hold_up_nobody_either(rig: Rig):
+    await rig.queues.configure(Policies({QUEUE: QueuePolicy(reserved_share=0.2)}), [QUEUE])
+    high, low = await each(rig.store, {"priority": Priority.HIGH}, {"priority": Priority.LOW})
+    assert await taken_ids(rig.store, limit=1) == [high.id]
+    assert await taken_ids(rig.store, limit=1) == [low.id]
+    await rescue_late(rig)
+    sound = await several(rig.store, 3, priority=Priority.HIGH)
+    taken = [await taken_ids(rig.store, limit=9) for _ in range(4)]
+    assert sorted(job for some in taken for job in some) == sorted([high.id, low.id, *[job.id for job in sound]])
+
+
+async def test_a_slot_beside_it_is_of_no_use_to_an_urgent_job(rig: Rig):
+    """Its process has slots, but may not use them: a low job elsewhere gives its own."""
+    await rig.queues.configure(Policies({QUEUE: QueuePolicy(preempt=True)}), [QUEUE])
+    await suspect(rig)
+    await take(rig.store, worker_id="alone")
+    [low] = await several(rig.store, 1, priority=Priority.LOW)
+    await take(rig.store, worker_id="busy", alone=False)
+    await one(rig.store, priority=Priority.HIGH)
+    await rig.store.beat(new_beat(worker_id="alone", slots_per_queue=4, running={QUEUE: 1}))
+    await rig.store.beat(new_beat(worker_id="busy", slots_per_queue=1, running={QUEUE: 1}))
+    assert [event.job_id for event in await rig.store.preempt(QUEUE, timedelta(seconds=15))] == [low.id]
+
+
 async def test_nobody_loses_a_slot_to_it(rig: Rig):
     """A slot alone is of no use to it."""
     await rig.queues.configure(Policies({QUEUE: QueuePolicy(preempt=True)}), [QUEUE])
@@ -114,7 +139,7 @@ class TestMakingWay:
     async def test_after_a_while_the_least_busy_worker_takes_nothing_more(self, rig: Rig):
         await suspect(rig)
         others = await several(rig.store, 2)
-        await rig.advance(PATIENCE)
+        await rig.advance(PATIENCE + A_MOMENT)
         await self.beats(rig, busy=3, idler=1)
         assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == []
         assert await taken_ids(rig.store, worker_id="busy", alone=False, limit=9) == [job.id for job in others]
@@ -122,14 +147,14 @@ class TestMakingWay:
     async def test_not_at_once(self, rig: Rig):
         await suspect(rig)
         other = await one(rig.store)
-        await rig.advance(PATIENCE - timedelta(microseconds=1))
+        await rig.advance(PATIENCE)
         await self.beats(rig, idler=1)
         assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [other.id]
 
     async def test_more_urgent_jobs_are_taken_all_the_same(self, rig: Rig):
         await suspect(rig)
         urgent, _ = await each(rig.store, {"priority": Priority.HIGH}, {})
-        await rig.advance(PATIENCE)
+        await rig.advance(PATIENCE + A_MOMENT)
         await self.beats(rig, idler=1)
         assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [urgent.id]
 
@@ -137,7 +162,7 @@ class TestMakingWay:
         await self.beats(rig, gone=0)
         await suspect(rig)
         await one(rig.store)
-        await rig.advance(PATIENCE)
+        await rig.advance(PATIENCE + A_MOMENT)
         await self.beats(rig, idler=1)
         assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == []
 
@@ -146,6 +171,48 @@ class TestMakingWay:
         await take(rig.store, model_profiles=("another",))
         await rescue_late(rig)
         other = await one(rig.store)
-        await rig.advance(PATIENCE)
+        await rig.advance(PATIENCE + A_MOMENT)
+        await self.beats(rig, idler=1)
+        assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [other.id]
+
+    async def test_the_last_place_of_a_queue_is_kept_for_it(self, rig: Rig):
+        """Who ends a run would take its slot again in the same moment; the worker that made way never could."""
+        await rig.queues.configure(Policies({QUEUE: QueuePolicy(concurrency=2)}), [QUEUE])
+        crashed = await suspect(rig)
+        await several(rig.store, 9)
+        held = await take(rig.store, worker_id="busy", alone=False, limit=2)
+        await rig.advance(PATIENCE + A_MOMENT)
+        await self.beats(rig, busy=2, idle=0)
+        assert await taken_ids(rig.store, worker_id="idle", limit=9) == []
+        outcome = await rig.store.exchange([complete(held[0])], new_claim(worker_id="busy", alone=False))
+        assert outcome.claimed == ()
+        assert await taken_ids(rig.store, worker_id="idle", limit=9) == [crashed]
+
+    async def test_the_last_place_of_its_owner_is_kept_for_it(self, rig: Rig):
+        await rig.queues.configure(Policies(owners={"a": OwnerPolicy(max_running=1)}), [QUEUE])
+        crashed = await suspect(rig, owner_service="a")
+        await several(rig.store, 9, owner_service="a")
+        held = await take(rig.store, worker_id="busy", alone=False, limit=2)
+        await rig.advance(PATIENCE + A_MOMENT)
+        await self.beats(rig, busy=1, idle=0)
+        outcome = await rig.store.exchange(list(map(complete, held)), new_claim(worker_id="busy", alone=False))
+        assert outcome.claimed == ()
+        assert await taken_ids(rig.store, worker_id="idle", limit=9) == [crashed]
+
+    async def test_a_worker_that_cannot_run_it_is_not_asked_to(self, rig: Rig):
+        await suspect(rig)
+        await one(rig.store)
+        await rig.advance(PATIENCE + A_MOMENT)
+        await rig.store.beat(new_beat(worker_id="other", model_profiles=("another",)))
+        await self.beats(rig, theirs=3)
+        assert await taken_ids(rig.store, worker_id="theirs", alone=False, limit=9) == []
+
+    async def test_one_that_comes_back_after_a_delay_begins_to_wait_then(self, rig: Rig):
+        await suspect(rig)
+        [held] = await take(rig.store)
+        await settle(rig.store, try_again(held, PATIENCE * 2))
+        other = await one(rig.store)
+        await rig.advance(PATIENCE * 2 + A_MOMENT)
+        await rig.store.promote_due()
         await self.beats(rig, idler=1)
         assert await taken_ids(rig.store, worker_id="idler", alone=False, limit=9) == [other.id]

@@ -25,7 +25,9 @@ A_MOMENT = timedelta(microseconds=1)
 @pytest.fixture
 def reconcile(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents, clock: FakeClock) -> Reconcile:
     preempt = Preempt(store, events)
-    return Reconcile(store, routes, wake, preempt, events, RescueTerms(MAX_CRASHES, RETRY_DELAY), clock.monotonic)
+    return Reconcile(
+        store, store, routes, wake, preempt, events, RescueTerms(MAX_CRASHES, RETRY_DELAY), clock.monotonic
+    )
 
 
 async def test_a_quiet_service_stays_quiet(reconcile: Reconcile, tickets: RecordingTickets, events: RecordingEvents):
@@ -217,29 +219,22 @@ async def test_lines_are_tended_now_and_then(
 
     monkeypatch.setattr(store, "tend_lines", tend_lines)
     for _ in range(62):
-        await reconcile.round()
+        await reconcile.tidy()
         clock.advance(timedelta(seconds=1))
     assert tended == [0, TENDED_EVERY, 2 * TENDED_EVERY]
 
 
-@pytest.mark.parametrize("step", ["fold_tallies", "tend_lines"])
-async def test_housekeeping_that_takes_too_long_spoils_no_round(
-    reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch, step: str
+async def test_a_round_waits_for_no_housekeeping(
+    reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch
 ):
-    """A storage that is away holds up rescues; this is no reason to."""
-    done: list[str] = []
+    """It may take long, and what is late by it is rescued late."""
 
     async def too_long() -> None:
         raise StorageUnavailable
 
-    async def other() -> None:
-        done.append("the other")
-
-    monkeypatch.setattr(store, "fold_tallies", other)
-    monkeypatch.setattr(store, "tend_lines", other)
-    monkeypatch.setattr(store, step, too_long)
+    monkeypatch.setattr(store, "fold_tallies", too_long)
+    monkeypatch.setattr(store, "tend_lines", too_long)
     assert await reconcile.round() == Reconciled()
-    assert done == ["the other"]
 
 
 async def test_lines_that_could_not_be_tended_stop_no_claims_again_at_once(
@@ -252,8 +247,9 @@ async def test_lines_that_could_not_be_tended_stop_no_claims_again_at_once(
         raise StorageUnavailable
 
     monkeypatch.setattr(store, "tend_lines", too_long)
-    for _ in range(3):
-        await reconcile.round()
+    with pytest.raises(StorageUnavailable):
+        await reconcile.tidy()
+    await reconcile.tidy()
     assert len(tries) == 1
 
 
@@ -262,7 +258,7 @@ def told_of(job: Job) -> str:
     return job.failure.message
 
 
-async def test_every_round_folds_the_tallies(
+async def test_housekeeping_folds_the_tallies(
     reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch
 ):
     folded: list[bool] = []
@@ -271,5 +267,5 @@ async def test_every_round_folds_the_tallies(
         folded.append(True)
 
     monkeypatch.setattr(store, "fold_tallies", fold_tallies)
-    await reconcile.round()
+    await reconcile.tidy()
     assert folded == [True]
