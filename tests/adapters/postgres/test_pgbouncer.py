@@ -258,11 +258,21 @@ async def test_a_session_that_does_not_get_free_in_time_is_unavailable(
         assert await fetch(pool, "SELECT 3", [])
 
 
+async def _place(dsn: str) -> asyncpg.Connection:
+    """A connection, once whoever saw that PgBouncer is there has left his."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await asyncpg.connect(dsn, statement_cache_size=0)
+            except asyncpg.ProtocolViolationError:
+                await asyncio.sleep(0.05)
+
+
 async def test_one_client_too_many_is_unavailable(crowded: PgBouncer, database: str):
     through = crowded.dsn(database)
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            stack.push_async_callback((await asyncpg.connect(through, statement_cache_size=0)).close)
+            stack.push_async_callback((await _place(through)).close)
         async with create_pool(through, max_size=1, application_name="test") as pool:
             assert "no more connections allowed" in await _why_unavailable(pool)
 
