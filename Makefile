@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench audit
 
-# Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own. Tests wait more than they work.
-WORKERS ?= 3
+# Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
