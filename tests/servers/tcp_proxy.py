@@ -122,10 +122,17 @@ class TcpProxy:
         await self._listen(self._dismissed)
 
     async def _listen(self, connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-        if self._listener:
-            self._listener.close()
+        await self._stop_listening()
         listening = socket.create_server((self.address, self.port), backlog=1024)
         self._listener = await asyncio.start_server(connected, sock=listening)
+
+    async def _stop_listening(self) -> None:
+        """Take no more connections before the listener closes: asyncio loses one that comes in between, unclosed."""
+        if self._listener:
+            for listening in self._listener.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await _some_rounds()
+            self._listener.close()
 
     async def _dismissed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -142,8 +149,7 @@ class TcpProxy:
         self._speaking.set()
 
     async def _shut(self) -> None:
-        if self._listener:
-            self._listener.close()
+        await self._stop_listening()
         # A connection takes some rounds of the loop from its acceptance to its task, and from its end to its closing.
         await _some_rounds()
         connections = list(self._connections)
