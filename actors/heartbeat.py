@@ -50,6 +50,8 @@ class Heartbeat:
         self._answered = answered
         self.tried = False
         """Whether a first beat was sent, or failed."""
+        self._misses: str | None = None
+        """Why the last beat did."""
         self._stop = threading.Event()
         self._wake: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -89,19 +91,25 @@ class Heartbeat:
                 await self._part(presence, last)
 
     async def _beat(self, presence: Presence) -> WorkerBeat | None:
-        signs = self._signs()
-        if signs is None:
-            log.warning("no heartbeat: the event loop hangs")
+        if (signs := self._signs()) is None:
+            self._missed("the event loop hangs")
             return None
         try:
             self._answered(await presence.beat(signs))
         except StorageUnavailable as error:
-            log.warning("heartbeat missed", reason=str(error))
+            self._missed(str(error))
         except Exception as error:  # without its heartbeat the process would be taken for dead
-            log.error("heartbeat failed", error=type(error).__name__)
+            self._missed(type(error).__name__)
         else:
+            self._misses = None
             return signs
         return None
+
+    def _missed(self, reason: str) -> None:
+        """Tell it once: the next try comes soon."""
+        if reason != self._misses:
+            self._misses = reason
+            log.warning("heartbeat missed", reason=reason)
 
     async def _part(self, presence: Presence, last: WorkerBeat) -> None:
         try:

@@ -47,7 +47,6 @@ STORING_TIME = 5.0
 FIRST = -(1 << 30)
 """The work queue's priority of local tickets (lowest first): a claimed job goes before any ticket that is not."""
 
-
 FIRST_BEAT = 2.0
 """Seconds that the start waits for the first heartbeat, at most."""
 
@@ -130,13 +129,13 @@ class Runtime:
         self.slots = slots
         self._open_parts = open_parts
         self._poll_interval = poll_interval
-        self._untold = asyncio.Event()
         self._grace = grace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stack = AsyncExitStack()
         self._parts: WorkerParts | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._untold = asyncio.Event()
         self._heartbeat: Heartbeat | None = None
         self._last_beat: datetime | None = None
         self._turned_at = 0.0

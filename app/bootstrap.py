@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from socket import gethostname
 from uuid import uuid4
@@ -55,7 +55,7 @@ from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
 from domain.events import TAKEN_AWAY
 from domain.identity import job_id
-from domain.job import JobId
+from domain.job import WORKER_LEASE, JobId
 from domain.policy import Policies
 from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
@@ -82,9 +82,6 @@ __all__ = [
     "migrate_if_wanted",
     "restore",
 ]
-
-LEASE = timedelta(seconds=15)
-"""A built-in worker's lease: renewed every two seconds, so it outlives a short outage and little more."""
 
 MIGRATION_PATIENCE = 30.0
 """Seconds that a starting process waits for PostgreSQL."""
@@ -188,7 +185,7 @@ class Application:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, self.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, LEASE)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         return Services(
             submit=Submit(
@@ -340,7 +337,7 @@ async def _worker_parts(
         chat = Chat(providers, settings.limits.max_result_bytes)
         health = _health(settings, profiles, client)
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
-        work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, LEASE)
+        work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, WORKER_LEASE)
         in_force = partial(_in_force, PolicyFile.of(settings))
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):

@@ -13,11 +13,10 @@ from itertools import islice
 from math import inf
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.wire.problem import ProblemDetails
+from app.wire.problem import MEDIA_TYPE, plain
 
 MOST_HEAD = 32 << 10
 """Bytes of a request's line and its fields."""
@@ -213,12 +212,9 @@ DETAILS = {
 
 
 def _answer(status: HTTPStatus) -> bytes:
-    problem = ProblemDetails(
-        type="about:blank", title=status.phrase, status=status, detail=DETAILS[status], instance="/"
-    )
-    body = msgspec.json.encode(problem)
+    body = plain(status, DETAILS[status], "/")
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\n"
-        f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -17,6 +17,7 @@ import structlog
 from msgspec.structs import asdict
 
 from domain.errors import StorageUnavailable
+from domain.job import WORKER_LEASE
 from domain.policy import Policies
 from domain.ports import Leadership
 from domain.usecases.reconcile import Reconcile
@@ -28,9 +29,9 @@ INTERVAL = 1.0
 LEAD_LASTS = timedelta(seconds=5)
 """A leader that dies is replaced after this; one that stops resigns at once."""
 
-STEADY = timedelta(seconds=15)
-"""Nobody is rescued before leaders have followed one another for so long without a gap. It is a lease's length: workers
-that live have renewed theirs by then, whatever was before, an outage, a suspended machine or a clock that was set.
+STEADY = WORKER_LEASE
+"""Nobody is rescued before leaders have followed one another for so long without a gap: workers that live have renewed
+their leases by then, whatever was before, an outage, a suspended machine or a clock that was set.
 """
 
 

@@ -21,6 +21,9 @@ LeaseToken = NewType("LeaseToken", UUID)
 
 IMMEDIATELY = timedelta(0)
 
+WORKER_LEASE = timedelta(seconds=15)
+"""How long a built-in worker's lease lasts. Renewed every two seconds, it outlives a short outage and little more."""
+
 
 class JobStatus(StrEnum):
     PENDING = "pending"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.errors import translated
-from adapters.postgres.pooler import Connect
+from adapters.postgres.pooler import Connect, Prepare, no_more
 
 ACQUIRE_TIMEOUT = 5.0
 STATEMENT_TIMEOUT = 30.0
@@ -31,8 +31,6 @@ LASTING: Mapping[str, Any] = {"max_queries": sys.maxsize, "max_inactive_connecti
 UNUSABLE = (TimeoutError, asyncpg.InternalClientError)
 """After these a connection is of no use any more."""
 
-Prepare = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
-
 Run = Callable[[str, Sequence[object]], Awaitable[list[asyncpg.Record]]]
 """Runs a statement with its arguments."""
 
@@ -44,24 +42,23 @@ def create_pool(
     application_name: str,
     pooled: bool = False,
     lasting: bool = False,
-    prepare: Prepare | None = None,
+    prepare: Prepare = no_more,
 ) -> asyncpg.Pool:
     """A pool bound to the running event loop. It connects at first use: PostgreSQL may come up later than we do.
 
     Args:
         pooled: the DSN leads to a pooler. One that nobody told of is found out, at the cost of a first connection.
         lasting: its connections are kept however rarely or often they are used; else they are exchanged now and then.
-        prepare: is given each new connection before its first use.
+        prepare: is given each new connection before its first use, and whether it is PostgreSQL's own.
     """
     return asyncpg.create_pool(
         dsn,
-        connect=Connect(pooled=pooled),
+        connect=Connect(pooled=pooled, prepare=prepare),
         min_size=0,
         max_size=max_size,
         command_timeout=STATEMENT_TIMEOUT,
         timeout=ACQUIRE_TIMEOUT,
         reset=_keep_as_it_is,
-        init=prepare,
         server_settings={"application_name": application_name},
         **(LASTING if lasting else {}),
     )

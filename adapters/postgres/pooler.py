@@ -7,7 +7,7 @@ place of one's own. So a pooler has to be known before the first statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import asyncpg
@@ -54,16 +54,26 @@ async def is_direct(connection: asyncpg.Connection) -> bool:
     return found == "SELECT 1"
 
 
+Prepare = Callable[[asyncpg.Connection, bool], Awaitable[None]]
+"""Is given a new connection, and whether it is direct."""
+
+
+async def no_more(connection: asyncpg.Connection, direct: bool) -> None:
+    """A connection that is used as it is."""
+
+
 class Connect:
     """Opens a pool's connections, each as what stands before PostgreSQL needs it."""
 
-    def __init__(self, *, pooled: bool) -> None:
+    def __init__(self, *, pooled: bool, prepare: Prepare) -> None:
         self._pooled = pooled
+        self._prepare = prepare
 
     async def __call__(self, *arguments: Any, **settings: Any) -> asyncpg.Connection:
         if not self._pooled:
             connection: asyncpg.Connection = await asyncpg.connect(*arguments, **settings)
             if await _or_ended(connection, is_direct(connection)):
+                await _or_ended(connection, self._prepare(connection, True))
                 return connection
             connection.terminate()
             if not self._pooled:
@@ -72,6 +82,7 @@ class Connect:
         # Without its cache, asyncpg sends each statement whole: it runs alike in whatever session it comes to.
         shared: asyncpg.Connection = await asyncpg.connect(*arguments, **settings, statement_cache_size=0)
         await _or_ended(shared, _learn_arrays(shared))
+        await _or_ended(shared, self._prepare(shared, False))
         return shared
 
 

@@ -10,7 +10,6 @@ import asyncpg
 import structlog
 
 from adapters.postgres.pool import create_pool
-from adapters.postgres.pooler import is_direct
 from adapters.postgres.store import PostgresJobStore
 
 log = structlog.get_logger()
@@ -29,12 +28,12 @@ async def presence(dsn: str) -> AsyncIterator[PostgresJobStore]:
         yield PostgresJobStore(pool)
 
 
-async def _take_lock(connection: asyncpg.Connection) -> None:
+async def _take_lock(connection: asyncpg.Connection, direct: bool) -> None:
     """Take an advisory lock under a fresh number, which the beats of this session then carry.
 
     Fresh: that of a connection that died silently may be held for a while.
     """
-    if not await is_direct(connection):
+    if not direct:
         log.warning(
             "no lock behind a pooler: a worker that dies is noticed after 15 s, not after 3",
             hint="set DATABASE_DIRECT_URL to PostgreSQL itself",

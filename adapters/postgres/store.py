@@ -32,6 +32,7 @@ from domain.job import (
     CRASHED_TOO_OFTEN,
     DEADLINE_PASSED,
     EXPIRED,
+    WORKER_LEASE,
     Job,
     JobId,
     JobStatus,
@@ -75,9 +76,6 @@ FOLD_LIMIT = 50_000
 
 SILENT = timedelta(seconds=2)
 """A worker whose lock is gone is dead once its last beat is so old: two beats, of which one may be lost."""
-
-VOUCHED_FOR = timedelta(seconds=15)
-"""A beat that is older proves nothing that the job's own lease does not: a built-in worker's lease lasts as long."""
 
 LANES_KEPT = timedelta(hours=1)
 """An owner's lane that nobody has used for so long is forgotten: it wakes where the others stand anyway."""
@@ -232,7 +230,7 @@ class PostgresJobStore:
 
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         told = (CRASHED, CRASHED_TOO_OFTEN, EXPIRED.message)
-        when = (SILENT, VOUCHED_FOR, terms.steady, terms.everyone)
+        when = (SILENT, WORKER_LEASE, terms.steady, terms.everyone)
         given = [terms.max_crashes, ErrorCode.STALE_WORKER, *told, terms.retry_delay, *when, SWEEP_LIMIT]
         events = [event_of(row) for row in await self._run(RESCUE, given)]
         for queue, jobs in Counter(event.queue for event in events).items():

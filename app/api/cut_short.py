@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import MEDIA_TYPE
-from app.wire.problem import ProblemDetails
+from app.api.problems import instance_of
+from app.wire.problem import MEDIA_TYPE, plain
 
 log = structlog.get_logger()
 
@@ -44,20 +43,12 @@ class CutShort:
         except asyncio.CancelledError:
             log.warning("request cut short", method=scope["method"], path=scope["path"], answered=started)
             if not started:
-                await _refuse(scope["path"], send)
+                await _refuse(instance_of(scope), send)
 
 
-async def _refuse(path: str, send: Send) -> None:
+async def _refuse(instance: str, send: Send) -> None:
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    body = msgspec.json.encode(
-        ProblemDetails(
-            type="about:blank",
-            title=status.phrase,
-            status=status,
-            detail="The service ends, and could not finish this in time: send it again.",
-            instance=path,
-        )
-    )
+    body = plain(status, "The service ends, and could not finish this in time: send it again.", instance)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),

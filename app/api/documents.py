@@ -28,8 +28,8 @@ from litestar.openapi.spec import (
 from litestar.openapi.spec.enums import OpenAPIType
 from msgspec import UNSET, Struct
 
-from app.api.problems import KINDS, MEDIA_TYPE, Kind
-from app.wire.problem import ProblemDetails
+from app.api.problems import KINDS, Kind
+from app.wire.problem import MEDIA_TYPE, ProblemDetails
 from domain.errors import Problem
 
 REFERENCE = "#/components/schemas/{name}"

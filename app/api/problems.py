@@ -12,10 +12,11 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException, NotFoundException
+from litestar.types import HTTPScope
 from msgspec import UNSET, Struct
 
 from app.wire.body import UnreadableBody
-from app.wire.problem import ProblemDetails
+from app.wire.problem import MEDIA_TYPE, ProblemDetails
 from domain.errors import (
     BadInput,
     ErrorCode,
@@ -32,8 +33,6 @@ from domain.errors import (
 )
 
 logger = structlog.get_logger()
-
-MEDIA_TYPE = "application/problem+json"
 
 LIMITED_BY = "limited_by"
 """Where a route's bodies are limited by another variable than MAX_INPUT_BYTES, this option names it."""
@@ -98,7 +97,7 @@ def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[by
         title=kind.title,
         status=kind.status,
         detail=_cut(str(error), LONGEST_DETAIL),
-        instance=_path(request),
+        instance=instance_of(request.scope),
         errors=_told(error.problems) if isinstance(error, BadInput) else UNSET,
         error_code=error.code if isinstance(error, BadInput) and error.code is not ErrorCode.BAD_INPUT else UNSET,
     )
@@ -112,7 +111,7 @@ def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         title=status.phrase,
         status=status,
         detail=DETAILS.get(type(error), error.detail),
-        instance=_path(request),
+        instance=instance_of(request.scope),
     )
 
 
@@ -136,7 +135,7 @@ def _patience(error: Exception) -> dict[str, str]:
 
 def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     if not _hung_up(error):
-        logger.error("request_failed", method=request.method, path=_path(request), exc_info=error)
+        logger.error("request_failed", method=request.method, path=instance_of(request.scope), exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return _respond(
         {},
@@ -144,7 +143,7 @@ def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[by
         title=status.phrase,
         status=status,
         detail="Something went wrong here; it has been logged.",
-        instance=_path(request),
+        instance=instance_of(request.scope),
     )
 
 
@@ -169,5 +168,6 @@ def _respond(headers: dict[str, str], **members: Any) -> Response[bytes]:
     return Response(body, status_code=members["status"], headers=headers, media_type=MEDIA_TYPE)
 
 
-def _path(request: Request[Any, Any, Any]) -> str:
-    return quote(request.scope["path"], safe="/:@!$&'()*+,;=-._~")
+def instance_of(scope: HTTPScope) -> str:
+    """The path that was asked for, as a problem document names it."""
+    return quote(scope["path"], safe="/:@!$&'()*+,;=-._~")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from domain.errors import ErrorCode, Problem
+
+MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemDetails(Struct, kw_only=True, frozen=True):
@@ -19,3 +23,10 @@ class ProblemDetails(Struct, kw_only=True, frozen=True):
     instance: Annotated[str, Meta(description="The path that was asked for.")]
     error_code: Annotated[ErrorCode, Meta(description="Only where it is more than `bad_input`.")] | UnsetType = UNSET
     errors: Annotated[tuple[Problem, ...], Meta(description="With 422: each with a JSON pointer.")] | UnsetType = UNSET
+
+
+def plain(status: HTTPStatus, detail: str, instance: str) -> bytes:
+    """A problem that its status says all of, as JSON."""
+    return msgspec.json.encode(
+        ProblemDetails(type="about:blank", title=status.phrase, status=status, detail=detail, instance=instance)
+    )

@@ -259,6 +259,8 @@ DECLARE
     lasts bigint[];
     woken boolean[];
     full_up boolean[];
+    -- So long some process may become free for a suspect by itself.
+    patience CONSTANT interval := interval '5 seconds';
     suspect_level smallint;
     suspect_owner text;
     suspect_seq bigint;
@@ -320,7 +322,7 @@ BEGIN
           )
         ORDER BY j.level, j.seq
         LIMIT 1;
-        suspect_waits := coalesce(suspect_since < now() - interval '5 seconds', false);
+        suspect_waits := coalesce(suspect_since < now() - patience, false);
         IF cardinality(limited) > 0 THEN
             kept_for := ARRAY (
                 SELECT DISTINCT j.owner_service FROM jobs AS j
@@ -329,7 +331,7 @@ BEGIN
                   AND j.due
                   AND j.crashes > 0
                   AND j.owner_service = ANY (limited)
-                  AND greatest(j.updated_at, j.run_at) < now() - interval '5 seconds'
+                  AND greatest(j.updated_at, j.run_at) < now() - patience
             );
         END IF;
     END IF;

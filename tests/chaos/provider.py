@@ -12,11 +12,10 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from tests.chaos.history import Call, End
 from tests.chaos.schedule import Kind
-from tests.servers.model_server import JSON, ModelServer, Reply, Request, says, tells
+from tests.servers.model_server import JSON, ModelServer, Reply, Request, ServedOver, says, tells
 
 REFUSALS: tuple[tuple[int, object, dict[str, str]], ...] = (
     (503, {"error": {"message": "The server is busy."}}, {}),
@@ -25,7 +24,7 @@ REFUSALS: tuple[tuple[int, object, dict[str, str]], ...] = (
 
 
 @dataclass
-class Provider:
+class Provider(ServedOver):
     calls: list[Call] = field(default_factory=list)
     """Those that have ended."""
     open: int = 0
@@ -38,15 +37,6 @@ class Provider:
         self._spoilt: set[str] = set()
         self._serials = itertools.count(1)
         self.http = ModelServer(default=self._serve)
-
-    def __enter__(self) -> Provider:
-        self.http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.http.__exit__(kind, error, trace)
 
     @property
     def port(self) -> int:

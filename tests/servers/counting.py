@@ -9,9 +9,8 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from types import TracebackType
 
-from tests.servers.model_server import ModelServer, Reply, Request, says
+from tests.servers.model_server import ModelServer, Reply, Request, ServedOver, says
 
 ROUNDS = 10
 """Turns of the server's event loop from a client's hanging up to its being known, and some more."""
@@ -26,7 +25,7 @@ class Call:
 
 
 @dataclass
-class CountingServer:
+class CountingServer(ServedOver):
     """
     Args:
         takes: seconds that a call takes.
@@ -42,19 +41,6 @@ class CountingServer:
 
     def __post_init__(self) -> None:
         self.http = ModelServer(default=self._serve)
-
-    def __enter__(self) -> CountingServer:
-        self.http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.http.__exit__(kind, error, trace)
-
-    @property
-    def base_url(self) -> str:
-        return self.http.base_url
 
     def count_anew(self) -> None:
         """Forget how many there were at once."""

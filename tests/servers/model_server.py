@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -438,6 +438,25 @@ class ModelServer:
             self.running -= 1
             self.hang_ups += hung_up
             self._changed.notify_all()
+
+
+class ServedOver:
+    """For servers whose calls a `ModelServer`, their `http`, brings them."""
+
+    http: ModelServer
+
+    def __enter__(self) -> Self:
+        self.http.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.__exit__(kind, error, trace)
+
+    @property
+    def base_url(self) -> str:
+        return self.http.base_url
 
 
 def _is_there(connection: TransportSocket) -> bool:

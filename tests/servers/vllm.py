@@ -16,9 +16,8 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from types import TracebackType
 
-from tests.servers.model_server import JSON, ModelServer, Reply, Request, completion, stream
+from tests.servers.model_server import JSON, ModelServer, Reply, Request, ServedOver, completion, stream
 
 REFUSAL = {
     "error": {
@@ -31,7 +30,7 @@ REFUSAL = {
 
 
 @dataclass
-class Vllm:
+class Vllm(ServedOver):
     """Times are seconds.
 
     Args:
@@ -67,19 +66,6 @@ class Vllm:
         self._random = random.Random(self.seed)
         self._queue: deque[asyncio.Future[None]] = deque()
         self.http = ModelServer(default=self._serve, scripts_get=True)
-
-    def __enter__(self) -> Vllm:
-        self.http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.http.__exit__(kind, error, trace)
-
-    @property
-    def base_url(self) -> str:
-        return self.http.base_url
 
     @property
     def waiting(self) -> int:
