@@ -48,6 +48,8 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     content: str
     model: str
     usage: Usage | UnsetType = UNSET
+    finish_reason: str | UnsetType = UNSET
+    """`stop` or `length`, as OpenAI's API names it."""
 
 
 class _ChatInput(Struct):

@@ -16,6 +16,7 @@
     ├── StorageUnavailable    PostgreSQL cannot be reached (503)
     ├── StartupError          the process cannot start: one line for its operator
     └── RunFailed             a run did not succeed: carries the error code that the retry table reads
+        └── TooLong           the server takes no recording of this size or length
 """
 
 from __future__ import annotations
@@ -193,3 +194,10 @@ class RunFailed(ServiceError):
     @classmethod
     def of(cls, failure: Failure) -> RunFailed:
         return cls(failure.code, failure.message, retry_after=failure.retry_after)
+
+
+class TooLong(RunFailed):
+    """The server takes no recording of this size or length: in pieces it may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.BAD_INPUT, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from msgspec import Raw, Struct
 from domain.adaptive import Adapted, Pressure, Workload
 from domain.chat import ChatAnswer, ChatRequest
 from domain.circuit import Circuit
+from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
+from domain.speech import AudioSource, Recording, SpeechCall, Transcript
 
 
 class Claim(Struct, frozen=True):
@@ -479,12 +482,95 @@ class Tickets(Protocol):
         """Whether the broker answers."""
 
 
+Tell = Callable[[str], None]
+"""Hears an answer's text as it comes, piece by piece; it returns at once and never raises."""
+
+
+def nobody(text: str) -> None:
+    """Hears it for nobody."""
+
+
 class ChatProvider(Protocol):
     """A chat model behind some API."""
 
-    async def chat(self, request: ChatRequest, job: LeasedJob) -> ChatAnswer:
+    async def chat(self, request: ChatRequest, job: LeasedJob, tell: Tell = nobody) -> ChatAnswer:
         """Ask it.
+
+        Args:
+            tell: is given the answer's text as it comes; all of it together is the answer's content.
 
         Raises:
             RunFailed: with the error code that its answer, or its silence, stands for.
         """
+
+
+class EmbeddingProvider(Protocol):
+    """An embedding model behind some API."""
+
+    async def embed(self, request: EmbeddingRequest, job: LeasedJob) -> EmbeddingAnswer:
+        """Ask it.
+
+        Raises:
+            RunFailed.
+        """
+
+
+class SpeechProvider(Protocol):
+    """A speech model behind some API."""
+
+    async def transcribe(self, recording: Recording, call: SpeechCall, job: LeasedJob) -> Transcript:
+        """Have it transcribe the recording; times in the answer are those of this file, whatever it was cut from.
+
+        Raises:
+            RunFailed: `TooLong` where the server takes no file of this size or length.
+        """
+
+
+class Recordings(Protocol):
+    """Takes recordings apart with a real decoder, in processes of its own: a file may be made to hurt it."""
+
+    async def examine(self, path: Path) -> Recording:
+        """What the file holds, and where somebody speaks.
+
+        Raises:
+            RunFailed: `bad_audio`: nothing that can be heard, or more than is allowed.
+        """
+
+    async def split(self, recording: Recording, folder: Path) -> list[Recording]:
+        """One file per channel; where there is only one channel, the recording itself.
+
+        Raises:
+            RunFailed: `bad_audio`.
+        """
+
+    async def cut(self, recording: Recording, folder: Path, *, longest: float, most_bytes: int) -> list[Recording]:
+        """Pieces that begin and end in silence where there is some, none longer (in seconds) or larger than this.
+
+        Raises:
+            RunFailed: `bad_audio`.
+        """
+
+
+class AudioFiles(Protocol):
+    """Fetches recordings from wherever they are."""
+
+    async def fetch(self, source: AudioSource, owner_service: str, path: Path) -> None:
+        """Write the recording into a file.
+
+        Raises:
+            RunFailed: `bad_input`, `dependency_error` or `timeout`: it is not there, too large, or may not be fetched.
+        """
+
+
+class Schemas(Protocol):
+    """Knows JSON Schema."""
+
+    def check(self, schema: object) -> None:
+        """See that it is a JSON schema.
+
+        Raises:
+            BadInput: with the JSON pointer of what is wrong, from the schema's root.
+        """
+
+    def misfit(self, schema: object, document: object) -> str | None:
+        """Where the document does not fit the schema, without quoting it; None where it does."""

@@ -27,12 +27,30 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     total_tokens: int | UnsetType = UNSET
 
 
+class ProviderAttempt(Struct, frozen=True, kw_only=True):
+    """One provider that was asked, and what came of it."""
+
+    provider: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    error_code: Annotated[str, Meta(description="Left out: this one answered.")] | UnsetType = UNSET
+    error_message: str | UnsetType = UNSET
+    duration_ms: Duration | UnsetType = UNSET
+
+
+Attempts = Annotated[
+    tuple[ProviderAttempt, ...], Meta(description="In their order; only where more than one call was made.")
+]
+
+
 class ChatResult(Struct, frozen=True, kw_only=True):
     """The result of every chat task type."""
 
     schema_version: Literal["ai.chat_result.v1"] = "ai.chat_result.v1"
     content: str
+    provider: Annotated[str, Meta(description="What kind of server answered: `vllm`, `ollama` ...")] | UnsetType = UNSET
     model: Annotated[str, Meta(description="The model that answered, as the provider named it.")]
+    finish_reason: Annotated[str, Meta(description="`length`: the answer was cut at its limit.")] | UnsetType = UNSET
+    attempts: Attempts | UnsetType = UNSET
     usage: Usage | UnsetType = UNSET
     duration_ms: Duration
 
@@ -50,26 +68,13 @@ class Segment(Struct, frozen=True, kw_only=True):
             raise ValueError(f"The segment ends at {self.end} s, before its start at {self.start} s")
 
 
-class ProviderAttempt(Struct, frozen=True, kw_only=True):
-    """One provider that was asked, and what came of it."""
-
-    provider: str | UnsetType = UNSET
-    model: str | UnsetType = UNSET
-    error_code: Annotated[str, Meta(description="Left out: this one answered.")] | UnsetType = UNSET
-    error_message: str | UnsetType = UNSET
-    duration_ms: Duration | UnsetType = UNSET
-
-
 class TranscriptionResult(Struct, frozen=True, kw_only=True):
     """The result of every speech task type. No speech at all is a success without segments."""
 
     schema_version: Literal["ai.transcription_result.v1"] = "ai.transcription_result.v1"
     provider: str | UnsetType = UNSET
     model: Annotated[str, Meta(description="The model that transcribed, as the provider named it.")] | UnsetType = UNSET
-    attempts: (
-        Annotated[tuple[ProviderAttempt, ...], Meta(description="Only where more than one provider was asked.")]
-        | UnsetType
-    ) = UNSET
+    attempts: Attempts | UnsetType = UNSET
     language: Annotated[str, Meta(description="The spoken language, as the provider named it.")]
     segments: Annotated[tuple[Segment, ...], Meta(description="In the order of the recording.")]
     duration_ms: Duration

@@ -23,6 +23,7 @@ from adapters.providers.completion import LONGEST_ANSWER, Completion
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import ErrorCode, Failure, RunFailed
 from domain.job import LeasedJob
+from domain.ports import Tell, nobody
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 WRITE_TIMEOUT = timedelta(seconds=30)
@@ -115,7 +116,7 @@ class OpenAIChatProvider:
     def __repr__(self) -> str:
         return f"OpenAIChatProvider(model={self.model!r})"
 
-    async def chat(self, request: ChatRequest, job: LeasedJob) -> ChatAnswer:
+    async def chat(self, request: ChatRequest, job: LeasedJob, tell: Tell = nobody) -> ChatAnswer:
         try:
             async with asyncio.timeout(self._timeout):
                 completion = await self._ask(request)

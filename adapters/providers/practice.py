@@ -15,6 +15,7 @@ from adapters.providers.specimen import NothingFits, specimen
 from domain.chat import ChatAnswer, ChatRequest, Message
 from domain.errors import ErrorCode, Problem, RunFailed
 from domain.job import LeasedJob
+from domain.ports import Tell, nobody
 from domain.results import Usage
 
 MODEL = "practice"
@@ -43,7 +44,7 @@ _decoder = msgspec.json.Decoder(_Input)
 class PracticeProvider:
     """Answers at once, unless the job asks for a delay."""
 
-    async def chat(self, request: ChatRequest, job: LeasedJob) -> ChatAnswer:
+    async def chat(self, request: ChatRequest, job: LeasedJob, tell: Tell = nobody) -> ChatAnswer:
         practice = _practice(job)
         if practice.delay_ms:
             await asyncio.sleep(practice.delay_ms / 1000)

@@ -8,6 +8,7 @@ from actors.chat import Chat
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
+from domain.ports import Tell, nobody
 from domain.results import Usage
 from tests.factories import leased_job
 
@@ -17,7 +18,7 @@ class FakeProvider:
         self.content = content
         self.asked: list[ChatRequest] = []
 
-    async def chat(self, request: ChatRequest, job: LeasedJob) -> ChatAnswer:
+    async def chat(self, request: ChatRequest, job: LeasedJob, tell: Tell = nobody) -> ChatAnswer:
         self.asked.append(request)
         return ChatAnswer(content=self.content, model="served", usage=Usage(prompt_tokens=3))
 
