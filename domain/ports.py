@@ -336,6 +336,15 @@ class JobStore(Presence, Protocol):
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
 
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        """Move due jobs without a queue to the one that their task type and model profile are bound to now.
+
+        Only some of them at once, where there are many.
+
+        Returns:
+            How many by queue.
+        """
+
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         """Take running jobs from dead workers: their leases ran out, or they are proven dead before that."""
 

@@ -41,6 +41,7 @@ from app.wire.work import (
 from domain.circuit import CircuitState
 from domain.errors import ErrorCode
 from domain.job import JobStatus, RunOutcome
+from domain.results import ProviderAttempt
 from domain.usecases.outlook import WaitingFor
 
 JOB_ID = UUID("01981a52-1c00-7c4e-9d2f-3b1a5e6f7081")
@@ -126,6 +127,16 @@ RUNS = RunList(
             outcome=RunOutcome.COMPLETED,
             error_code=None,
             error_message=None,
+            attempts=(
+                ProviderAttempt(
+                    provider="vllm",
+                    model="qwen2.5-14b",
+                    error_code="provider_unavailable",
+                    error_message="The provider accepts no connections.",
+                    duration_ms=12,
+                ),
+                ProviderAttempt(provider="anthropic", model="claude-sonnet-4-5", duration_ms=2400),
+            ),
         )
     ]
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -17,6 +17,10 @@ from domain.usecases.wake import Wake
 
 TENDED_EVERY = 30.0
 """Seconds between two looks for what a crash or a race may have left of lines: it stops all claims for a moment."""
+
+
+ROUTED_EVERY = 30.0
+"""Seconds between two looks for jobs without a queue that could have one, where nothing has changed."""
 
 
 class Reconciled(Struct, frozen=True):
@@ -42,6 +46,8 @@ class Reconcile:
     terms: RescueTerms
     monotonic: Callable[[], float]
     _tended_at: float = float("-inf")
+    _routed_at: float = float("-inf")
+    _routed: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     async def round(self, *, rescue: bool = True) -> Reconciled:
         """Promote what is due, cancel what is late, rescue what lost its worker, make room for what is urgent.
@@ -70,8 +76,18 @@ class Reconcile:
 
     async def tidy(self) -> None:
         """What may take long and is not urgent: beside the rounds, lest it hold up rescues."""
+        await self._route()
         await self._tend()
         await self.chores.fold_tallies()
+
+    async def _route(self) -> None:
+        """When something else is served than before; and now and then, for jobs that were started afresh meanwhile."""
+        bindings = self.routes().bindings()
+        if bindings == self._routed and self.monotonic() - self._routed_at < ROUTED_EVERY:
+            return
+        while moved := await self.chores.route(bindings):
+            await self.wake.for_jobs(moved)
+        self._routed, self._routed_at = bindings, self.monotonic()
 
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:

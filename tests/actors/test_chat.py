@@ -29,7 +29,7 @@ def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
 
 
 def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
-    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend(provider, "vllm", "qwen")}
+    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend("qwen2.5-14b", provider, "vllm", "qwen")}
     return Chat(Chain(lambda: served), max_result_bytes)
 
 
