@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
 from domain.speech import AudioSource, Recording, SpeechCall, Transcript
+from domain.upload import Upload
 
 
 class Claim(Struct, frozen=True):
@@ -439,6 +440,60 @@ class QueueStore(Protocol):
 
     async def adapt(self, queue: str, adapted: Adapted | None) -> None:
         """Keep what the queue's model server was found to take, if its policy still asks for that; None: nothing."""
+
+
+class UploadStore(Protocol):
+    """Where uploaded files are kept in pieces, beside the jobs that use them.
+
+    Every method raises `StorageUnavailable` while the storage cannot be reached.
+    """
+
+    async def append(self, upload_id: UUID, place: int, data: bytes) -> None:
+        """Keep one piece of a file that is coming in; the places count from 0. It is no upload before it is finished.
+
+        Pieces of what is not finished within an hour of the last one are pruned.
+        """
+
+    async def finish(self, upload_id: UUID, owner_service: str, *, chunks: int, size: int) -> Upload:
+        """Make these pieces an upload.
+
+        Raises:
+            UploadNotFound: some have been pruned.
+        """
+
+    async def discard(self, upload_id: UUID) -> None:
+        """Have the pieces of an unfinished one pruned now."""
+
+    async def get(self, upload_id: UUID) -> Upload:
+        """
+        Raises:
+            UploadNotFound.
+        """
+
+    def read(self, upload: Upload) -> AsyncIterator[bytes]:
+        """Its content, piece by piece.
+
+        Raises:
+            UploadNotFound: it is gone, or goes meanwhile.
+        """
+
+    async def remove(self, upload_id: UUID) -> None:
+        """Take an upload away, unless it is needed.
+
+        Raises:
+            UploadNotFound.
+            UploadInUse: a job that is pending or running uses it.
+        """
+
+    async def prune(self) -> int:
+        """Take away uploads that are no longer needed, and what is left of those that never came whole.
+
+        No longer needed: its jobs are completed or cancelled, or erased; 24 hours after creation, where no job used it;
+        24 hours after its last job ended, where one failed. Bounded: what is left waits for the next time.
+
+        Returns:
+            How many uploads were taken away.
+        """
 
 
 class Health(Protocol):

@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from adapters.memory.queues import MemoryQueueStore
+from adapters.memory.uploads import MemoryUploadStore
 from domain.adaptive import OVERLOADS, Workload
 from domain.circuit import Circuit, CircuitState
 from domain.errors import (
@@ -24,6 +25,7 @@ from domain.errors import (
     JobNotFound,
     KeyReused,
     LeaseLost,
+    NoSuchUpload,
     TooManyPending,
 )
 from domain.events import JobEvent, Progress, Pulse, StatusChange
@@ -112,10 +114,13 @@ class MemoryJobStore:
         self._closing: dict[Lease, _ClosingSlot] = {}
         self._trials: dict[str, Lease] = {}
         self.queues = MemoryQueueStore(self)
+        self.uploads = MemoryUploadStore(now, self._jobs)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         if reused := self._with_anothers_key(jobs):
             raise KeyReused(reused)
+        if lacking := [new.id for new in jobs if not self._is_known(new) and not self.uploads.usable(new)]:
+            raise NoSuchUpload(lacking)
         self._must_have_room(jobs, ceilings)
         return [self._add(new) for new in jobs]
 
@@ -454,13 +459,16 @@ class MemoryJobStore:
         new = {
             (each.owner_service, each.idempotency.key if each.idempotency else each.id)
             for each in jobs
-            if each.id not in self._jobs
-            and (each.idempotency is None or (each.owner_service, each.idempotency.key) not in self._keys)
+            if not self._is_known(each)
         }
         for owner, more in Counter(owner for owner, _ in new).items():
             pending = sum((job.owner_service, job.status) == (owner, JobStatus.PENDING) for job in self._jobs.values())
             if owner in ceilings and pending + more > ceilings[owner]:
                 raise TooManyPending(owner, ceilings[owner], more)
+
+    def _is_known(self, new: NewJob) -> bool:
+        key = (new.owner_service, new.idempotency.key) if new.idempotency else None
+        return new.id in self._jobs or key in self._keys
 
     def _add(self, new: NewJob) -> Added:
         key = (new.owner_service, new.idempotency.key) if new.idempotency else None
@@ -472,6 +480,7 @@ class MemoryJobStore:
         job = new.stored(next(self._seq), run_at=run_at, due=run_at <= now, now=now)
         self._jobs[job.id] = job
         self._weigh(job, new.weight)
+        self.uploads.use(new)
         self._changes[job.id].append(StatusChange(job.number, job.status, now))
         if key and new.idempotency:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
