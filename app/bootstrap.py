@@ -117,7 +117,8 @@ class Application:
     dsn: str
     direct_dsn: str
     """The same database past a pooler: for what needs a PostgreSQL session of its own."""
-    routes: Routes
+    routes: Callable[[], Routes]
+    """Those of this moment."""
     runtime: Runtime
     broker: Broker
     tickets: Tickets
@@ -227,7 +228,7 @@ def build(
     dsn = dsn or settings.database_url
     direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
-    routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
+    routes = Routes((Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles), next(iter(profiles), None))
     bus = _bus(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
@@ -248,7 +249,7 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+    return Application(settings, dsn, direct_dsn, lambda: routes, runtime, broker, tickets, in_force, bus)
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -417,7 +418,7 @@ def require_profiles(application: Application) -> None:
     Raises:
         StartupError: no provider is configured.
     """
-    if not application.routes.queues:
+    if not application.routes().queues:
         raise StartupError("No model is configured: set LLM_BASE_URL, or AI_PROVIDER=practice to try things out.")
 
 

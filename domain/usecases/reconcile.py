@@ -34,7 +34,8 @@ class Reconcile:
     jobs: JobStore
     chores: JobStore
     """The same jobs, over other connections."""
-    routes: Routes
+    routes: Callable[[], Routes]
+    """Those of this moment."""
     wake: Wake
     preempt: Preempt
     events: Events
@@ -55,11 +56,11 @@ class Reconcile:
         await self.jobs.age()
         rescued = await self._rescue() if rescue else []
         self.events.publish([*expired, *rescued])
-        preempted = sum([await self.preempt.make_room(queue) for queue in self.routes.queues])
+        preempted = sum([await self.preempt.make_room(queue) for queue in self.routes().queues])
         back = Counter(event.queue for event in rescued if event.queue and event.kind == JobStatus.PENDING)
         # The dead worker's own tickets were redelivered and burnt as empty before the rescue: these are fresh ones.
         await self.wake.for_jobs(Counter(promoted) + back)
-        await self.wake.top_up(self.routes.queues)
+        await self.wake.top_up(self.routes().queues)
         return Reconciled(sum(promoted.values()), len(rescued), len(expired), preempted)
 
     async def _rescue(self) -> list[JobEvent]:

@@ -64,7 +64,8 @@ class Batch(Struct, frozen=True):
 @dataclass(frozen=True)
 class Submit:
     jobs: JobStore
-    routes: Routes
+    routes: Callable[[], Routes]
+    """Those of this moment."""
     wake: Wake
     events: Events
     preempt: Preempt
@@ -144,7 +145,7 @@ class Submit:
                 f"The input has {size} bytes; at most {self.max_input_bytes} are accepted (MAX_INPUT_BYTES)."
             )
         _must_be_startable(submission)
-        queue = self.routes.queue_of(submission.task_type, submission.model_profile)
+        queue = self.routes().queue_of(submission.task_type, submission.model_profile)
         _check_input(submission, served=queue is not None)
         return NewJob(
             id=self.new_id(),

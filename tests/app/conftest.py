@@ -125,11 +125,11 @@ def build(keyring: Keyring | None = None) -> Api:
     health = FakeHealth()
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
-    operate = Operate(store.queues, routes, wake)
+    operate = Operate(store.queues, lambda: routes, wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
-        submit=Submit(store, routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
+        submit=Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
         browse=browse,
         foresee=Foresee(store, report),
         steer=Steer(store, wake, events),

@@ -70,7 +70,7 @@ def work(store: FragileStore, events: RecordingEvents, health: FakeHealth, queue
 
 @pytest.fixture
 def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
-    return Operate(store.queues, routes, wake)
+    return Operate(store.queues, lambda: routes, wake)
 
 
 @pytest.fixture

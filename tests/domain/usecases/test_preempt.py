@@ -137,7 +137,7 @@ class TestSubmit:
         preempt: Preempt,
         policies: list[Policies],
     ) -> Submit:
-        return Submit(store, routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000)
+        return Submit(store, lambda: routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000)
 
     async def test_a_high_job_takes_a_slot_at_once(self, submit: Submit, store: FragileStore, events: RecordingEvents):
         _, victim = await all_slots_run(store)

@@ -32,7 +32,7 @@ LION = Caller(owner="lion", priority=Priority.LOW)
 
 @pytest.fixture
 def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
-    return Submit(store, routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
+    return Submit(store, lambda: routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
 
 
 @pytest.fixture
