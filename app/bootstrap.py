@@ -45,6 +45,7 @@ from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.follow import Follow
 from app.policyfile import PolicyFile
@@ -198,6 +199,7 @@ class Application:
                 self.policies,
                 new_job_id,
                 limits.max_input_bytes,
+                JsonSchemas(),
             ),
             browse=browse,
             foresee=Foresee(jobs, report),
@@ -335,7 +337,7 @@ async def _worker_parts(
         _carried(events),
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
-        chat = Chat(providers, settings.limits.max_result_bytes)
+        chat = Chat(providers, settings.limits.max_result_bytes, JsonSchemas())
         health = _health(settings, profiles, client)
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, WORKER_LEASE)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from adapters.memory.store import MemoryJobStore
 from domain.adaptive import Adapted, Pressure, Workload
 from domain.circuit import Circuit
-from domain.errors import StorageUnavailable
+from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
@@ -174,3 +174,15 @@ class FragileStore(MemoryJobStore):
     def _must_be_there(self) -> None:
         if self.away:
             raise StorageUnavailable
+
+
+class FakeSchemas:
+    """Takes any schema but `False`, which nothing fits."""
+
+    def check(self, schema: object) -> None:
+        if schema is False:
+            raise BadInput([Problem("/type", "is wrong")])
+
+    def misfit(self, schema: object, document: object) -> str | None:
+        self.check(schema)
+        return None if document == schema else "at /items/3: required"

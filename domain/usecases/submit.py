@@ -14,12 +14,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from domain.access import Caller
-from domain.chat import parse_chat_input
+from domain.chat import SCHEMA_AT, parse_chat_input
 from domain.errors import BadInput, JobNotFound, KeyReused, Problem, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, JobId, JobStatus, NewJob, Priority
 from domain.policy import Policies
-from domain.ports import Added, Events, JobStore
+from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
@@ -73,6 +73,7 @@ class Submit:
     """Those in force: of owners, how many jobs may wait; of queues, whether urgent jobs take slots."""
     new_id: Callable[[], JobId]
     max_input_bytes: int
+    schemas: Schemas
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -146,7 +147,7 @@ class Submit:
             )
         _must_be_startable(submission)
         queue = self.routes().queue_of(submission.task_type, submission.model_profile)
-        _check_input(submission, served=queue is not None)
+        self._check_input(submission, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=caller.owner_of(submission.owner_service),
@@ -166,6 +167,16 @@ class Submit:
             weight=caller.weight if caller.owner else None,
         )
 
+    def _check_input(self, submission: Submission, *, served: bool) -> None:
+        """What is served here is checked now, not when it runs; what is not must at least be an object."""
+        try:
+            if served and TASK_KINDS[submission.task_type] is ModelKind.CHAT:
+                _check_chat(submission.input, self.schemas)
+            else:
+                _must_be_object(submission.input)
+        except BadInput as error:
+            raise BadInput([problem.below("/input") for problem in error.problems], error.code) from None
+
 
 def _ceilings(policies: Policies) -> dict[str, int]:
     return {owner: policy.max_pending for owner, policy in policies.owners.items() if policy.max_pending is not None}
@@ -178,15 +189,14 @@ def _must_be_startable(submission: Submission) -> None:
         raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
-def _check_input(submission: Submission, *, served: bool) -> None:
-    """What is served here is checked now, not when it runs; what is not must at least be an object."""
+def _check_chat(data: Raw, schemas: Schemas) -> None:
+    schema = parse_chat_input(data).schema
+    if schema is None:
+        return
     try:
-        if served and TASK_KINDS[submission.task_type] is ModelKind.CHAT:
-            parse_chat_input(submission.input)
-        else:
-            _must_be_object(submission.input)
+        schemas.check(schema)
     except BadInput as error:
-        raise BadInput([problem.below("/input") for problem in error.problems], error.code) from None
+        raise BadInput([problem.below(SCHEMA_AT) for problem in error.problems], error.code) from None
 
 
 def _must_be_object(data: Raw) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.follow import Follow
 from app.http import create_app
@@ -129,7 +130,17 @@ def build(keyring: Keyring | None = None) -> Api:
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
-        submit=Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
+        submit=Submit(
+            store,
+            lambda: routes,
+            wake,
+            events,
+            Preempt(store, events),
+            file.read,
+            new_id,
+            MAX_INPUT_BYTES,
+            JsonSchemas(),
+        ),
         browse=browse,
         foresee=Foresee(store, report),
         steer=Steer(store, wake, events),
