@@ -45,6 +45,7 @@ LIMITS = Limits(
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
     max_crashes=3,
+    chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
 )
 LEASE_TIMEOUT = timedelta(minutes=15)
