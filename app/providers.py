@@ -10,7 +10,7 @@ from typing import TypeVar
 import httpx
 
 from actors.chain import Backend
-from adapters.providers.health import HttpHealth, Server
+from adapters.providers.health import HttpHealth, Server, ServerKind
 from adapters.providers.openai_chat import OpenAIChatProvider, open_client
 from adapters.providers.practice import PracticeProvider
 from app.configured import Configured
@@ -18,12 +18,20 @@ from app.endpoint import ProviderName
 from app.profiles import ModelProfile
 from domain.adaptive import Pressure
 from domain.policy import Policies
-from domain.ports import ChatProvider, EmbeddingProvider, SpeechProvider
+from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
 from domain.routing import ModelKind, Routes
 
 P = TypeVar("P")
 
 Tls = tuple[bool, Path | None]
+
+
+SERVERS: dict[ProviderName, ServerKind] = {
+    provider: ServerKind(provider)
+    for provider in ProviderName
+    # What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
+    if provider not in (ProviderName.PRACTICE, ProviderName.OPENAI)
+}
 
 
 class Clients:
@@ -104,7 +112,13 @@ class Serving:
         self._health = HttpHealth(
             open_client(),
             {
-                profile.name: Server(profile.base_url, api_key=profile.key)
+                profile.name: Server(
+                    profile.base_url,
+                    SERVERS.get(profile.provider),
+                    profile.key,
+                    model=profile.model,
+                    client=self._clients.of(profile),
+                )
                 for profile in served.profiles
                 if profile.provider is not ProviderName.PRACTICE
             },
@@ -139,6 +153,9 @@ class CurrentHealth:
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return await self._current().pressure(model_profile)
+
+    async def status(self, model_profile: str) -> ProviderState:
+        return await self._current().status(model_profile)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange
+from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -147,6 +147,14 @@ class FakeHealth:
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return self.loads.get(model_profile)
+
+    async def status(self, model_profile: str) -> ProviderState:
+        self.asked.append(model_profile)
+        if model_profile in self.down:
+            return ProviderState(reachable=False, trouble="The provider accepts no connections.", asked_at=NOW)
+        return ProviderState(
+            reachable=True, latency=0.0125, models=("qwen",), serves_model=True, authorised=True, asked_at=NOW
+        )
 
 
 class FragileStore(MemoryJobStore):
