@@ -15,7 +15,6 @@ from socket import gethostname
 from uuid import uuid4
 
 import asyncpg
-import httpx
 from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
@@ -39,15 +38,16 @@ from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
-from adapters.providers.openai_chat import models_url, open_client
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.tickets import RabbitTickets
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.configured import Configured
 from app.follow import Follow
+from app.profiles import ModelProfile
 from app.providers import Serving, serving
 from app.scheduler import STEADY, Scheduler
 from app.services import Services
@@ -57,7 +57,7 @@ from domain.errors import StartupError, StorageUnavailable
 from domain.events import TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, RescueTerms, Tickets
+from domain.ports import Events, JobStore, ProviderState, RescueTerms, Tickets
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
@@ -65,6 +65,7 @@ from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
@@ -208,6 +209,7 @@ class Application:
                 current.policies,
                 new_job_id,
                 limits.max_input_bytes,
+                JsonSchemas(),
             ),
             browse=browse,
             foresee=Foresee(jobs, report),
@@ -218,6 +220,7 @@ class Application:
             report=report,
             follow=Follow(browse, watch),
             watch=watch,
+            providers=Providers(current.routes, current.health, operate),
         )
 
 
@@ -342,7 +345,7 @@ async def _worker_parts(
 
 def _performers(current: Serving, max_result_bytes: int) -> dict[str, Perform]:
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes),
+        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, JsonSchemas()),
         ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), max_result_bytes),
     }
     return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items() if kind in by_kind}
@@ -410,17 +413,13 @@ async def pooler_trouble(settings: Settings) -> str | None:
     return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
-async def provider_trouble(settings: Settings) -> str | None:
-    """Why the model server cannot be used, or None when it lists its models."""
-    endpoint = settings.llm.endpoint
-    if endpoint.base_url is None:
-        return None
-    headers = {"Authorization": f"Bearer {endpoint.api_key.reveal()}"} if endpoint.api_key else {}
-    async with open_client() as client:
-        try:
-            answer = await client.get(models_url(endpoint.base_url), headers=headers, timeout=5)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            return "cannot connect"
-        except httpx.HTTPError as error:
-            return type(error).__name__
-    return None if answer.is_success else f"GET /models answered {answer.status_code}"
+async def provider_states(settings: Settings) -> list[tuple[ModelProfile, ProviderState]]:
+    """Every configured profile, and how its server is at this moment.
+
+    Raises:
+        StartupError: a profile cannot be served as it is described.
+    """
+    async with serving(Configured(settings)) as current:
+        profiles = [profile for name in current.profiles() if (profile := current.profile(name))]
+        states = await asyncio.gather(*(current.health.status(profile.name) for profile in profiles))
+        return list(zip(profiles, states, strict=True))

@@ -13,7 +13,7 @@ import httpx
 from actors.chain import Backend
 from adapters.providers.anthropic_chat import MAX_TOKENS, AnthropicChatProvider
 from adapters.providers.client import open_client, tls
-from adapters.providers.health import HttpHealth, Server
+from adapters.providers.health import HttpHealth, Server, ServerKind
 from adapters.providers.ollama_chat import OllamaChatProvider
 from adapters.providers.openai_chat import OpenAIChatProvider
 from adapters.providers.openai_embeddings import OpenAIEmbeddings
@@ -26,12 +26,20 @@ from app.endpoint import ProviderName
 from app.profiles import ModelProfile
 from domain.adaptive import Pressure
 from domain.policy import Policies
-from domain.ports import ChatProvider, EmbeddingProvider, SpeechProvider
+from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
 from domain.routing import ModelKind, Routes
 
 P = TypeVar("P")
 
 Tls = tuple[bool, Path | None]
+
+
+SERVERS: dict[ProviderName, ServerKind] = {
+    provider: ServerKind(provider)
+    for provider in ProviderName
+    # What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
+    if provider not in (ProviderName.PRACTICE, ProviderName.OPENAI)
+}
 
 
 class Clients:
@@ -40,8 +48,15 @@ class Clients:
     def __init__(self) -> None:
         self._open: dict[Tls, httpx.AsyncClient] = {}
 
+    @property
+    def usual(self) -> httpx.AsyncClient:
+        """That which trusts the well-known authorities."""
+        return self._trusting((True, None))
+
     def of(self, profile: ModelProfile) -> httpx.AsyncClient:
-        way = profile.ssl_verify, profile.ca_bundle
+        return self._trusting((profile.ssl_verify, profile.ca_bundle))
+
+    def _trusting(self, way: Tls) -> httpx.AsyncClient:
         if way not in self._open:
             self._open[way] = open_client(verify=tls(*way))
         return self._open[way]
@@ -110,9 +125,15 @@ class Serving:
         self._speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
         self._embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
         self._health = HttpHealth(
-            open_client(),
+            self._clients.usual,
             {
-                profile.name: Server(profile.base_url, api_key=profile.key)
+                profile.name: Server(
+                    profile.base_url,
+                    SERVERS.get(profile.provider),
+                    profile.key,
+                    model=profile.model,
+                    client=self._clients.of(profile),
+                )
                 for profile in served.profiles
                 if profile.provider is not ProviderName.PRACTICE
             },
@@ -175,6 +196,9 @@ class CurrentHealth:
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return await self._current().pressure(model_profile)
+
+    async def status(self, model_profile: str) -> ProviderState:
+        return await self._current().status(model_profile)
 
 
 @asynccontextmanager

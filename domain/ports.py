@@ -506,6 +506,31 @@ class Health(Protocol):
         """What the server tells of its own load; None where it tells nothing."""
 
 
+class ProviderState(Struct, frozen=True, kw_only=True):
+    """How a model server answered when it was last asked."""
+
+    reachable: bool
+    """Whether it can be used at all, as far as can be told: one that is slow is not away."""
+    trouble: str | None = None
+    """What is wrong with it, in our words; they name no address."""
+    latency: float | None = None
+    """Seconds that its answer took; None: it gave none."""
+    models: tuple[str, ...] | None = None
+    """What it lists, the first of them; None: it lists nothing that could be read."""
+    serves_model: bool | None = None
+    """Whether it lists the model that the profile asks it for; None: it is no server of which that tells anything."""
+    authorised: bool | None = None
+    """Whether it takes our key; None: it was not asked for anything that needs one."""
+    asked_at: datetime
+
+
+class ProviderProbe(Protocol):
+    """Asks model servers what they serve, by means that cost nothing."""
+
+    async def status(self, model_profile: str) -> ProviderState:
+        """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
+
+
 class Events(Protocol):
     """Tells of what happens to jobs, in this process and in others. A lost event is only a delay."""
 
