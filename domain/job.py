@@ -136,6 +136,10 @@ class NewJob(Struct, frozen=True):
 
     None: it says nothing of that, and the share stays what it was, 1 at first.
     """
+    upload_id: UUID | None = None
+    """The upload that its input names: kept at least until the job is final."""
+    give_backs: int = 0
+    """As if it had been given back so often already. At the limit, what would give it back fails it instead."""
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""
@@ -152,6 +156,7 @@ class NewJob(Struct, frozen=True):
             status=JobStatus.PENDING,
             input=self.input,
             max_attempts=self.max_attempts,
+            give_backs=self.give_backs,
             run_at=run_at,
             due=due,
             deadline_at=self.deadline_at,

@@ -255,6 +255,7 @@ class JobStore(Presence, Protocol):
 
         Raises:
             KeyReused: an idempotency key names a job that was submitted otherwise.
+            NoSuchUpload: a new job's upload is not there, or is another owner's.
             TooManyPending: they would be more than a ceiling allows.
         """
 

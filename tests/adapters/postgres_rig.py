@@ -32,6 +32,10 @@ EMPTY = """
     DELETE FROM job_progress;
     DELETE FROM job_changes;
     DELETE FROM runs;
+    DELETE FROM upload_jobs;
+    DELETE FROM uploads;
+    DELETE FROM upload_chunks;
+    DELETE FROM upload_leftovers;
     DELETE FROM jobs;
     DELETE FROM job_counts;
     DELETE FROM job_count_changes;
