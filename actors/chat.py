@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from actors.telling import Tellings
 from domain.chat import parse_chat_input
 from domain.errors import ErrorCode, RunFailed
 from domain.job import LeasedJob
@@ -20,6 +21,7 @@ class Chat:
     providers: Mapping[str, ChatProvider]
     """By model profile."""
     max_result_bytes: int
+    tellings: Tellings
 
     async def __call__(self, job: LeasedJob) -> bytes:
         """The job's `ai.chat_result.v1` as JSON.
@@ -31,7 +33,8 @@ class Chat:
         provider = self.providers.get(job.model_profile)
         if provider is None:
             raise RunFailed(ErrorCode.MODEL_UNAVAILABLE, f"This worker does not serve {job.model_profile}.")
-        answer = await provider.chat(parse_chat_input(job.input), job)
+        with self.tellings.of(job) as tell:
+            answer = await provider.chat(parse_chat_input(job.input), job, tell)
         result = msgspec.json.encode(
             ChatResult(
                 content=answer.content,

@@ -25,11 +25,13 @@ from actors.desk import Perform
 from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
+from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
+from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
@@ -44,20 +46,22 @@ from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from app.claims import Claims
 from app.follow import Follow
 from app.policyfile import PolicyFile
+from app.readers import Readers
 from app.scheduler import STEADY, Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
-from domain.events import TAKEN_AWAY
+from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
 from domain.policy import Policies
-from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Tickets
+from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Texts, Tickets
 from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.guard import Guard
@@ -126,6 +130,8 @@ class Application:
     """Those that are configured at this moment."""
     bus: Callable[[], Events]
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
+    hearing: Callable[[], Texts]
+    """What carries the texts of answers to this process, likewise."""
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -154,10 +160,12 @@ class Application:
                 health = _health(self.settings, _profiles(self.settings), client)
                 guard = Guard(PostgresQueueStore(pool), health, self.settings.limits.circuit_threshold)
                 events = self.bus()
-                watch = _watch(jobs, events if hears else NoEvents())
-                async with _carried(events):
+                watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
+                texts = self.hearing() if hears else NoTexts()
+                texts.listen(readers.heard)
+                async with _carried(events, texts):
                     yield Core(
-                        services=self._services(jobs, wake, events, watch, guard),
+                        services=self._services(jobs, wake, events, watch=watch, readers=readers, guard=guard),
                         scheduler=self._scheduler(lasting, jobs, wake, events, guard),
                     )
         finally:
@@ -182,7 +190,9 @@ class Application:
             PostgresLeadership(lasting),
         )
 
-    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
+    def _services(
+        self, jobs: JobStore, wake: Wake, events: Events, *, watch: Watch, readers: Readers, guard: Guard
+    ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, self.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
@@ -206,7 +216,7 @@ class Application:
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch),
+            follow=Follow(browse, watch, readers, events),
             watch=watch,
         )
 
@@ -229,7 +239,7 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     profiles = _profiles(settings)
     routes = Routes((Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles), next(iter(profiles), None))
-    bus = _bus(settings, with_worker=with_worker)
+    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
             settings,
@@ -237,6 +247,7 @@ def build(
             _heard_by(runtime, bus()),
             profiles,
             performers,
+            texts=carrier(True),
             direct_dsn=direct_dsn,
             queues=routes.queues,
         ),
@@ -249,7 +260,9 @@ def build(
     if routes.queues:
         register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
     in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, direct_dsn, lambda: routes, runtime, broker, tickets, in_force, bus)
+    return Application(
+        settings, dsn, direct_dsn, lambda: routes, runtime, broker, tickets, in_force, bus, partial(carrier, False)
+    )
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -279,6 +292,15 @@ def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
     return lambda: shared
 
 
+def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+    """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
+    if settings.broker.amqp_url:
+        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        return lambda sends: RabbitTexts(parameters, sends=sends)
+    shared = InProcessTexts() if with_worker else NoTexts()
+    return lambda _sends: shared
+
+
 def _heard_by(runtime: Runtime, events: Events) -> Events:
     """The bus of a worker, which hears of nothing else: in a busy installation that would be too much."""
     events.listen(runtime.heard, TAKEN_AWAY)
@@ -286,16 +308,16 @@ def _heard_by(runtime: Runtime, events: Events) -> Events:
 
 
 @asynccontextmanager
-async def _carried(events: Events) -> AsyncIterator[None]:
+async def _carried(*buses: Events | Texts) -> AsyncIterator[None]:
     """Within this, what is published is carried to whoever listens."""
-    if not isinstance(events, RabbitEvents):
-        yield
-        return
-    events.start()
+    rabbits = [bus for bus in buses if isinstance(bus, RabbitEvents | RabbitTexts)]
+    for bus in rabbits:
+        bus.start()
     try:
         yield
     finally:
-        await asyncio.to_thread(events.stop)
+        for bus in rabbits:
+            await asyncio.to_thread(bus.stop)
 
 
 def _watch(jobs: JobStore, events: Events) -> Watch:
@@ -324,18 +346,21 @@ async def _worker_parts(
     profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
+    tellings = Tellings(texts)
+    events.listen(tellings.heard, {FOLLOWED})
     async with (
         create_pool(
             dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
         ) as pool,
         open_client() as client,
-        _carried(events),
+        _carried(events, texts),
     ):
         providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
-        chat = Chat(providers, settings.limits.max_result_bytes)
+        chat = Chat(providers, settings.limits.max_result_bytes, tellings)
         health = _health(settings, profiles, client)
         guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, WORKER_LEASE)

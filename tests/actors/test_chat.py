@@ -5,6 +5,8 @@ import pytest
 from msgspec import Raw
 
 from actors.chat import Chat
+from actors.telling import Tellings
+from adapters.memory.texts import NoTexts
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
@@ -28,7 +30,7 @@ def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
 
 
 def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
-    return Chat({"qwen2.5-14b": provider}, max_result_bytes)
+    return Chat({"qwen2.5-14b": provider}, max_result_bytes, Tellings(NoTexts()))
 
 
 async def test_the_result_is_the_answer_in_its_schema() -> None:
@@ -45,7 +47,7 @@ async def test_the_result_is_the_answer_in_its_schema() -> None:
 
 async def test_a_profile_that_is_not_served_here_is_worth_another_try() -> None:
     with pytest.raises(RunFailed) as caught:
-        await Chat({}, 1_000)(job())
+        await Chat({}, 1_000, Tellings(NoTexts()))(job())
 
     assert caught.value.failure.code is ErrorCode.MODEL_UNAVAILABLE
 

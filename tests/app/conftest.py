@@ -15,6 +15,7 @@ from app.claims import Claims
 from app.follow import Follow
 from app.http import create_app
 from app.keyring import Keyring
+from app.readers import Readers
 from app.services import Services
 from app.settings import Limits
 from app.watch import Watch
@@ -122,6 +123,7 @@ def build(keyring: Keyring | None = None) -> Api:
     routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
+    readers = Readers()
     health = FakeHealth()
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
@@ -137,7 +139,7 @@ def build(keyring: Keyring | None = None) -> Api:
         claims=Claims(lend, watch, LEASE_TIMEOUT, look_every=NEVER),
         operate=operate,
         report=report,
-        follow=Follow(browse, watch, keep_alive=NEVER),
+        follow=Follow(browse, watch, readers, events, keep_alive=NEVER),
         watch=watch,
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
