@@ -16,6 +16,7 @@
     ├── QueueNotFound         no such queue (404)
     ├── InvalidTransition     the job's state does not allow it (409)
     ├── ChatFailed            a chat has no answer (by its code: 422, 429, 502, 503 or 504)
+    │   └── ChatRefused       nothing can answer it here now (503)
     ├── LeaseLost             the run no longer holds its job (409)
     ├── StorageUnavailable    PostgreSQL cannot be reached (503)
     ├── StartupError          the process cannot start: one line for its operator
@@ -204,6 +205,10 @@ class ChatFailed(ServiceError):
         self.failure = failure
         self.job_id = job_id
         super().__init__(failure.message)
+
+
+class ChatRefused(ChatFailed):
+    """The chat cannot be answered here now."""
 
 
 class LeaseLost(ServiceError):

@@ -1,4 +1,4 @@
-"""Ask a chat model and get its answer: one job underneath, which fails at once where others would wait for better times."""
+"""Ask a chat model and get its answer: a job underneath, which fails at once where others wait for better times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from domain.access import Caller
 from domain.circuit import CircuitState
-from domain.errors import BadInput, ChatFailed, ErrorCode, Failure, Problem
+from domain.errors import BadInput, ChatFailed, ChatRefused, ErrorCode, Failure, Problem
 from domain.job import (
     DEADLINE_PASSED,
     OUT_OF_TIME,
@@ -32,6 +32,7 @@ from domain.usecases.submit import Submission, Submit
 TASK_TYPE = "chat_completion"
 
 NOT_CONFIGURED = Failure(ErrorCode.MODEL_UNAVAILABLE, "No chat model is configured here.")
+CIRCUIT_OPEN = "The model server is sick, and nothing is started until it is well again."
 NO_OWNER = "default"
 
 CIRCUITS_LAST = 0.5
@@ -83,7 +84,7 @@ class Converse:
         """Store a chat that somebody waits for. It is tried once, and does not begin after its time is up.
 
         Raises:
-            ChatFailed: nobody can answer it now.
+            ChatRefused: nobody can answer it now.
             BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
         profile = self._profile(question)
@@ -105,7 +106,7 @@ class Converse:
         """Store a chat whose answer is fetched later.
 
         Raises:
-            ChatFailed: no model is configured for it.
+            ChatRefused: no model is configured for it.
             BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
         submission = self._submission(caller, question, self._profile(question))
@@ -115,7 +116,7 @@ class Converse:
     async def must_be_open(self, queue: str | None, job: Job | None = None) -> None:
         """
         Raises:
-            ChatFailed: nothing of the queue starts, for its model server is sick.
+            ChatRefused: nothing of the queue starts, for its model server is sick.
         """
         if self._circuits is None or monotonic() - self._read_at >= CIRCUITS_LAST:
             self._read_at = monotonic()
@@ -127,10 +128,7 @@ class Converse:
             return
         again = self._circuits[queue]
         patience = max(timedelta(seconds=1), again - self.clock()) if again else USUAL_PATIENCE
-        raise ChatFailed(
-            Failure(ErrorCode.PROVIDER_UNAVAILABLE, "The model server is away: nothing is started.", patience),
-            job and job.id,
-        )
+        raise ChatRefused(Failure(ErrorCode.PROVIDER_UNAVAILABLE, CIRCUIT_OPEN, patience), job.id if job else None)
 
     def answer(self, job: Job) -> Chatted:
         """What came of a chat that is final.
@@ -139,7 +137,9 @@ class Converse:
             ChatFailed: no answer.
         """
         if job.status is not JobStatus.COMPLETED or job.result is None:
-            raise ChatFailed(reason(job), job.id)
+            failure = reason(job)
+            refused = failure.message == CIRCUIT_OPEN
+            raise (ChatRefused if refused else ChatFailed)(failure, job.id)
         try:
             result = _results.decode(job.result)
         except msgspec.MsgspecError:  # an external worker may have completed it with anything
@@ -162,7 +162,7 @@ class Converse:
     def _profile(self, question: Question) -> Profile:
         profile = self.routes().chat_profile(question.model)
         if profile is None:
-            raise ChatFailed(NOT_CONFIGURED)
+            raise ChatRefused(NOT_CONFIGURED)
         return profile
 
     def _submission(self, caller: Caller, question: Question, profile: Profile) -> Submission:

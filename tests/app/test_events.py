@@ -146,7 +146,24 @@ async def test_whoever_has_seen_the_end_is_told_that_there_is_nothing_more(api: 
 
 @pytest.mark.parametrize(
     "last",
-    ["x", "0", "-1", "01", "1.", "1.0", ".1", "1.1.0", "1.01.5", "1.doned", " 1", "1,2", "1" * 10, "9", "9.done", "4.1"],
+    [
+        "x",
+        "0",
+        "-1",
+        "01",
+        "1.",
+        "1.0",
+        ".1",
+        "1.1.0",
+        "1.01.5",
+        "1.doned",
+        " 1",
+        "1,2",
+        "1" * 10,
+        "9",
+        "9.done",
+        "4.1",
+    ],
 )
 async def test_an_id_that_no_event_of_the_job_has_is_422(api: Api, last: str) -> None:
     job_id = await completed(api)
