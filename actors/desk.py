@@ -19,13 +19,16 @@ from itertools import zip_longest
 
 import structlog
 from dramatiq import MessageProxy
+from msgspec import Struct
 
 from actors.answer import Answer
+from actors.chain import AllFailed
 from actors.classify import failure_of
 from actors.company import Company
 from domain.errors import LeaseLost, RunFailed, ServiceError, StorageUnavailable
 from domain.job import JobId, Lease, LeasedJob
 from domain.ports import Claim, Exchange
+from domain.results import ProviderAttempt
 from domain.usecases.work import Ended, Work
 
 log = structlog.get_logger()
@@ -34,8 +37,18 @@ FRESH = 2 / 3
 """The part of a lease within which a job is started. Later it may run out before its first renewal: the claim's answer
 came late, or the process was stopped meanwhile."""
 
-Perform = Callable[[LeasedJob], Awaitable[bytes]]
-"""Runs a job and returns its result as JSON."""
+
+class Performed(Struct, frozen=True):
+    """What came of a run that succeeded."""
+
+    result: bytes
+    """As JSON."""
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that it took, where there was more than one."""
+
+
+Perform = Callable[[LeasedJob], Awaitable[Performed]]
+"""Runs a job."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 """Seconds between tries while PostgreSQL is away."""
@@ -97,7 +110,7 @@ class Desk:
         *,
         work: Work,
         task_types: tuple[str, ...],
-        profiles: tuple[str, ...],
+        profiles: Callable[[], tuple[str, ...]],
         worker_id: str,
         slots: int,
         loop: asyncio.AbstractEventLoop,
@@ -109,6 +122,7 @@ class Desk:
     ) -> None:
         """
         Args:
+            profiles: that can be served at this moment.
             deliver: hands an assignment to a worker thread.
             wake: lets a worker thread take up a kept ticket again.
             doubt: has it looked up whether these leases still hold.
@@ -333,7 +347,8 @@ class Desk:
         began = time.monotonic()
         error: Exception | None = None
         try:
-            ended = self._work.completed(job, await perform(job))
+            performed = await perform(job)
+            ended = self._work.completed(job, performed.result, performed.attempts)
         except BaseException as exception:  # SystemExit would end the event loop, and with it every slot
             ended, error = await self._cut_short(job, exception)
         if self._performing.pop(job.lease, None) is None:
@@ -350,12 +365,12 @@ class Desk:
         failure = failure_of(exception)
         error = exception if isinstance(exception, Exception) else RunFailed.of(failure)
         try:
-            return await self._work.judged(job, failure), error
+            return (await self._work.judged(job, failure)).after(_attempts(exception)), error
         except BaseException as meanwhile:
             if self._is_stopped(job, meanwhile):
                 return self._work.released(job), RunReleased()
             log.error("failure not judged", job_id=str(job.id), error=type(meanwhile).__name__)
-            return self._work.failed(job, failure), error
+            return self._work.failed(job, failure).after(_attempts(exception)), error
 
     def _is_stopped(self, job: LeasedJob, exception: BaseException) -> bool:
         return isinstance(exception, asyncio.CancelledError) and (self._closing or job.lease in self._lost)
@@ -482,7 +497,7 @@ class Desk:
 
     def _claim(self, wanted: int, *, alone: bool) -> Claim:
         return Claim(
-            self.queue, self._task_types, self._profiles, self._worker_id, self._work.lease, wanted, alone=alone
+            self.queue, self._task_types, self._profiles(), self._worker_id, self._work.lease, wanted, alone=alone
         )
 
     async def _release_orphans(self) -> None:
@@ -506,3 +521,7 @@ class Desk:
             error_code=settlement.failure and settlement.failure.code.value,
             duration_ms=round((time.monotonic() - run.began) * 1000),
         )
+
+
+def _attempts(exception: BaseException) -> tuple[ProviderAttempt, ...]:
+    return exception.attempts if isinstance(exception, AllFailed) else ()

@@ -58,12 +58,14 @@ class Telling:
         if self._until > time.monotonic():
             self._send(offset, text)
 
-    def anew(self) -> bool:
-        """Forget the text: another one takes its place. False where somebody has been told of it already."""
-        if self._told:
-            return False
+    @property
+    def bound(self) -> bool:
+        """Whether somebody has read of this text who cannot be given another one."""
+        return self._told and self._until == FOR_EVER
+
+    def begin(self) -> None:
+        """Forget the text so far: a provider that failed said it. Whoever has read it is set right by the result."""
         self._parts, self._length = [], 0
-        return True
 
     def asked(self) -> None:
         """Tell all of it so far, once for all who ask at about the same time."""

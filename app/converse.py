@@ -115,9 +115,9 @@ class Chats:
                 yield rest
             yield chatted
 
-    async def _stored(self, caller: Caller, question: Question, timeout: timedelta) -> Added:
+    async def _stored(self, caller: Caller, question: Question, within: timedelta) -> Added:
         """The chat's job. Who goes away meanwhile leaves none behind."""
-        asking = asyncio.create_task(self.converse.ask(caller, question, timeout))
+        asking = asyncio.create_task(self.converse.ask(caller, question, within))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:

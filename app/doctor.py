@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble
+from app.configured import Configured
 from app.keyring import Keyring
 from app.migrating import revision
-from app.policyfile import PolicyFile
 from app.settings import Settings
 from domain.errors import StartupError, StorageUnavailable
 
@@ -75,10 +75,10 @@ async def _broker(settings: Settings) -> tuple[str, str, str]:
 
 
 async def _provider(settings: Settings) -> tuple[str, str, str]:
-    if settings.llm.base_url is None:
-        name = settings.ai_provider or "none: 'up' then uses the practice provider, and a worker does not start"
+    if settings.llm.endpoint.base_url is None:
+        name = settings.providers.active or "none: 'up' then uses the practice provider, and a worker does not start"
         return "Model server", OFF, f"LLM_BASE_URL is not set; AI_PROVIDER: {name}"
-    where = _place(settings.llm.base_url)
+    where = _place(settings.llm.endpoint.base_url)
     trouble = await provider_trouble(settings)
     return "Model server", ILL if trouble else WELL, f"{where}: {trouble or f'reachable, model {settings.llm.model}'}"
 
@@ -95,7 +95,7 @@ def _tokens(settings: Settings) -> tuple[str, str, str]:
 
 
 def _configuration(settings: Settings) -> tuple[str, str, str]:
-    file, policies = settings.config.file, PolicyFile.of(settings).policies
+    file, policies = settings.config.file, Configured(settings).policies
     if not file.exists():
         return "Configuration file", OFF, f"AI_SERVICE_CONFIG is not set, and there is no {file}: nothing is limited"
     queues = f" ({', '.join(policies.queues)})" if policies.queues else ""
@@ -111,7 +111,6 @@ def _place(url: str) -> str:
 
 def _configured(settings: Settings) -> Table:
     table = Table("setting", "value", title="Settings", title_justify="left")
-    table.add_row("ai_provider", str(settings.ai_provider))
     for section in settings.__struct_fields__:
         values = getattr(settings, section)
         for name in getattr(values, "__struct_fields__", ()):

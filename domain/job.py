@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from domain.errors import ErrorCode, Failure, InvalidTransition, LeaseLost
+from domain.results import ProviderAttempt
 
 JobId = NewType("JobId", UUID)
 LeaseToken = NewType("LeaseToken", UUID)
@@ -85,6 +86,8 @@ class RunRecord(Struct, frozen=True):
     """None while it goes on."""
     outcome: RunOutcome | None = None
     failure: Failure | None = None
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that it made, where there was more than one."""
 
 
 class Lease(Struct, frozen=True):
@@ -104,6 +107,8 @@ class Settlement(Struct, frozen=True):
     failure: Failure | None = None
     delay: timedelta = IMMEDIATELY
     """How long the job then waits before it may start again (while pending)."""
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that the run made, where there was more than one."""
 
 
 class IdempotencyKey(Struct, frozen=True):

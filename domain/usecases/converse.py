@@ -76,11 +76,12 @@ class Converse:
     """Those of this moment."""
     queues: QueueStore
     clock: Callable[[], datetime]
+    circuits_last: float = CIRCUITS_LAST
     _circuits: dict[str, datetime | None] | None = None
     """Open ones, and when their servers are asked again."""
     _read_at: float = 0.0
 
-    async def ask(self, caller: Caller, question: Question, timeout: timedelta) -> Added:
+    async def ask(self, caller: Caller, question: Question, within: timedelta) -> Added:
         """Store a chat that somebody waits for. It is tried once, and does not begin after its time is up.
 
         Raises:
@@ -98,7 +99,7 @@ class Converse:
                 max_attempts=1,
                 # Whoever waits wants to hear of it at once: what would be given back fails.
                 give_backs=MAX_GIVE_BACKS,
-                deadline_at=self.clock() + timeout,
+                deadline_at=self.clock() + within,
             ),
         )
 
@@ -118,7 +119,7 @@ class Converse:
         Raises:
             ChatRefused: nothing of the queue starts, for its model server is sick.
         """
-        if self._circuits is None or monotonic() - self._read_at >= CIRCUITS_LAST:
+        if self._circuits is None or monotonic() - self._read_at >= self.circuits_last:
             self._read_at = monotonic()
             states = await self.queues.states()
             self._circuits = {

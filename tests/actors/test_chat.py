@@ -4,13 +4,14 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from actors.chain import Backend, Chain
 from actors.chat import Chat
 from actors.telling import Tellings
 from adapters.memory.texts import NoTexts
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
-from domain.ports import Tell, nobody
+from domain.ports import ChatProvider, Tell, nobody
 from domain.results import Usage
 from tests.factories import leased_job
 
@@ -30,16 +31,18 @@ def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
 
 
 def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
-    return Chat({"qwen2.5-14b": provider}, max_result_bytes, Tellings(NoTexts()))
+    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend(provider, "vllm", "qwen")}
+    return Chat(Chain(lambda: served), max_result_bytes, Tellings(NoTexts()))
 
 
 async def test_the_result_is_the_answer_in_its_schema() -> None:
-    result = msgspec.json.decode(await chat(FakeProvider())(job()))
+    result = msgspec.json.decode((await chat(FakeProvider())(job())).result)
 
     assert result.pop("duration_ms") >= 0
     assert result == {
         "schema_version": "ai.chat_result.v1",
         "content": "Hello.",
+        "provider": "vllm",
         "model": "served",
         "usage": {"prompt_tokens": 3},
     }
@@ -47,7 +50,7 @@ async def test_the_result_is_the_answer_in_its_schema() -> None:
 
 async def test_a_profile_that_is_not_served_here_is_worth_another_try() -> None:
     with pytest.raises(RunFailed) as caught:
-        await Chat({}, 1_000, Tellings(NoTexts()))(job())
+        await Chat(Chain(dict), 1_000, Tellings(NoTexts()))(job())
 
     assert caught.value.failure.code is ErrorCode.MODEL_UNAVAILABLE
 
@@ -61,9 +64,9 @@ async def test_a_bad_input_does_not_reach_the_provider() -> None:
 
 
 async def test_a_result_may_have_the_limit_and_not_a_byte_more() -> None:
-    size = len(await chat(FakeProvider("é" * 500), 10_000)(job()))
+    size = len((await chat(FakeProvider("é" * 500), 10_000)(job())).result)
     assert size > 1_000
-    assert len(await chat(FakeProvider("é" * 500), size + 1)(job())) <= size + 1
+    assert len((await chat(FakeProvider("é" * 500), size + 1)(job())).result) <= size + 1
 
     with pytest.raises(RunFailed) as caught:
         await chat(FakeProvider("é" * 500), size - 10)(job())

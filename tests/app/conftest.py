@@ -12,6 +12,7 @@ import pytest
 from litestar import Litestar
 
 from app.claims import Claims
+from app.converse import Chats
 from app.follow import Follow
 from app.http import create_app
 from app.keyring import Keyring
@@ -24,6 +25,7 @@ from domain.policy import Policies
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
@@ -45,9 +47,11 @@ LIMITS = Limits(
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
     max_crashes=3,
+    chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
 )
 LEASE_TIMEOUT = timedelta(minutes=15)
+CHAT_TIMEOUT = timedelta(minutes=5)
 NEVER = 3600.0
 
 WANTED: dict[str, Any] = {
@@ -120,7 +124,8 @@ def build(keyring: Keyring | None = None) -> Api:
     clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
-    routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
+    profile = Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, provider="vllm", model="Qwen/Qwen2.5-14B-Instruct")
+    routes = Routes([profile], active=profile.name)
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
     readers = Readers()
@@ -130,16 +135,20 @@ def build(keyring: Keyring | None = None) -> Api:
     operate = Operate(store.queues, lambda: routes, wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
+    submit = Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES)
+    steer = Steer(store, wake, events)
+    converse = Converse(submit, steer, lambda: routes, store.queues, clock.now, circuits_last=0.0)
     services = Services(
-        submit=Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
+        submit=submit,
         browse=browse,
         foresee=Foresee(store, report),
-        steer=Steer(store, wake, events),
+        steer=steer,
         lend=lend,
         claims=Claims(lend, watch, LEASE_TIMEOUT, look_every=NEVER),
         operate=operate,
         report=report,
         follow=Follow(browse, watch, readers, events, keep_alive=NEVER),
+        chats=Chats(converse, browse, watch, readers, events, CHAT_TIMEOUT, look_every=0.02),
         watch=watch,
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
