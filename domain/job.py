@@ -424,6 +424,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
+OUT_OF_TIME = Failure(ErrorCode.CANCELLED, "It was not answered within its caller's time.")
+CALLER_WENT_AWAY = Failure(ErrorCode.CANCELLED, "Its caller went away.")
+BEGUN_AGAIN = Failure(ErrorCode.CANCELLED, "Its run was taken from its worker after its text had begun.")
 DEADLINE_PASSED = Failure(ErrorCode.CANCELLED, "It was not started by its deadline.")
 
 

@@ -20,6 +20,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
 from domain.speech import AudioSource, Recording, SpeechCall, Transcript
+from domain.texts import TextPiece
 from domain.upload import Upload
 
 
@@ -543,6 +544,16 @@ class Events(Protocol):
         Args:
             kinds: only with these; None: with all.
         """
+
+
+class Texts(Protocol):
+    """Carries what runs answer, as they answer it, to whoever reads along. A lost piece is only a delay."""
+
+    def send(self, pieces: Sequence[TextPiece]) -> None:
+        """Hand pieces over for delivery. Returns at once and never raises; may be called from any thread."""
+
+    def listen(self, listener: Callable[[Sequence[TextPiece]], None]) -> None:
+        """Call this with pieces as they come, on any thread. It must return at once and not raise."""
 
 
 class Leadership(Protocol):

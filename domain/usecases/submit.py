@@ -53,6 +53,8 @@ class Submission(Struct, frozen=True, kw_only=True):
     deadline_at: datetime | None = None
     labels: dict[str, str] = {}
     idempotency: IdempotencyKey | None = None
+    give_backs: int = 0
+    """How often it counts as given back already: at the limit, what would give it back fails it."""
 
 
 class Batch(Struct, frozen=True):
@@ -181,6 +183,7 @@ class Submit:
             labels=submission.labels,
             batch_id=batch_id,
             idempotency=submission.idempotency,
+            give_backs=submission.give_backs,
             # A token for all owners says nothing of any one's share.
             weight=caller.weight if caller.owner else None,
             upload_id=upload_id,
