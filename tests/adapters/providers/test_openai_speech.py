@@ -14,8 +14,9 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from adapters.providers.openai_chat import open_client
+from adapters.providers.client import open_client
 from adapters.providers.openai_speech import DIALECTS, OpenAISpeechProvider, transcriptions_url
+from adapters.providers.recording_call import open_speech_client
 from domain.errors import ErrorCode, Failure, RunFailed, TooLong
 from domain.speech import Recording, SpeechCall, Transcript
 from tests.adapters.providers.factories import a_job
@@ -47,7 +48,7 @@ def server() -> Iterator[SpeechServer]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client() as client:
+    async with open_speech_client() as client:
         yield client
 
 
@@ -264,13 +265,14 @@ async def test_a_server_that_closes_after_a_crash_does_not_fail_the_next_call(
             assert (await hear(provider, recording)).segments
 
 
-async def test_such_a_server_fails_whoever_keeps_the_connection(client: httpx.AsyncClient) -> None:
+async def test_such_a_server_fails_whoever_keeps_the_connection() -> None:
     """That is: the test above tests something."""
     with SpeechServer(faster_whisper()) as server:
         url = transcriptions_url(server.base_url)
-        assert (await client.post(url, files={"file": ("x.wav", b"no recording")})).status_code == 500
-        with pytest.raises(httpx.HTTPError):
-            await client.post(url, files={"file": ("x.wav", wav())})
+        async with open_client() as client:
+            assert (await client.post(url, files={"file": ("x.wav", b"no recording")})).status_code == 500
+            with pytest.raises(httpx.HTTPError):
+                await client.post(url, files={"file": ("x.wav", wav())})
 
 
 async def test_one_recording_is_heard_at_a_time_and_a_hang_up_does_not_stop_it(
