@@ -22,6 +22,7 @@ from app.api.health import Health
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import LIMITED_BY, problem_of
+from app.api.providers import ProvidersAsked
 from app.api.queues import Standing, Steered
 from app.api.stats import Figures
 from app.api.steer import Steering
@@ -51,6 +52,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
             Steering,
             Working,
             Figures,
+            ProvidersAsked,
             Steered,
             _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
             _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),

@@ -11,6 +11,7 @@ from domain.usecases.browse import Browse
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
+from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
@@ -28,3 +29,4 @@ class Services:
     report: Report
     follow: Follow
     watch: Watch
+    providers: Providers

@@ -6,10 +6,13 @@
     ├── BadInput              the request is well formed but wrong somewhere (422)
     ├── TooLarge              the input, the result or the batch is over its limit (413)
     ├── KeyReused             an idempotency key comes with another request (422)
+    ├── NoSuchUpload          a job's input names an upload that is not there, or another owner's (422)
     ├── Forbidden             the caller's token does not allow it (403)
     ├── RateLimited           the caller's token is over its rate (429)
     ├── TooManyPending        the owner has as many waiting jobs as it may (429)
     ├── JobNotFound           no such job, or another owner's (404)
+    ├── UploadNotFound        no such upload, or another owner's (404)
+    ├── UploadInUse           a job that is not final needs the upload (409)
     ├── QueueNotFound         no such queue (404)
     ├── InvalidTransition     the job's state does not allow it (409)
     ├── LeaseLost             the run no longer holds its job (409)
@@ -162,6 +165,23 @@ class KeyReused(ServiceError):
         self.job_ids = frozenset(job_ids)
         """Those of the new jobs whose key it is."""
         super().__init__()
+
+
+class NoSuchUpload(ServiceError):
+    """The input names an upload that is not there."""
+
+    def __init__(self, job_ids: Collection[UUID]) -> None:
+        self.job_ids = frozenset(job_ids)
+        """Those of the new jobs whose input it is."""
+        super().__init__()
+
+
+class UploadNotFound(ServiceError):
+    """There is no such upload."""
+
+
+class UploadInUse(ServiceError):
+    """A job that is pending or running needs this upload."""
 
 
 class JobNotFound(ServiceError):

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from msgspec import Raw
 
-from app.wire.health import Components, Liveness, ReadinessView
+from app.wire.health import ActiveProvider, Components, Liveness, ReadinessView
 from app.wire.jobs import JobRow, JobView
 from app.wire.lists import JobPage
+from app.wire.providers import ProviderCircuit, ProviderList, ProviderView
 from app.wire.queues import CircuitView, QueueList, QueueStatusView, QueueView
 from app.wire.runs import RunList, RunView
 from app.wire.stats import (
@@ -41,6 +42,8 @@ from app.wire.work import (
 from domain.circuit import CircuitState
 from domain.errors import ErrorCode
 from domain.job import JobStatus, RunOutcome
+from domain.results import ProviderAttempt
+from domain.routing import ModelKind
 from domain.usecases.outlook import WaitingFor
 
 JOB_ID = UUID("01981a52-1c00-7c4e-9d2f-3b1a5e6f7081")
@@ -126,6 +129,16 @@ RUNS = RunList(
             outcome=RunOutcome.COMPLETED,
             error_code=None,
             error_message=None,
+            attempts=(
+                ProviderAttempt(
+                    provider="vllm",
+                    model="qwen2.5-14b",
+                    error_code="provider_unavailable",
+                    error_message="The provider accepts no connections.",
+                    duration_ms=12,
+                ),
+                ProviderAttempt(provider="anthropic", model="claude-sonnet-4-5", duration_ms=2400),
+            ),
         )
     ]
 )
@@ -268,6 +281,44 @@ WORKERS = WorkerList(
     ]
 )
 
+ACTIVE_PROVIDER = ActiveProvider("qwen2.5-14b", "Qwen/Qwen2.5-14B-Instruct-AWQ", configured=True, kind="vllm")
 ALIVE = Liveness()
 READY = ReadinessView("degraded", Components(postgres="ok", broker="down"))
 UNREADY = ReadinessView("down", Components(postgres="down", broker="ok"))
+
+PROVIDERS = ProviderList(
+    [
+        ProviderView(
+            profile="qwen2.5-14b",
+            kind=ModelKind.CHAT,
+            provider="vllm",
+            model="Qwen/Qwen2.5-14B-Instruct-AWQ",
+            queue="gpu.llm",
+            fallbacks=["claude"],
+            reachable=True,
+            serves_model=True,
+            authorised=True,
+            models=["Qwen/Qwen2.5-14B-Instruct-AWQ"],
+            trouble=None,
+            latency_ms=3.2,
+            circuit=ProviderCircuit(state=CircuitState.CLOSED, reason=None),
+            asked_at=_STARTED,
+        ),
+        ProviderView(
+            profile="whisper-large-v3",
+            kind=ModelKind.SPEECH,
+            provider="openai",
+            model="openai/whisper-large-v3",
+            queue="gpu.speech",
+            fallbacks=[],
+            reachable=False,
+            serves_model=None,
+            authorised=None,
+            models=None,
+            trouble="The provider accepts no connections.",
+            latency_ms=None,
+            circuit=ProviderCircuit(state=CircuitState.OPEN, reason=ErrorCode.PROVIDER_UNAVAILABLE),
+            asked_at=_STARTED,
+        ),
+    ]
+)

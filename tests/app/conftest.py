@@ -11,6 +11,7 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.follow import Follow
 from app.http import create_app
@@ -28,6 +29,7 @@ from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
@@ -44,6 +46,7 @@ LIMITS = Limits(
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
     max_crashes=3,
+    chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
 )
 LEASE_TIMEOUT = timedelta(minutes=15)
@@ -70,6 +73,9 @@ class Api:
     clock: FakeClock
     services: Services
     file: PolicyFileInMemory
+    health: FakeHealth
+    routes: list[Routes]
+    """The last of them is in force."""
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -119,17 +125,27 @@ def build(keyring: Keyring | None = None) -> Api:
     clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
-    routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
+    routes = [Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, "vllm", "qwen")], "qwen2.5-14b")]
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
     health = FakeHealth()
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
-    operate = Operate(store.queues, lambda: routes, wake)
+    operate = Operate(store.queues, lambda: routes[-1], wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     services = Services(
-        submit=Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
+        submit=Submit(
+            store,
+            lambda: routes[-1],
+            wake,
+            events,
+            Preempt(store, events),
+            file.read,
+            new_id,
+            MAX_INPUT_BYTES,
+            JsonSchemas(),
+        ),
         browse=browse,
         foresee=Foresee(store, report),
         steer=Steer(store, wake, events),
@@ -139,10 +155,11 @@ def build(keyring: Keyring | None = None) -> Api:
         report=report,
         follow=Follow(browse, watch, keep_alive=NEVER),
         watch=watch,
+        providers=Providers(lambda: routes[-1], health, operate),
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file)
+    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes)
 
 
 @pytest.fixture
