@@ -7,8 +7,8 @@ give speaks for nothing and against nothing.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -103,7 +103,7 @@ class _Case:
         self.hearing = hearing
         self.prompt = prompt
         self.cuts: Counter[Flag] = Counter()
-        self.lost: Counter[Flag] = Counter()
+        self.lost: defaultdict[Flag, float] = defaultdict(float)
 
     def cleaned(self, lines: list[Line]) -> list[Line]:
         """The lines without what nobody said, in order."""
@@ -185,14 +185,8 @@ class _Case:
         return {i: Flag.UNHEARD for i, line in enumerate(lines) if not line.surely_spoken}
 
 
-def _each(lines: Sequence[Line], find: object) -> Cuts:
-    assert callable(find)
-    found: Cuts = {}
-    for index, line in enumerate(lines):
-        cuts: list[Cut] = find(line)
-        if cuts:
-            found[index] = cuts
-    return found
+def _each(lines: Sequence[Line], find: Callable[[Line], list[Cut]]) -> Cuts:
+    return {index: cuts for index, line in enumerate(lines) if (cuts := find(line))}
 
 
 def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
@@ -213,24 +207,28 @@ def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
 def _incomplete(
     transcript: Transcript, given: Sequence[Line], lines: Sequence[Line], hearing: Hearing
 ) -> Failure | None:
-    if transcript.cut_short and (lines or hearing.seconds >= LIMITS.speech):
+    spoken = hearing.seconds >= LIMITS.speech
+    if transcript.cut_short and (lines or spoken):
         return _failure("The server stopped before the end of the recording", ErrorCode.TRANSCRIPT_INCOMPLETE)
-    if hearing.seconds < LIMITS.speech:
-        return None
-    if not given:
+    if not given and spoken:
         return _failure("The transcript is empty but there is speech", ErrorCode.TRANSCRIPT_INCOMPLETE)
-    if not any(line.seconds > 0 for line in given):
+    # Without any times nothing tells where the text belongs.
+    if not spoken or not any(line.seconds > 0 for line in given):
         return None
     missing = sum(_gaps(given, hearing)) + sum(_hollow(line, hearing) for line in lines)
     if missing >= LIMITS.gaps_speech and missing > LIMITS.gaps * hearing.seconds:
         part = f"{missing / hearing.seconds:.0%} of the speech has no text"
         return _failure(part, ErrorCode.TRANSCRIPT_INCOMPLETE)
-    last = max(line.end for line in given)
-    after = hearing.seconds - hearing.until(last + LIMITS.gap_margin)
-    early = last < LIMITS.early_end * hearing.spans[-1].end
-    if early and after >= LIMITS.gaps_speech and after > LIMITS.early_end_speech * hearing.seconds:
+    if _ends_early(given, hearing):
         return _failure("The transcript ends well before the speech does", ErrorCode.TRANSCRIPT_INCOMPLETE)
     return None
+
+
+def _ends_early(lines: Sequence[Line], hearing: Hearing) -> bool:
+    last = max(line.end for line in lines)
+    after = hearing.seconds - hearing.until(last + LIMITS.gap_margin)
+    enough = max(LIMITS.gaps_speech, LIMITS.early_end_speech * hearing.seconds)
+    return last < LIMITS.early_end * hearing.spans[-1].end and after >= enough
 
 
 def _gaps(lines: Sequence[Line], hearing: Hearing) -> Iterator[float]:
