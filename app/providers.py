@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 import httpx
+import structlog
+from msgspec.structs import replace
 
 from actors.chain import Backend
 from adapters.providers.anthropic_chat import MAX_TOKENS, AnthropicChatProvider
 from adapters.providers.client import open_client, tls
+from adapters.providers.discovery import USUAL, Found, Place, discover
 from adapters.providers.health import HttpHealth, Server, ServerKind
 from adapters.providers.ollama_chat import OllamaChatProvider
 from adapters.providers.openai_chat import OpenAIChatProvider
@@ -22,14 +25,17 @@ from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
 from adapters.providers.practice_speech import PracticeSpeechProvider
 from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
-from app.endpoint import ProviderName
+from app.endpoint import Endpoint, ProviderName
 from app.profiles import ModelProfile
+from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
 from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
 from domain.routing import ModelKind, Routes
 
 P = TypeVar("P")
+
+log = structlog.get_logger()
 
 Tls = tuple[bool, Path | None]
 
@@ -222,3 +228,37 @@ def _backends(
         for profile in profiles
         if profile.kind is kind
     }
+
+
+async def with_a_provider(settings: Settings, places: Sequence[Place] = USUAL) -> Settings:
+    """Where no model is configured: a server that runs on this machine, else practice. The log tells which.
+
+    Args:
+        places: where to look.
+
+    Raises:
+        StartupError: what is configured cannot be used.
+    """
+    if Configured(settings).served.profiles:
+        return settings
+    found = await _discovered(places) if settings.providers.discover else None
+    if found is None:
+        log.warning("no model is configured: the practice provider answers", hint="see docs/providers.md")
+        return replace(settings, providers=replace(settings.providers, active="practice"))
+    log.info("model server found on this machine", provider=found.provider, model=found.model)
+    endpoint = Endpoint(base_url=found.base_url, model=found.model)
+    match found.provider:
+        case "ollama":
+            providers = replace(settings.providers, active="ollama", ollama=endpoint.over(settings.providers.ollama))
+        case "lmstudio":
+            providers = replace(
+                settings.providers, active="lmstudio", lmstudio=endpoint.over(settings.providers.lmstudio)
+            )
+        case _:
+            return replace(settings, llm=replace(settings.llm, endpoint=endpoint.over(settings.llm.endpoint)))
+    return replace(settings, providers=providers)
+
+
+async def _discovered(places: Sequence[Place]) -> Found | None:
+    async with open_client() as client:
+        return await discover(client, places)

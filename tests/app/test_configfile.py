@@ -185,8 +185,8 @@ BAD_PLACES: list[tuple[Any, str]] = [
         {"owners": {"me": {}, f"{SECRET} {SECRET}": {}}},
         "name 2 of owners to be a letter or digit, then up to 99 letters, digits or ._:/@+-",
     ),
-    ([WHOLE], "a table of any of queues, owners, task_types"),
-    (None, "a table of any of queues, owners, task_types"),
+    ([WHOLE], "a table of any of queues, owners, task_types, profiles, provider, lmstudio, ollama, anthropic"),
+    (None, "a table of any of queues, owners, task_types, profiles, provider, lmstudio, ollama, anthropic"),
 ]
 
 
@@ -202,7 +202,7 @@ def test_a_name_whose_dot_is_not_quoted_is_explained(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["", "-x", "x y", "x\n", "é", "a" * 101])
 def test_what_is_no_name_is_refused(name: str, tmp_path: Path):
-    for part in configfile.PARTS:
+    for part in configfile.SHARING:
         assert refusal(stored(tmp_path, {part: {name: {}}})).startswith(f"name 1 of {part} to be ")
 
 
