@@ -20,6 +20,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
 from domain.speech import AudioSource, Recording, SpeechCall, Transcript
+from domain.texts import TextPiece
 from domain.upload import Upload
 
 
@@ -337,6 +338,15 @@ class JobStore(Presence, Protocol):
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
 
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        """Move due jobs without a queue to the one that their task type and model profile are bound to now.
+
+        Only some of them at once, where there are many.
+
+        Returns:
+            How many by queue.
+        """
+
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         """Take running jobs from dead workers: their leases ran out, or they are proven dead before that."""
 
@@ -497,6 +507,31 @@ class Health(Protocol):
         """What the server tells of its own load; None where it tells nothing."""
 
 
+class ProviderState(Struct, frozen=True, kw_only=True):
+    """How a model server answered when it was last asked."""
+
+    reachable: bool
+    """Whether it can be used at all, as far as can be told: one that is slow is not away."""
+    trouble: str | None = None
+    """What is wrong with it, in our words; they name no address."""
+    latency: float | None = None
+    """Seconds that its answer took; None: it gave none."""
+    models: tuple[str, ...] | None = None
+    """What it lists, the first of them; None: it lists nothing that could be read."""
+    serves_model: bool | None = None
+    """Whether it lists the model that the profile asks it for; None: it is no server of which that tells anything."""
+    authorised: bool | None = None
+    """Whether it takes our key; None: it was not asked for anything that needs one."""
+    asked_at: datetime
+
+
+class ProviderProbe(Protocol):
+    """Asks model servers what they serve, by means that cost nothing."""
+
+    async def status(self, model_profile: str) -> ProviderState:
+        """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
+
+
 class Events(Protocol):
     """Tells of what happens to jobs, in this process and in others. A lost event is only a delay."""
 
@@ -509,6 +544,16 @@ class Events(Protocol):
         Args:
             kinds: only with these; None: with all.
         """
+
+
+class Texts(Protocol):
+    """Carries what runs answer, as they answer it, to whoever reads along. A lost piece is only a delay."""
+
+    def send(self, pieces: Sequence[TextPiece]) -> None:
+        """Hand pieces over for delivery. Returns at once and never raises; may be called from any thread."""
+
+    def listen(self, listener: Callable[[Sequence[TextPiece]], None]) -> None:
+        """Call this with pieces as they come, on any thread. It must return at once and not raise."""
 
 
 class Leadership(Protocol):

@@ -65,6 +65,7 @@ from domain.ports import (
     WorkerBeat,
 )
 from domain.queue import Hold
+from domain.results import ProviderAttempt
 
 LATELY = timedelta(minutes=5)
 PATIENCE = timedelta(seconds=5)
@@ -244,6 +245,16 @@ class MemoryJobStore:
         promoted = [job for each in waiting if (job := each.promote(now)).due]
         self._jobs.update({job.id: job for job in promoted})
         return dict(Counter(job.queue for job in promoted if job.queue))
+
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        waiting = [
+            (job, queue) for job in self._jobs.values() if (queue := bindings.get((job.task_type, job.model_profile)))
+        ]
+        routed = [routed for job, queue in waiting if (routed := job.route(queue)) is not job]
+        for job in routed:
+            self._jobs[job.id] = job
+            self._weigh(job, None)
+        return dict(Counter(job.queue for job in routed if job.queue))
 
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         now = self._now()
@@ -518,14 +529,16 @@ class MemoryJobStore:
     def _ready(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.status is JobStatus.PENDING and job.due]
 
-    def _put(self, before: Job, after: Job, outcome: RunOutcome) -> JobEvent:
+    def _put(
+        self, before: Job, after: Job, outcome: RunOutcome, attempts: tuple[ProviderAttempt, ...] = ()
+    ) -> JobEvent:
         """Keep a job's new state, and what led to it."""
         self._jobs[after.id] = after
         if before.lease and before.lease != after.lease:
             self._leave_slot(before, before.lease, outcome)
         failure = after.failure if outcome in TELLING else None
         if before.lease and before.lease != after.lease and before.started_at and before.worker_id:
-            record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure)
+            record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure, attempts)
             waited = before.started_at - _due_since(before)
             self._runs[after.id].append(_EndedRun(before.lease, record, waited))
         if after.number != before.number:
@@ -563,7 +576,7 @@ class MemoryJobStore:
         except (KeyError, LeaseLost):
             ended = (run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease)
             return next(ended, None) is settlement.outcome
-        self._put(job, settled, settlement.outcome)
+        self._put(job, settled, settlement.outcome, settlement.attempts)
         return True
 
     def _leave_slot(self, job: Job, lease: Lease, outcome: RunOutcome) -> None:

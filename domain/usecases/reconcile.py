@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -20,6 +20,10 @@ TENDED_EVERY = 30.0
 
 PRUNED_EVERY = 5.0
 """Seconds between two looks for uploads that nobody needs any more."""
+
+
+ROUTED_EVERY = 30.0
+"""Seconds between two looks for jobs without a queue that could have one, where nothing has changed."""
 
 
 class Reconciled(Struct, frozen=True):
@@ -47,6 +51,8 @@ class Reconcile:
     uploads: UploadStore | None = None
     """None: there are none to prune."""
     _tended_at: float = float("-inf")
+    _routed_at: float = float("-inf")
+    _routed: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
 
     async def round(self, *, rescue: bool = True) -> Reconciled:
@@ -76,9 +82,19 @@ class Reconcile:
 
     async def tidy(self) -> None:
         """What may take long and is not urgent: beside the rounds, lest it hold up rescues."""
+        await self._route()
         await self._tend()
         await self.chores.fold_tallies()
         await self._prune()
+
+    async def _route(self) -> None:
+        """When something else is served than before; and now and then, for jobs that were started afresh meanwhile."""
+        bindings = self.routes().bindings()
+        if bindings == self._routed and self.monotonic() - self._routed_at < ROUTED_EVERY:
+            return
+        while moved := await self.chores.route(bindings):
+            await self.wake.for_jobs(moved)
+        self._routed, self._routed_at = bindings, self.monotonic()
 
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:

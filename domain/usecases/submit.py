@@ -15,13 +15,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.chat import parse_chat_input
+from domain.chat import SCHEMA_AT, parse_chat_input
 from domain.embedding import parse_embedding_input
 from domain.errors import BadInput, JobNotFound, KeyReused, NoSuchUpload, Problem, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, JobId, JobStatus, NewJob, Priority
 from domain.policy import Policies
-from domain.ports import Added, Events, JobStore
+from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.speech import AudioUpload, parse_speech_input
 from domain.usecases.preempt import Preempt
@@ -53,6 +53,8 @@ class Submission(Struct, frozen=True, kw_only=True):
     deadline_at: datetime | None = None
     labels: dict[str, str] = {}
     idempotency: IdempotencyKey | None = None
+    give_backs: int = 0
+    """How often it counts as given back already: at the limit, what would give it back fails it."""
 
 
 class Batch(Struct, frozen=True):
@@ -78,6 +80,7 @@ class Submit:
     """Those in force: of owners, how many jobs may wait; of queues, whether urgent jobs take slots."""
     new_id: Callable[[], JobId]
     max_input_bytes: int
+    schemas: Schemas
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -164,7 +167,7 @@ class Submit:
             )
         _must_be_startable(submission)
         queue = self.routes().queue_of(submission.task_type, submission.model_profile)
-        upload_id = _check_input(submission, served=queue is not None)
+        upload_id = _check_input(submission, self.schemas, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=caller.owner_of(submission.owner_service),
@@ -180,6 +183,7 @@ class Submit:
             labels=submission.labels,
             batch_id=batch_id,
             idempotency=submission.idempotency,
+            give_backs=submission.give_backs,
             # A token for all owners says nothing of any one's share.
             weight=caller.weight if caller.owner else None,
             upload_id=upload_id,
@@ -202,7 +206,7 @@ def _must_be_startable(submission: Submission) -> None:
         raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
-def _check_input(submission: Submission, *, served: bool) -> UUID | None:
+def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> UUID | None:
     """What is served here is checked now, not when it runs; what is not must at least be an object.
 
     Returns:
@@ -211,7 +215,7 @@ def _check_input(submission: Submission, *, served: bool) -> UUID | None:
     kind = TASK_KINDS.get(submission.task_type)
     try:
         if served and kind is ModelKind.CHAT:
-            parse_chat_input(submission.input)
+            _check_chat(submission.input, schemas)
             return None
         _must_be_object(submission.input)
         if not served:
@@ -240,6 +244,16 @@ def _upload_of(data: Raw) -> UUID | None:
         return _with_upload.decode(data).upload_id
     except msgspec.DecodeError:
         return None
+
+
+def _check_chat(data: Raw, schemas: Schemas) -> None:
+    schema = parse_chat_input(data).schema
+    if schema is None:
+        return
+    try:
+        schemas.check(schema)
+    except BadInput as error:
+        raise BadInput([problem.below(SCHEMA_AT) for problem in error.problems], error.code) from None
 
 
 def _must_be_object(data: Raw) -> None:

@@ -16,7 +16,7 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import NOW, QUEUE, new_beat, new_id, submission
-from tests.fakes import FakeClock, FragileStore, RecordingEvents
+from tests.fakes import FakeClock, FakeSchemas, FragileStore, RecordingEvents
 from tests.moves import one, several, statuses, take, taken_ids
 
 PREEMPT = Policies({QUEUE: QueuePolicy(preempt=True)})
@@ -143,7 +143,7 @@ class TestSubmit:
         preempt: Preempt,
         policies: list[Policies],
     ) -> Submit:
-        return Submit(store, lambda: routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000)
+        return Submit(store, lambda: routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000, FakeSchemas())
 
     async def test_a_high_job_takes_a_slot_at_once(self, submit: Submit, store: FragileStore, events: RecordingEvents):
         _, victim = await all_slots_run(store)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
@@ -30,7 +31,7 @@ from domain.usecases.preempt import Preempt
 from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
 from tests.factories import NO_JOB, NOW, QUEUE, new_id, submission
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeSchemas, FragileStore, RecordingEvents, RecordingTickets
 from tests.moves import cancel, found, take
 
 LIMIT = 1_000
@@ -43,7 +44,7 @@ LION = Caller(owner="lion", priority=Priority.LOW)
 
 @pytest.fixture
 def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
-    return Submit(store, lambda: routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
+    return Submit(store, lambda: routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT, FakeSchemas())
 
 
 @pytest.fixture
@@ -82,6 +83,14 @@ def submitted(job: Job) -> JobEvent:
 
 
 class TestOne:
+    async def test_a_schema_that_is_none_is_refused_where_it_stands(self, submit: Submit, nothing_happened: Any):
+        wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": False}}
+        asked = submission(input=Raw(msgspec.json.encode({"user": "Hi", "response_format": wanted})))
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, asked)
+        assert pointers(refusal) == ["/input/response_format/json_schema/schema/type"]
+        await nothing_happened()
+
     async def test_a_job_is_stored_as_it_was_asked_for(self, submit: Submit, store: FragileStore):
         asked = submission(
             owner_ref="beeline/42",
