@@ -98,7 +98,9 @@ OUTROS = frozenset(phrase.strip() for line in _OUTROS.strip().splitlines() for p
 """What people say as well: it counts as a whole segment only, and where something else speaks against it."""
 
 NOTES = frozenset(
-    ["музыка", "играет музыка", "музыкальная заставка", "тишина", "без звука", "пауза", "нет речи", "шум", "звонок", "гудки", "music", "music playing", "blank audio", "silence", "no speech", "no audio", "inaudible", "noise", "background noise", "sound", "beep", "ringing", "phone ringing", "dial tone", "musik", "musique", "música", "musica"]
+    "музыка|играет музыка|музыкальная заставка|тишина|без звука|пауза|нет речи|шум|звонок|гудки|"
+    "music|music playing|blank audio|silence|no speech|no audio|inaudible|noise|background noise|sound|"
+    "beep|ringing|phone ringing|dial tone|musik|musique|música|musica".split("|")
 )
 """What a model writes in brackets where there is no speech."""
 
