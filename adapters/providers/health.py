@@ -111,8 +111,9 @@ class Server:
 class HttpHealth:
     """Asks the servers of profiles over HTTP; True for a profile that has none. Belongs to its client's event loop.
 
-    Profiles of one server share its answers. At one moment one question of a kind is on its way to a server. One of unknown kind
-    can only be recognised while it is well: who wants to know at once what ails it later asks it once at the start.
+    Profiles of one server share its answers. At one moment one question of a kind is on its way to a server. One of
+    unknown kind can only be recognised while it is well: who wants to know at once what ails it later asks it once at
+    the start.
     """
 
     def __init__(
