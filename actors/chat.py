@@ -11,6 +11,7 @@ from msgspec import UNSET
 from actors.chain import Backend, Chain
 from actors.desk import Performed
 from actors.limits import within_limit
+from actors.telling import Tellings
 from domain.chat import SCHEMA_AT, ChatAnswer, parse_chat_input
 from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
@@ -25,6 +26,7 @@ class Chat:
     chain: Chain[ChatProvider]
     max_result_bytes: int
     schemas: Schemas
+    tellings: Tellings
 
     async def __call__(self, job: LeasedJob) -> Performed:
         """The job's `ai.chat_result.v1` as JSON.
@@ -35,12 +37,15 @@ class Chat:
         began = time.monotonic()
         request = parse_chat_input(job.input)
 
-        async def ask(backend: Backend[ChatProvider]) -> ChatAnswer:
-            answer = await backend.provider.chat(request, job)
-            self._must_fit(answer.content, request.schema)
-            return answer
+        with self.tellings.of(job) as telling:
 
-        answered = await self.chain.ask(job, ask)
+            async def ask(backend: Backend[ChatProvider]) -> ChatAnswer:
+                telling.begin()
+                answer = await backend.provider.chat(request, job, telling)
+                self._must_fit(answer.content, request.schema)
+                return answer
+
+            answered = await self.chain.ask(job, ask, bound=lambda: telling.bound)
         answer = answered.answer
         result = ChatResult(
             content=answer.content,

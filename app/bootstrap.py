@@ -26,11 +26,13 @@ from actors.embedding import Embedding
 from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
+from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
+from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
@@ -42,24 +44,28 @@ from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.configured import Configured
+from app.converse import Chats
 from app.follow import Follow
 from app.profiles import ModelProfile
 from app.providers import Serving, serving
+from app.readers import Readers
 from app.scheduler import STEADY, Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
-from domain.events import TAKEN_AWAY
+from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, ProviderState, RescueTerms, Tickets
+from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
@@ -124,6 +130,8 @@ class Application:
     tickets: Tickets
     bus: Callable[[], Events]
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
+    hearing: Callable[[], Texts]
+    """What carries the texts of answers to this process, likewise."""
 
     def routes(self) -> Routes:
         """Those of this moment."""
@@ -156,10 +164,14 @@ class Application:
                 wake = Wake(jobs, self.tickets, time.monotonic)
                 guard = Guard(PostgresQueueStore(pool), current.health, self.settings.limits.circuit_threshold)
                 events = self.bus()
-                watch = _watch(jobs, events if hears else NoEvents())
-                async with _carried(events):
+                watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
+                texts = self.hearing() if hears else NoTexts()
+                texts.listen(readers.heard)
+                async with _carried(events, texts):
                     yield Core(
-                        services=self._services(jobs, wake, events, watch, guard=guard, current=current),
+                        services=self._services(
+                            jobs, wake, events, watch, readers=readers, guard=guard, current=current
+                        ),
                         scheduler=self._scheduler(lasting, jobs, wake, events, guard=guard, current=current),
                     )
         finally:
@@ -192,33 +204,45 @@ class Application:
         )
 
     def _services(
-        self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, *, guard: Guard, current: Serving
+        self,
+        jobs: JobStore,
+        wake: Wake,
+        events: Events,
+        watch: Watch,
+        *,
+        readers: Readers,
+        guard: Guard,
+        current: Serving,
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        submit = Submit(
+            jobs,
+            current.routes,
+            wake,
+            events,
+            Preempt(jobs, events),
+            current.policies,
+            new_job_id,
+            limits.max_input_bytes,
+            JsonSchemas(),
+        )
+        steer = Steer(jobs, wake, events)
+        converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
-            submit=Submit(
-                jobs,
-                current.routes,
-                wake,
-                events,
-                Preempt(jobs, events),
-                current.policies,
-                new_job_id,
-                limits.max_input_bytes,
-                JsonSchemas(),
-            ),
+            submit=submit,
             browse=browse,
             foresee=Foresee(jobs, report),
-            steer=Steer(jobs, wake, events),
+            steer=steer,
             lend=lend,
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch),
+            follow=Follow(browse, watch, readers, events),
+            chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
             providers=Providers(current.routes, current.health, operate),
         )
@@ -242,10 +266,16 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
-    bus = _bus(settings, with_worker=with_worker)
+    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
-            settings, dsn, _heard_by(runtime, bus()), performers, direct_dsn=direct_dsn, queues=queues
+            settings,
+            dsn,
+            _heard_by(runtime, bus()),
+            performers,
+            texts=carrier(True),
+            direct_dsn=direct_dsn,
+            queues=queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -255,7 +285,7 @@ def build(
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if queues:
         register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
-    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus)
+    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -285,6 +315,15 @@ def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
     return lambda: shared
 
 
+def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+    """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
+    if settings.broker.amqp_url:
+        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        return lambda sends: RabbitTexts(parameters, sends=sends)
+    shared = InProcessTexts() if with_worker else NoTexts()
+    return lambda _sends: shared
+
+
 def _heard_by(runtime: Runtime, events: Events) -> Events:
     """The bus of a worker, which hears of nothing else: in a busy installation that would be too much."""
     events.listen(runtime.heard, TAKEN_AWAY)
@@ -292,16 +331,15 @@ def _heard_by(runtime: Runtime, events: Events) -> Events:
 
 
 @asynccontextmanager
-async def _carried(events: Events) -> AsyncIterator[None]:
+async def _carried(*buses: Events | Texts) -> AsyncIterator[None]:
     """Within this, what is published is carried to whoever listens."""
-    if not isinstance(events, RabbitEvents):
-        yield
-        return
-    events.start()
+    rabbits = [bus for bus in buses if isinstance(bus, RabbitEvents | RabbitTexts)]
+    for bus in rabbits:
+        bus.start()
     try:
         yield
     finally:
-        await asyncio.to_thread(events.stop)
+        await asyncio.gather(*(asyncio.to_thread(bus.stop) for bus in rabbits))
 
 
 def _watch(jobs: JobStore, events: Events) -> Watch:
@@ -319,15 +357,18 @@ async def _worker_parts(
     events: Events,
     performers: Mapping[str, Perform] | None,
     *,
+    texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
+    tellings = Tellings(texts)
+    events.listen(tellings.heard, {FOLLOWED})
     async with (
         create_pool(
             dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
         ) as pool,
         serving(Configured(settings)) as current,
-        _carried(events),
+        _carried(events, texts),
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
@@ -336,16 +377,16 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(current, settings.limits.max_result_bytes),
+            performers or _performers(current, settings.limits.max_result_bytes, tellings),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(current: Serving, max_result_bytes: int) -> dict[str, Perform]:
+def _performers(current: Serving, max_result_bytes: int, tellings: Tellings) -> dict[str, Perform]:
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, JsonSchemas()),
+        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, JsonSchemas(), tellings),
         ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), max_result_bytes),
     }
     return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items() if kind in by_kind}

@@ -17,6 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from app.api.auth import caller_of, guard_of
+from app.api.chat import Chat, Queued
 from app.api.documents import DescriptionConfig
 from app.api.health import Health
 from app.api.jobs import Batches, Jobs
@@ -59,9 +60,10 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         ],
         **guarded,
     )
-    queue = Router("/queue", route_handlers=[Standing], **guarded)
+    queue = Router("/queue", route_handlers=[Standing, Queued], **guarded)
+    chat = Router("/chat", route_handlers=[Chat], **guarded)
     app = Litestar(
-        route_handlers=[api, queue, Health, _docs_files()],
+        route_handlers=[api, queue, chat, Health, _docs_files()],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "caller": Provide(caller_of, sync_to_thread=False),

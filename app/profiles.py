@@ -60,6 +60,11 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
         return self.api_key.reveal() if self.api_key else ""
 
     @property
+    def speaks_openai(self) -> bool:
+        """Whether its address is that of an API like OpenAI's, whatever server it is."""
+        return self.base_url.rstrip("/").endswith("/v1")
+
+    @property
     def route(self) -> Profile:
         return Profile(self.name, self.kind, self.queue, str(self.provider), self.model, self.fallbacks)
 
@@ -169,10 +174,11 @@ def _of_variables(
         model = speech.whisper.model or WHISPER_MODEL
         yield _profile(WHISPER, ModelKind.SPEECH, ProviderName.OPENAI, speech.whisper, settings, model=model)
     if speech.whisperx.base_url:
-        native = not speech.whisperx.base_url.rstrip("/").endswith("/v1")
-        provider = ProviderName.WHISPER_ASR if native else ProviderName.OPENAI
         model = speech.whisperx.model or speech.whisper.model or WHISPER_MODEL
-        yield _profile(WHISPERX, ModelKind.SPEECH, provider, speech.whisperx, settings, model=model)
+        whisperx = _profile(
+            WHISPERX, ModelKind.SPEECH, ProviderName.WHISPER_ASR, speech.whisperx, settings, model=model
+        )
+        yield replace(whisperx, provider=ProviderName.OPENAI) if whisperx.speaks_openai else whisperx
 
 
 def _with_stand_ins(

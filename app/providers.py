@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import httpx
 
 from actors.chain import Backend
+from adapters.providers.anthropic_chat import MAX_TOKENS, AnthropicChatProvider
+from adapters.providers.client import open_client, tls
 from adapters.providers.health import HttpHealth, Server, ServerKind
-from adapters.providers.openai_chat import OpenAIChatProvider, open_client
-from adapters.providers.practice import PracticeProvider
+from adapters.providers.ollama_chat import OllamaChatProvider
+from adapters.providers.openai_chat import OpenAIChatProvider
+from adapters.providers.openai_embeddings import OpenAIEmbeddings
+from adapters.providers.openai_speech import DIALECTS, OPENAI, OpenAISpeechProvider
+from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
+from adapters.providers.practice_speech import PracticeSpeechProvider
+from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
 from app.endpoint import ProviderName
 from app.profiles import ModelProfile
@@ -40,10 +48,17 @@ class Clients:
     def __init__(self) -> None:
         self._open: dict[Tls, httpx.AsyncClient] = {}
 
+    @property
+    def usual(self) -> httpx.AsyncClient:
+        """That which trusts the well-known authorities."""
+        return self._trusting((True, None))
+
     def of(self, profile: ModelProfile) -> httpx.AsyncClient:
-        way = profile.ssl_verify, profile.ca_bundle
+        return self._trusting((profile.ssl_verify, profile.ca_bundle))
+
+    def _trusting(self, way: Tls) -> httpx.AsyncClient:
         if way not in self._open:
-            self._open[way] = open_client()
+            self._open[way] = open_client(verify=tls(*way))
         return self._open[way]
 
     async def close(self) -> None:
@@ -107,10 +122,10 @@ class Serving:
         self._profiles = {profile.name: profile for profile in served.profiles}
         self._routes = served.routes
         self._chat = _backends(served.profiles, ModelKind.CHAT, self._chat_provider)
-        self._speech: dict[str, Backend[SpeechProvider]] = {}
-        self._embeddings: dict[str, Backend[EmbeddingProvider]] = {}
+        self._speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
+        self._embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
         self._health = HttpHealth(
-            open_client(),
+            self._clients.usual,
             {
                 profile.name: Server(
                     profile.base_url,
@@ -129,17 +144,45 @@ class Serving:
         return self._health
 
     def _chat_provider(self, profile: ModelProfile) -> ChatProvider:
+        client = self._clients.of(profile)
         match profile.provider:
             case ProviderName.PRACTICE:
                 return PracticeProvider()
+            case ProviderName.ANTHROPIC:
+                return AnthropicChatProvider(client, max_tokens=profile.max_tokens or MAX_TOKENS, **_common(profile))
+            case ProviderName.OLLAMA if not profile.speaks_openai:
+                return OllamaChatProvider(client, num_ctx=profile.num_ctx, **_common(profile))
             case _:
-                return OpenAIChatProvider(
-                    self._clients.of(profile),
-                    model=profile.model,
-                    base_url=profile.base_url,
-                    api_key=profile.key,
-                    timeout=profile.timeout,
+                return OpenAIChatProvider(client, **_common(profile))
+
+    def _speech_provider(self, profile: ModelProfile) -> SpeechProvider:
+        client = self._clients.of(profile)
+        match profile.provider:
+            case ProviderName.PRACTICE:
+                return PracticeSpeechProvider()
+            case ProviderName.WHISPER_ASR:
+                return WhisperAsrProvider(client, most_bytes=profile.max_file_bytes, **_common(profile))
+            case _:
+                dialect = DIALECTS.get(profile.provider, OPENAI)
+                return OpenAISpeechProvider(
+                    client, most_bytes=profile.max_file_bytes, dialect=dialect, **_common(profile)
                 )
+
+    def _embedding_provider(self, profile: ModelProfile) -> EmbeddingProvider:
+        if profile.provider is ProviderName.PRACTICE:
+            return PracticeEmbeddings()
+        return OpenAIEmbeddings(self._clients.of(profile), **_common(profile))
+
+
+class _Common(TypedDict):
+    model: str
+    base_url: str
+    api_key: str
+    timeout: timedelta
+
+
+def _common(profile: ModelProfile) -> _Common:
+    return _Common(model=profile.model, base_url=profile.base_url, api_key=profile.key, timeout=profile.timeout)
 
 
 class CurrentHealth:
@@ -175,7 +218,7 @@ def _backends(
     profiles: Iterable[ModelProfile], kind: ModelKind, provider: Callable[[ModelProfile], P]
 ) -> dict[str, Backend[P]]:
     return {
-        profile.name: Backend(provider(profile), str(profile.provider), profile.model, profile.fallbacks)
+        profile.name: Backend(profile.name, provider(profile), str(profile.provider), profile.model, profile.fallbacks)
         for profile in profiles
         if profile.kind is kind
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.claims import Claims
+from app.converse import Chats
 from app.follow import Follow
 from app.watch import Watch
 from domain.usecases.browse import Browse
@@ -28,5 +29,6 @@ class Services:
     operate: Operate
     report: Report
     follow: Follow
+    chats: Chats
     watch: Watch
     providers: Providers

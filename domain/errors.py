@@ -15,6 +15,8 @@
     ├── UploadInUse           a job that is not final needs the upload (409)
     ├── QueueNotFound         no such queue (404)
     ├── InvalidTransition     the job's state does not allow it (409)
+    ├── ChatFailed            a chat has no answer (by its code: 422, 429, 502, 503 or 504)
+    │   └── ChatRefused       nothing can answer it here now (503)
     ├── LeaseLost             the run no longer holds its job (409)
     ├── StorageUnavailable    PostgreSQL cannot be reached (503)
     ├── StartupError          the process cannot start: one line for its operator
@@ -190,6 +192,23 @@ class JobNotFound(ServiceError):
 
 class InvalidTransition(ServiceError):
     """The job's state does not allow this."""
+
+
+class ChatFailed(ServiceError):
+    """The chat has no answer."""
+
+    def __init__(self, failure: Failure, job_id: UUID | None = None) -> None:
+        """
+        Args:
+            job_id: None where no job was stored.
+        """
+        self.failure = failure
+        self.job_id = job_id
+        super().__init__(failure.message)
+
+
+class ChatRefused(ChatFailed):
+    """The chat cannot be answered here now."""
 
 
 class LeaseLost(ServiceError):

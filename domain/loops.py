@@ -185,7 +185,7 @@ def _shared(before: Line, line: Line) -> int:
     longest = min(len(before.words), len(line.words))
     # Words that the pieces of a recording share are those of their margin, never a minute of them.
     for count in range(min(longest, 60), LIMITS.overlap_words - 1, -1):
-        if before.words[-count:] == line.words[:count]:
+        if before.words[-count] == line.words[0] and before.words[-count:] == line.words[:count]:
             return count
     return 0
 

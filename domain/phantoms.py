@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002  # Russian letters are what this is about
 """What speech models say when nobody speaks: credits and outros of the videos that they learned from.
 
 Credits are never said on a call and are cut wherever they stand. Outros are what people say too: they count only where
@@ -15,6 +16,11 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate, pairwise
 
 from domain.segments import Cut, Line, sentence_breaks
+
+
+def _phrases(table: str) -> frozenset[str]:
+    return frozenset(phrase.strip() for line in table.strip().splitlines() for phrase in line.split("|"))
+
 
 _MADE = r"(?:сделал|делал|создавал|создал|подогнал|подготовил|выполнил|добавил|перевел|редактировал)[аи]?"
 _SUBTITLES = (
@@ -94,14 +100,15 @@ terima kasih telah menonton | cảm ơn các bạn đã xem video | terima kasih
 チ ャ ン ネ ル 登 録 を お 願 い し ま す | 次 の 動 画 で お 会 い し ま し ょ う
 시청해주셔서 감사합니다 | 구독과 좋아요 부탁드립니다 | شكرا على المشاهدة | ευχαριστώ που παρακολουθήσατε
 """
-OUTROS = frozenset(phrase.strip() for line in _OUTROS.strip().splitlines() for phrase in line.split("|"))
+OUTROS = _phrases(_OUTROS)
 """What people say as well: it counts as a whole segment only, and where something else speaks against it."""
 
-NOTES = frozenset(
-    "музыка|играет музыка|музыкальная заставка|тишина|без звука|пауза|нет речи|шум|звонок|гудки|"
-    "music|music playing|blank audio|silence|no speech|no audio|inaudible|noise|background noise|sound|"
-    "beep|ringing|phone ringing|dial tone|musik|musique|música|musica".split("|")
-)
+_NOTES = """
+музыка | играет музыка | музыкальная заставка | тишина | без звука | пауза | нет речи | шум | звонок | гудки
+music | music playing | blank audio | silence | no speech | no audio | inaudible | noise | background noise | sound
+beep | ringing | phone ringing | dial tone | musik | musique | música | musica
+"""
+NOTES = _phrases(_NOTES)
 """What a model writes in brackets where there is no speech."""
 
 _ANYWHERE = {marker: re.compile(rf"(?<!\S)(?:{pattern})(?!\S)") for marker, pattern in ANYWHERE.items()}

@@ -34,6 +34,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """A fast speaker reaches 25. Chosen."""
     fastest_slack: float = 2.0
     """Added to a segment's time: its ends are out by as much. Chosen."""
+    digit: int = 3
+    """Letters that a digit stands for beyond its own: models count on and on. Chosen."""
     slowest: float = 0.5
     slowest_after: float = 5.0
     """A segment as long as this with less text than `slowest` holds a word and a long silence, or nothing."""
@@ -47,6 +49,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """By which a segment's ends are out. Chosen."""
     click: float = 0.25
     """Less speech than this in a whole recording is a click: the shortest words take as long. Chosen."""
+    hardly_any: float = 1.0
+    """Less than this is a noise, if the model's `no_speech_prob` says so too: it made `You` of silence at 0.70."""
     unheard_words: int = 12
     """As many different words are kept though the detector heard nobody: it misses quiet lines. Chosen."""
 
@@ -94,8 +98,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """... where that is more than this part of the speech. Chosen."""
     gaps: float = 0.2
     """A larger part of the speech without text is not complete."""
-    gap: float = 1.5
-    """Shorter speech without text is a breath, a cough or a time that is out. Chosen."""
+    gap: float = 1.0
+    """Shorter speech without text, `gap_margin` away from any, is a breath, a cough or a time that is out. Chosen."""
     gap_margin: float = 1.0
     gaps_speech: float = 5.0
     """Less speech without text than this is no failure, however short the recording. Chosen."""

@@ -6,6 +6,8 @@ from msgspec import Raw
 
 from actors.chain import Backend, Chain
 from actors.chat import Chat
+from actors.telling import Tellings
+from adapters.memory.texts import NoTexts
 from domain.chat import ChatAnswer, ChatRequest
 from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
@@ -30,8 +32,8 @@ def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
 
 
 def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
-    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend(provider, "vllm", "qwen")}
-    return Chat(Chain(lambda: served), max_result_bytes, FakeSchemas())
+    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend("qwen2.5-14b", provider, "vllm", "qwen")}
+    return Chat(Chain(lambda: served), max_result_bytes, FakeSchemas(), Tellings(NoTexts()))
 
 
 async def test_the_result_is_the_answer_in_its_schema() -> None:
@@ -49,7 +51,7 @@ async def test_the_result_is_the_answer_in_its_schema() -> None:
 
 async def test_a_profile_that_is_not_served_here_is_worth_another_try() -> None:
     with pytest.raises(RunFailed) as caught:
-        await Chat(Chain(dict), 1_000, FakeSchemas())(job())
+        await Chat(Chain(dict), 1_000, FakeSchemas(), Tellings(NoTexts()))(job())
 
     assert caught.value.failure.code is ErrorCode.MODEL_UNAVAILABLE
 

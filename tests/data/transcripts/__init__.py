@@ -81,8 +81,7 @@ def report(cases: Iterable[Labelled]) -> str:
     """Precision and recall of each verdict, and what was judged otherwise than by the listener."""
     told = [(case, verdict(judged), judged) for case in cases for judged in [case.judged()]]
     lines = [f"{'verdict':26} {'of':>4} {'precision':>10} {'recall':>8}"]
-    for wanted in VERDICTS:
-        lines.append(_row(wanted, [(case.expect == wanted, said == wanted) for case, said, _ in told]))
+    lines += [_row(wanted, [(case.expect == wanted, said == wanted) for case, said, _ in told]) for wanted in VERDICTS]
     lines.append(_row("bad (either)", [(case.expect in BAD, said in BAD) for case, said, _ in told]))
     for case, said, judged in told:
         flags = ", ".join(f"{found.flag} x{found.cuts} {found.seconds:.1f} s" for found in judged.flags)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec import Raw
 
 from domain.access import ANYBODY
 from domain.errors import StorageUnavailable
@@ -20,6 +21,11 @@ from tests.moves import one, several, statuses, take, taken_ids
 
 PREEMPT = Policies({QUEUE: QueuePolicy(preempt=True)})
 HIGH, LOW = Priority.HIGH, Priority.LOW
+SPEECH = {
+    "task_type": "transcribe",
+    "model_profile": "whisper-large-v3",
+    "input": Raw(b'{"audio_url": "https://example.com/a.wav"}'),
+}
 SLOTS = 2
 
 
@@ -157,9 +163,7 @@ class TestSubmit:
             pytest.param({"priority": Priority.NORMAL}, id="not urgent"),
             pytest.param({"priority": HIGH, "run_at": NOW + timedelta(hours=1)}, id="not due"),
             pytest.param({"priority": HIGH, "model_profile": "theirs"}, id="not of a queue"),
-            pytest.param(
-                {"priority": HIGH, "task_type": "transcribe", "model_profile": "whisper-large-v3"}, id="other"
-            ),
+            pytest.param({"priority": HIGH, **SPEECH}, id="other"),
         ],
     )
     async def test_any_other_job_takes_none(
