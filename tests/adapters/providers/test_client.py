@@ -92,12 +92,6 @@ async def test_a_certificate_that_has_expired_is_refused(authority: trustme.CA, 
         )
 
 
-async def test_a_server_that_speaks_no_tls_is_an_outage(server: ModelServer, bundle: Path) -> None:
-    async with open_client(verify=tls(True, bundle)) as client:
-        provider = a_provider("openai", client, server.base_url.replace("http:", "https:"))
-        assert (await failure(provider)).code is ErrorCode.PROVIDER_UNAVAILABLE
-
-
 def test_without_a_bundle_the_well_known_authorities_are_trusted() -> None:
     assert tls(True, None) is True
     assert tls(False, None) is False

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.providers.openai_embeddings import OpenAIEmbeddings
+from adapters.providers.openai_embeddings import LONGEST_ANSWER, OpenAIEmbeddings
 from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, Failure, RunFailed
 from domain.results import Usage
@@ -176,6 +175,5 @@ async def test_a_cancelled_call_hangs_up_at_once(server: ModelServer, provider: 
 
 
 async def test_an_answer_without_end_is_broken_off(server: ModelServer, provider: OpenAIEmbeddings) -> None:
-    document = json.dumps(embeddings([0.5] * 1_000_000)).encode()
-    server.script(sends(b"HTTP/1.1 200 OK\r\n\r\n" + document * 20))
+    server.script(sends(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (LONGEST_ANSWER + (1 << 20))))
     assert (await failure(provider)).code is ErrorCode.BAD_RESPONSE
