@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 import structlog
 from msgspec.structs import replace
 
+from app import configfile
 from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted, rescue_everyone
 from app.parts import Died
+from app.profiles import served
 from app.serve import Api
 from app.settings import Settings
 from app.worker import STOP_TIMEOUT_MS, start
@@ -85,6 +87,6 @@ def _watch(postgres: EmbeddedPostgres, over: threading.Event, died: Died) -> Non
 
 def _with_a_provider(settings: Settings) -> Settings:
     """Where no model is configured, the practice provider answers, and says so."""
-    if settings.llm.base_url or settings.ai_provider:
+    if served(settings, configfile.read(settings.config.file, required=settings.config.required)).profiles:
         return settings
-    return replace(settings, ai_provider="practice")
+    return replace(settings, providers=replace(settings.providers, active="practice"))

@@ -115,7 +115,7 @@ def test_a_taken_port_is_one_line():
 def test_a_queue_that_nobody_knows_is_one_line(database: str):
     environment = {"DATABASE_URL": database, "AI_PROVIDER": "practice", "WORKER_HTTP_HOST": "127.0.0.1"}
     line = one_line(run("worker", "--queues", "gpu.cats", WORKER_HTTP_PORT="0", **environment))
-    assert "--queues: gpu.cats is not a queue of this installation; known: gpu.llm." in line
+    assert "--queues: gpu.cats is not a queue of this installation; known: gpu.llm, gpu.speech." in line
 
 
 def test_a_worker_without_a_model_is_one_line(database: str):

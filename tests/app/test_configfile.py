@@ -63,7 +63,7 @@ def refusal(path: Path) -> str:
 
 
 def test_queues_owners_and_task_types_are_read(tmp_path: Path):
-    assert configfile.read(stored(tmp_path, WHOLE)) == POLICIES
+    assert configfile.read(stored(tmp_path, WHOLE)).policies == POLICIES
 
 
 def test_toml_reads_the_same(tmp_path: Path):
@@ -86,17 +86,19 @@ def test_toml_reads_the_same(tmp_path: Path):
         [task_types.call_analysis]
         max_run_time = "90s"
     """
-    assert configfile.read(stored(tmp_path, text, ".TOML")) == POLICIES
+    assert configfile.read(stored(tmp_path, text, ".TOML")).policies == POLICIES
 
 
 @pytest.mark.parametrize(("text", "suffix"), [("{}", ".json"), ("", ".toml"), ("# nothing yet\n", ".toml")])
 def test_a_file_that_says_nothing_configures_nothing(text: str, suffix: str, tmp_path: Path):
-    assert configfile.read(stored(tmp_path, text, suffix)) == Policies()
+    assert configfile.read(stored(tmp_path, text, suffix)).policies == Policies()
 
 
 def test_null_is_as_if_the_field_was_left_out(tmp_path: Path):
     empty = dict.fromkeys(["concurrency", "preempt", "reserved_share", "ageing", "adaptive"])
-    assert configfile.read(stored(tmp_path, {"queues": {"gpu": empty}})) == Policies(queues={"gpu": QueuePolicy()})
+    assert configfile.read(stored(tmp_path, {"queues": {"gpu": empty}})).policies == Policies(
+        queues={"gpu": QueuePolicy()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_null_is_as_if_the_field_was_left_out(tmp_path: Path):
 )
 def test_a_number_is_good_up_to_its_bounds(part: str, field: str, values: list[float], tmp_path: Path):
     for value in values:
-        policies = configfile.read(stored(tmp_path, {part: {"x": {field: value}}}))
+        policies = configfile.read(stored(tmp_path, {part: {"x": {field: value}}})).policies
         assert getattr(getattr(policies, part)["x"], field) == value
 
 
@@ -234,7 +236,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
 def test_one_that_need_not_be_there_says_nothing(tmp_path: Path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "config.json", tmp_path / "folder" / "config.json", tmp_path / "file" / "config.json"):
-        assert configfile.read(path, required=False) == Policies()
+        assert configfile.read(path, required=False).policies == Policies()
 
 
 def test_one_that_need_not_be_there_but_is_must_be_in_order(tmp_path: Path):
@@ -294,7 +296,7 @@ documents = (
 def test_whatever_the_file_holds_it_is_read_or_refused_in_one_line_without_a_secret(document: Any, tmp_path: Path):
     path = stored(tmp_path, document)
     try:
-        policies = configfile.read(path)
+        policies = configfile.read(path).policies
     except StartupError:
         refusal(path)
     else:

@@ -49,6 +49,9 @@ PATHS = {
     ("post", "/queue/resume"): ALWAYS | {"200", "404", "422"},
     ("post", "/queue/start"): ALWAYS | {"200", "404", "422"},
     ("post", "/queue/stop"): ALWAYS | {"200", "404", "422"},
+    ("get", "/api/v1/providers/status"): ALWAYS | {"200"},
+    ("get", "/health"): {"200"},
+    ("get", "/health/provider"): {"200"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.settings import Secret, from_env
+from app.secret import Secret
+from app.settings import from_env
 from domain.errors import StartupError
 
 MIB = 1024 * 1024
@@ -27,10 +28,10 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("MIGRATE_ON_START", "storage.migrate_on_start", True, {"false": False, "No": False, "0": False, "ON": True}),
     ("DATA_DIR", "storage.data_dir", Path(".ai-service"), {"/var/lib/ai": Path("/var/lib/ai")}),
     ("RABBITMQ_QUEUE_TYPE", "broker.queue_type", "classic", {"quorum": "quorum"}),
-    ("LLM_BASE_URL", "llm.base_url", None, {url: url for url in MODEL_SERVERS}),
+    ("LLM_BASE_URL", "llm.endpoint.base_url", None, {url: url for url in MODEL_SERVERS}),
     ("LLM_MODEL", "llm.model", "qwen2.5-14b", {"openai/whisper-large-v3": "openai/whisper-large-v3"}),
     ("LLM_TIMEOUT", "llm.timeout", timedelta(minutes=5), {"90s": timedelta(seconds=90)}),
-    ("AI_PROVIDER", "ai_provider", None, {"practice": "practice"}),
+    ("AI_PROVIDER", "providers.active", None, {"practice": "practice", "ollama": "ollama"}),
     ("WORKER_ID", "worker.name", socket.gethostname(), {"gpu-1": "gpu-1"}),
     ("WORKER_HTTP_HOST", "worker.http_host", "0.0.0.0", {"localhost": "localhost"}),
     ("WORKER_HTTP_PORT", "worker.http_port", 8081, {"9000": 9000}),
@@ -51,7 +52,7 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
 
 SECRETS = [
     ("AI_SERVICE_TOKEN", "http.token", ["hunter2", "ü ñ"]),
-    ("LLM_API_KEY", "llm.api_key", ["sk-hunter2", "***"]),
+    ("LLM_API_KEY", "llm.endpoint.api_key", ["sk-hunter2", "***"]),
     (
         "DATABASE_URL",
         "storage.database_url",

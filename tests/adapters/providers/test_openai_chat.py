@@ -14,8 +14,9 @@ import pytest
 from llmock.scenarios import Fail, Match, Reply, StreamFault
 from llmock.testing import LLMockServer
 
-from adapters.providers.completion import LONGEST_ANSWER
-from adapters.providers.openai_chat import OpenAIChatProvider, completions_url, open_client
+from adapters.providers.client import open_client
+from adapters.providers.incoming import LONGEST_ANSWER
+from adapters.providers.openai_chat import OpenAIChatProvider, completions_url
 from adapters.providers.sse import LONGEST_EVENT
 from domain.chat import ChatAnswer, ChatRequest, Message
 from domain.errors import ErrorCode, Failure, RunFailed
