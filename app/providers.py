@@ -41,12 +41,8 @@ log = structlog.get_logger()
 Tls = tuple[bool, Path | None]
 
 
-SERVERS: dict[ProviderName, ServerKind] = {
-    provider: ServerKind(provider)
-    for provider in ProviderName
-    # What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
-    if provider not in (ProviderName.PRACTICE, ProviderName.OPENAI)
-}
+# What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
+SERVERS = {provider: ServerKind(provider) for provider in ProviderName if provider in {*ServerKind} - {"openai"}}
 
 
 class Clients:
