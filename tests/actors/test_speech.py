@@ -48,7 +48,7 @@ class Files:
 
     async def fetch(self, source: AudioSource, owner_service: str, path: Path) -> None:
         self.folders.append(path.parent)
-        path.write_bytes(b"RIFF")
+        await asyncio.to_thread(path.write_bytes, b"RIFF")
 
 
 class Ears:
