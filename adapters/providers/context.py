@@ -109,7 +109,8 @@ class ContextWindow:
         limit = await self._latest()
         if limit.tokens is None:
             return
-        found = fewest_tokens(request.messages)
+        # Looked at more closely only where there is so much of it that it may be too much.
+        found = fewest_tokens(request.messages) if size > LONGEST_TOKEN * (limit.tokens - 1) else 0
         if found < limit.tokens and limit.counts and size >= WORTH_COUNTING * limit.tokens:
             found = await self._count(request.messages) or found
         # At least one token of an answer must fit too.
@@ -132,7 +133,7 @@ def fewest_tokens(messages: list[Message]) -> int:
     Counted are the characters that are not blank, for some tokenizers fold blanks; and only what the user said, for
     templates of chats may drop or shorten what comes from elsewhere.
     """
-    said = sum(len(re.sub(r"\s+", "", text)) for text in _texts(each for each in messages if each.role == "user"))
+    said = sum(len("".join(text.split())) for text in _texts(each for each in messages if each.role == "user"))
     return -(-said // LONGEST_TOKEN)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +35,6 @@ from tests.servers.model_server import (
     streams,
 )
 
-IDLE = timedelta(seconds=0.5)
 KEY = "k-very-secret"
 NO_WAIT = timedelta(seconds=30)
 
@@ -44,18 +43,6 @@ NO_WAIT = timedelta(seconds=30)
 def llmock() -> Iterator[LLMockServer]:
     with LLMockServer() as server:
         yield server
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(idle=IDLE) as client:
-        yield client
 
 
 @pytest.fixture
@@ -170,8 +157,10 @@ ANSWERS: dict[str, tuple[Behaviour, str]] = {
 async def test_an_answer_is_understood(
     server: ModelServer, provider: OpenAIChatProvider, behaviour: Behaviour, content: str
 ) -> None:
+    told: list[str] = []
     server.script(behaviour)
-    assert (await ask(provider)).content == content
+    assert (await provider.chat(a_request(), a_job(), told.append)).content == content
+    assert "".join(told) == content
 
 
 LM_STUDIO = {"error": {"message": "Input does not fit in context length."}, "message": "Input does not fit."}
