@@ -28,6 +28,7 @@ COMMANDS = (
     "openapi",
     "demo",
     "doctor",
+    "chat",
     "jobs",
     "queues",
 )
