@@ -177,6 +177,11 @@ async def test_the_same_key_of_two_owners_is_two_jobs(owners: Owners) -> None:
     assert await owners.submitted("ours", idempotency_key="k") != await owners.submitted("theirs", idempotency_key="k")
 
 
+def asks(handler: HTTPRouteHandler, right: Right) -> bool:
+    named = handler.opt.get(RIGHT)
+    return right in named if isinstance(named, tuple) else named == right
+
+
 def test_every_route_names_the_right_that_it_asks_for(owners: Owners) -> None:
     handlers = [
         handler
