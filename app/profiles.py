@@ -123,7 +123,13 @@ def _moved(known: ModelProfile, to: ModelProfile) -> ModelProfile:
     )
 
 
-SPEAK_OPENAI = (ProviderName.OPENAI, ProviderName.VLLM, ProviderName.LLAMA_SERVER, ProviderName.SPEACHES)
+SPEAK_OPENAI = (
+    ProviderName.OPENAI,
+    ProviderName.VLLM,
+    ProviderName.LLAMA_SERVER,
+    ProviderName.SPEACHES,
+    ProviderName.FASTER_WHISPER,
+)
 
 
 def _endpoints(settings: Settings, file: Configuration) -> dict[ProviderName, Endpoint]:

@@ -23,10 +23,11 @@ from adapters.providers.openai_embeddings import OpenAIEmbeddings
 from adapters.providers.openai_speech import DIALECTS, OPENAI, OpenAISpeechProvider
 from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
 from adapters.providers.practice_speech import PracticeSpeechProvider
+from adapters.providers.recording_call import open_speech_client
 from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
 from app.endpoint import Endpoint, ProviderName
-from app.profiles import ModelProfile
+from app.profiles import WHISPERX, ModelProfile
 from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
@@ -40,18 +41,19 @@ log = structlog.get_logger()
 Tls = tuple[bool, Path | None]
 
 
-SERVERS: dict[ProviderName, ServerKind] = {
-    provider: ServerKind(provider)
-    for provider in ProviderName
-    # What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
-    if provider not in (ProviderName.PRACTICE, ProviderName.OPENAI)
-}
+# What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
+SERVERS = {provider: ServerKind(provider) for provider in ProviderName if provider in {*ServerKind} - {"openai"}}
 
 
 class Clients:
     """An HTTP client for each way to trust servers, opened when it is first needed; of one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[..., httpx.AsyncClient]) -> None:
+        """
+        Args:
+            opened: makes a client that trusts what its `verify` says.
+        """
+        self._opened = opened
         self._open: dict[Tls, httpx.AsyncClient] = {}
 
     @property
@@ -64,7 +66,7 @@ class Clients:
 
     def _trusting(self, way: Tls) -> httpx.AsyncClient:
         if way not in self._open:
-            self._open[way] = open_client(verify=tls(*way))
+            self._open[way] = self._opened(verify=tls(*way))
         return self._open[way]
 
     async def close(self) -> None:
@@ -80,7 +82,8 @@ class Serving:
 
     def __init__(self, configured: Configured) -> None:
         self._configured = configured
-        self._clients = Clients()
+        self._clients = Clients(open_client)
+        self._speech_clients = Clients(open_speech_client)
         self._make()
 
     @property
@@ -118,6 +121,7 @@ class Serving:
 
     async def close(self) -> None:
         await self._clients.close()
+        await self._speech_clients.close()
 
     def _look(self) -> None:
         if self._configured.look():
@@ -162,12 +166,14 @@ class Serving:
                 return OpenAIChatProvider(client, **_common(profile))
 
     def _speech_provider(self, profile: ModelProfile) -> SpeechProvider:
-        client = self._clients.of(profile)
+        client = self._speech_clients.of(profile)
         match profile.provider:
             case ProviderName.PRACTICE:
                 return PracticeSpeechProvider()
             case ProviderName.WHISPER_ASR:
-                return WhisperAsrProvider(client, most_bytes=profile.max_file_bytes, **_common(profile))
+                # Of the engine under this name it is known that it takes no prompt; any other tells of itself.
+                engine = WHISPERX if profile.name == WHISPERX else None
+                return WhisperAsrProvider(client, engine=engine, most_bytes=profile.max_file_bytes, **_common(profile))
             case _:
                 dialect = DIALECTS.get(profile.provider, OPENAI)
                 return OpenAISpeechProvider(
