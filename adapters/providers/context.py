@@ -35,6 +35,9 @@ LONGEST_TOKEN = 128
 are runs of 128 blanks; of other characters none is longer.
 """
 
+LONGEST_COUNT = 16 << 20
+"""Bytes: a server that counts names every token."""
+
 WORTH_COUNTING = 3
 """Bytes of text to each token of context, from which on the server is asked to count: most texts have three to five."""
 
@@ -159,7 +162,13 @@ def openai_window(client: httpx.AsyncClient, base_url: str, api_key: str, model:
     async def count(messages: list[Message]) -> int | None:
         body = {"model": model, "messages": msgspec.to_builtins(messages)}
         answer = await look(
-            client, "POST", beside(base_url, "tokenize"), headers=headers, patience=COUNTING_PATIENCE, body=body
+            client,
+            "POST",
+            beside(base_url, "tokenize"),
+            headers=headers,
+            patience=COUNTING_PATIENCE,
+            body=body,
+            longest=LONGEST_COUNT,
         )
         return _size(answer.get("count")) if isinstance(answer, dict) else None
 

@@ -169,7 +169,7 @@ async def test_what_is_told_of_a_context_explains_an_empty_answer(client: httpx.
 
 
 async def test_vllm_is_asked_to_count_what_may_be_too_long(client: httpx.AsyncClient) -> None:
-    count = refuses(200, {"count": 4096, "max_model_len": 4096, "tokens": []})
+    count = refuses(200, {"count": 300_000, "max_model_len": 4096, "tokens": [123_456] * 300_000})
     with ModelServer(pages={"/v1/models": lists(VLLM)}, asides={"/tokenize": count}) as server:
         request = a_prompt(16_000)
         failed = await failure(a_provider("openai", client, server.base_url), request)
