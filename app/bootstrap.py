@@ -40,6 +40,7 @@ from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
+from adapters.postgres.uploads import PostgresUploadStore
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
@@ -62,7 +63,7 @@ from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets
+from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
@@ -77,6 +78,7 @@ from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
@@ -170,9 +172,16 @@ class Application:
                 async with _carried(events, texts):
                     yield Core(
                         services=self._services(
-                            jobs, wake, events, watch, readers=readers, guard=guard, current=current
+                            jobs,
+                            wake,
+                            events,
+                            watch,
+                            uploads=PostgresUploadStore(pool),
+                            readers=readers,
+                            guard=guard,
+                            current=current,
                         ),
-                        scheduler=self._scheduler(lasting, jobs, wake, events, guard=guard, current=current),
+                        scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
@@ -181,6 +190,7 @@ class Application:
     def _scheduler(
         self,
         lasting: asyncpg.Pool,
+        pool: asyncpg.Pool,
         chores: JobStore,
         wake: Wake,
         events: Events,
@@ -197,7 +207,17 @@ class Application:
         own_wake = Wake(jobs, self.tickets, time.monotonic)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, chores, current.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
+            Reconcile(
+                jobs,
+                chores,
+                current.routes,
+                own_wake,
+                Preempt(jobs, events),
+                events,
+                terms,
+                time.monotonic,
+                PostgresUploadStore(pool),
+            ),
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
@@ -210,6 +230,7 @@ class Application:
         events: Events,
         watch: Watch,
         *,
+        uploads: UploadStore,
         readers: Readers,
         guard: Guard,
         current: Serving,
@@ -234,6 +255,7 @@ class Application:
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
             submit=submit,
+            uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
             browse=browse,
             foresee=Foresee(jobs, report),
             steer=steer,

@@ -16,11 +16,13 @@ from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 
 
 @dataclass(frozen=True)
 class Services:
     submit: Submit
+    uploads: Uploads
     browse: Browse
     foresee: Foresee
     steer: Steer

@@ -161,6 +161,7 @@ async def look(
     headers: dict[str, str],
     patience: timedelta,
     body: object = None,
+    longest: int = LONGEST_LOOK,
 ) -> Any:
     """The JSON that a server tells of itself; None where it does not, whatever the reason."""
     content = None if body is None else msgspec.json.encode(body)
@@ -169,5 +170,5 @@ async def look(
             asyncio.timeout(patience.total_seconds()),
             client.stream(method, url, content=content, headers={**HEADERS, **headers}) as response,
         ):
-            return msgspec.json.decode(await read(response, LONGEST_LOOK)) if response.is_success else None
+            return msgspec.json.decode(await read(response, longest)) if response.is_success else None
     return None

@@ -31,6 +31,7 @@ from app.wire.stats import (
 )
 from app.wire.steer import ErasedView, Erasure, JobsWhere, SteeredView
 from app.wire.submit import BatchedJob, BatchJob, BatchView, JobDefaults, NewBatch, NewJob
+from app.wire.uploads import UploadDetails, UploadView
 from app.wire.work import (
     ClaimedJob,
     ClaimedJobs,
@@ -373,3 +374,6 @@ REFUSED_CHAT = _chat_problem(
     refused=True,
 )
 LATE_CHAT = _chat_problem(504, ErrorCode.TIMEOUT, "It was not answered within its caller's time.")
+
+UPLOAD = UploadView(UUID("01981a52-1b00-7d3e-8c2f-1b3a5e6f7082"), 1_843_244)
+UPLOAD_DETAILS = UploadDetails(UPLOAD.upload_id, UPLOAD.bytes, _SUBMITTED)

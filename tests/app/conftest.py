@@ -37,6 +37,7 @@ from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
@@ -45,10 +46,12 @@ from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, Re
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 LIMITS = Limits(
     max_input_bytes=MAX_INPUT_BYTES,
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
+    max_upload_bytes=MAX_UPLOAD_BYTES,
     max_crashes=3,
     chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
@@ -161,6 +164,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     converse = Converse(submit, steer, lambda: routes[-1], store.queues, clock.now, circuits_last=0.0)
     services = Services(
         submit=submit,
+        uploads=Uploads(store.uploads, new_id, MAX_UPLOAD_BYTES),
         browse=browse,
         foresee=Foresee(store, report),
         steer=steer,

@@ -149,6 +149,17 @@ async def test_llama_server_tells_what_a_slot_has(client: httpx.AsyncClient) -> 
         assert {look.headers["authorization"] for look in server.looks} == {f"Bearer {KEY}"}
 
 
+async def test_lm_studio_tells_with_what_the_model_was_loaded(client: httpx.AsyncClient) -> None:
+    loaded = {"id": "m", "max_context_length": 9999, "loaded_context_length": 1024}
+    pages = {
+        "/v1/models": lists({"id": "m", "owned_by": "organization_owner"}, {"id": "n"}),
+        "/api/v0/models": lists({"id": "n", "loaded_context_length": 1}, loaded),
+    }
+    with ModelServer(pages=pages) as server:
+        provider = a_provider("openai", client, server.base_url)
+        assert (await failure(provider, a_prompt(1024 * LONGEST_TOKEN))).code is ErrorCode.CONTEXT_LENGTH
+
+
 async def test_what_is_told_of_a_context_explains_an_empty_answer(client: httpx.AsyncClient) -> None:
     with ModelServer(pages={"/v1/models": lists(LLAMA), "/props": refuses(200, PROPS)}) as server:
         server.script(silent(1024), silent(1023))
@@ -158,7 +169,7 @@ async def test_what_is_told_of_a_context_explains_an_empty_answer(client: httpx.
 
 
 async def test_vllm_is_asked_to_count_what_may_be_too_long(client: httpx.AsyncClient) -> None:
-    count = refuses(200, {"count": 4096, "max_model_len": 4096, "tokens": []})
+    count = refuses(200, {"count": 300_000, "max_model_len": 4096, "tokens": [123_456] * 300_000})
     with ModelServer(pages={"/v1/models": lists(VLLM)}, asides={"/tokenize": count}) as server:
         request = a_prompt(16_000)
         failed = await failure(a_provider("openai", client, server.base_url), request)

@@ -148,6 +148,15 @@ ANSWERS: dict[str, tuple[Behaviour, str]] = {
     "another choice": (streams(chunk(delta("Hi", "stop"), {**delta("Ho"), "index": 1}), DONE), "Hi"),
     "an error that is null": (streams(chunk(delta("Hi", "stop"), error=None), DONE), "Hi"),
     "thoughts before words": (streams(chunk(delta(reasoning_content="Hm")), chunk(delta("Hi", "stop")), DONE), "Hi"),
+    "a first delta without words, and fields of the server's own": (
+        streams(
+            chunk(delta(None, role="assistant"), system_fingerprint="b1"),
+            chunk(delta("Hi"), timings={"cache_n": 0}),
+            chunk(delta(finish_reason="stop"), timings={"predicted_per_second": 21.5}),
+            DONE,
+        ),
+        "Hi",
+    ),
     "cut at its token limit": (streams(chunk(delta("Hi", "length")), DONE), "Hi"),
     "a usage that makes no sense": (streams(chunk(delta("Hi", "stop"), usage="much"), DONE), "Hi"),
 }
