@@ -497,7 +497,8 @@ async def provider_states(settings: Settings) -> list[tuple[ModelProfile, Provid
     Raises:
         StartupError: a profile cannot be served as it is described.
     """
-    async with serving(Configured(settings)) as current:
-        profiles = [profile for name in current.profiles() if (profile := current.profile(name))]
+    configured = Configured(settings)
+    profiles = configured.served.profiles
+    async with serving(configured) as current:
         states = await asyncio.gather(*(current.health.status(profile.name) for profile in profiles))
         return list(zip(profiles, states, strict=True))
