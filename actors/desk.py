@@ -19,23 +19,40 @@ from itertools import zip_longest
 
 import structlog
 from dramatiq import MessageProxy
+from msgspec import Struct
 
 from actors.answer import Answer
+from actors.chain import AllFailed
 from actors.classify import failure_of
 from actors.company import Company
 from domain.errors import LeaseLost, RunFailed, ServiceError, StorageUnavailable
 from domain.job import JobId, Lease, LeasedJob
 from domain.ports import Claim, Exchange
+from domain.results import ProviderAttempt
 from domain.usecases.work import Ended, Work
 
 log = structlog.get_logger()
+
+LOST = "lost"
+"""The word with which a run is stopped whose job was taken from it: its server may be computing on, and its slot is not
+free before it ends. Without that word the process itself is ending, or the run's time is up."""
 
 FRESH = 2 / 3
 """The part of a lease within which a job is started. Later it may run out before its first renewal: the claim's answer
 came late, or the process was stopped meanwhile."""
 
-Perform = Callable[[LeasedJob], Awaitable[bytes]]
-"""Runs a job and returns its result as JSON."""
+
+class Performed(Struct, frozen=True):
+    """What came of a run that succeeded."""
+
+    result: bytes
+    """As JSON."""
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that it took, where there was more than one."""
+
+
+Perform = Callable[[LeasedJob], Awaitable[Performed]]
+"""Runs a job."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 """Seconds between tries while PostgreSQL is away."""
@@ -97,7 +114,7 @@ class Desk:
         *,
         work: Work,
         task_types: tuple[str, ...],
-        profiles: tuple[str, ...],
+        profiles: Callable[[], tuple[str, ...]],
         worker_id: str,
         slots: int,
         loop: asyncio.AbstractEventLoop,
@@ -109,6 +126,7 @@ class Desk:
     ) -> None:
         """
         Args:
+            profiles: that can be served at this moment.
             deliver: hands an assignment to a worker thread.
             wake: lets a worker thread take up a kept ticket again.
             doubt: has it looked up whether these leases still hold.
@@ -232,7 +250,7 @@ class Desk:
         """Stop runs that no longer hold their jobs; nothing of them is stored, but that their slots are free."""
         for lease in (leases & self._held.keys()) - self._lost:  # to stop a run again would disturb its end
             self._lost.add(lease)
-            self._stop(lease)
+            self._stop(lease, LOST)
 
     def close(self) -> None:
         """Claim nothing any more."""
@@ -323,17 +341,18 @@ class Desk:
         leased_at = max(assignment.claimed_at, self._renewed.get(assignment.job.lease, 0.0))
         return since_boot() - leased_at <= FRESH * self._work.lease.total_seconds()
 
-    def _stop(self, lease: Lease) -> None:
+    def _stop(self, lease: Lease, why: str | None = None) -> None:
         if performance := self._performing.get(lease):
             # Not at once: a task that is cancelled before its first step never runs, and its thread would wait for
             # ever.
-            self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel())
+            self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel(why))
 
     async def _run(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
         began = time.monotonic()
         error: Exception | None = None
         try:
-            ended = self._work.completed(job, await perform(job))
+            performed = await perform(job)
+            ended = self._work.completed(job, performed.result, performed.attempts)
         except BaseException as exception:  # SystemExit would end the event loop, and with it every slot
             ended, error = await self._cut_short(job, exception)
         if self._performing.pop(job.lease, None) is None:
@@ -350,12 +369,12 @@ class Desk:
         failure = failure_of(exception)
         error = exception if isinstance(exception, Exception) else RunFailed.of(failure)
         try:
-            return await self._work.judged(job, failure), error
+            return (await self._work.judged(job, failure)).after(_attempts(exception)), error
         except BaseException as meanwhile:
             if self._is_stopped(job, meanwhile):
                 return self._work.released(job), RunReleased()
             log.error("failure not judged", job_id=str(job.id), error=type(meanwhile).__name__)
-            return self._work.failed(job, failure), error
+            return self._work.failed(job, failure).after(_attempts(exception)), error
 
     def _is_stopped(self, job: LeasedJob, exception: BaseException) -> bool:
         return isinstance(exception, asyncio.CancelledError) and (self._closing or job.lease in self._lost)
@@ -482,7 +501,7 @@ class Desk:
 
     def _claim(self, wanted: int, *, alone: bool) -> Claim:
         return Claim(
-            self.queue, self._task_types, self._profiles, self._worker_id, self._work.lease, wanted, alone=alone
+            self.queue, self._task_types, self._profiles(), self._worker_id, self._work.lease, wanted, alone=alone
         )
 
     async def _release_orphans(self) -> None:
@@ -506,3 +525,7 @@ class Desk:
             error_code=settlement.failure and settlement.failure.code.value,
             duration_ms=round((time.monotonic() - run.began) * 1000),
         )
+
+
+def _attempts(exception: BaseException) -> tuple[ProviderAttempt, ...]:
+    return exception.attempts if isinstance(exception, AllFailed) else ()

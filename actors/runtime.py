@@ -21,7 +21,7 @@ from dramatiq.worker import _WorkQueueItem
 from msgspec import Struct
 
 from actors.company import Company
-from actors.desk import Desk, Perform, since_boot
+from actors.desk import Desk, Perform, Performed, since_boot
 from actors.heartbeat import PARTING_TIME, Heartbeat
 from actors.tickets import LocalTicket
 from domain.errors import ErrorCode, RunFailed, ServiceError, StorageUnavailable
@@ -65,8 +65,9 @@ class WorkerParts:
     work: Work
     performers: Mapping[str, Perform]
     """How each task type is run."""
-    profiles: tuple[str, ...]
-    """The model profiles that can be served: other workers of the queue may serve others."""
+    profiles: Callable[[], tuple[str, ...]]
+    """The model profiles that can be served at this moment: other workers of the queue may serve others. Asked on the
+    worker's event loop."""
     policies: Callable[[], Policies]
     """What holds now; asked at the start of every run, on the worker's event loop."""
     presence: Callable[[], AbstractAsyncContextManager[Presence]]
@@ -139,6 +140,7 @@ class Runtime:
         self._heartbeat: Heartbeat | None = None
         self._last_beat: datetime | None = None
         self._turned_at = 0.0
+        self._profiles: tuple[str, ...] = ()
         self._closing = False
         self._held_queues: frozenset[str] = frozenset()
         self._doubtful: set[Lease] = set()
@@ -180,7 +182,7 @@ class Runtime:
         parts = self._running_parts()
         perform = parts.performers[task_type]
 
-        async def allowed(job: LeasedJob) -> bytes:
+        async def allowed(job: LeasedJob) -> Performed:
             policy = parts.policies().task_types.get(task_type)
             limit = policy and policy.max_run_time
             return await (within(limit, perform(job), task_type) if limit else perform(job))
@@ -263,7 +265,7 @@ class Runtime:
             )
             for queue in queues
         }
-        self._turned_at = time.monotonic()
+        self._turned()
         self._heartbeat = Heartbeat(self._parts.presence, self._signs_of_life, self._beat_answered)
         self._heartbeat.start()
         # Its first job may kill it at once: then it must be known already.
@@ -286,11 +288,12 @@ class Runtime:
             queues=() if self._closing else tuple(self.desks),
             slots_per_queue=max((desk.slots for desk in self.desks.values()), default=0),
             running={queue: desk.running for queue, desk in self.desks.items()},
-            model_profiles=self._running_parts().profiles,
+            model_profiles=self._profiles,
         )
 
     def _turned(self) -> None:
         self._turned_at = time.monotonic()
+        self._profiles = self._running_parts().profiles()
 
     def _beat_answered(self, held_queues: frozenset[str]) -> None:
         self._held_queues = held_queues
@@ -381,7 +384,7 @@ class Runtime:
         return self._parts
 
 
-async def within(limit: timedelta, run: Awaitable[bytes], task_type: str) -> bytes:
+async def within(limit: timedelta, run: Awaitable[Performed], task_type: str) -> Performed:
     """What the run returns, unless it takes longer: then it is cancelled, which closes its call.
 
     Raises:

@@ -15,21 +15,24 @@ from socket import gethostname
 from uuid import uuid4
 
 import asyncpg
-import httpx
 from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
+from actors.chain import Chain
 from actors.chat import Chat
 from actors.desk import Perform
+from actors.embedding import Embedding
 from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
+from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
+from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
@@ -37,39 +40,45 @@ from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
-from adapters.providers.health import HttpHealth, Server
-from adapters.providers.openai_chat import OpenAIChatProvider, models_url, open_client
-from adapters.providers.practice import PracticeProvider
+from adapters.postgres.uploads import PostgresUploadStore
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
+from app.configured import Configured
+from app.converse import Chats
 from app.follow import Follow
-from app.policyfile import PolicyFile
+from app.profiles import ModelProfile
+from app.providers import Serving, serving
+from app.readers import Readers
 from app.scheduler import STEADY, Scheduler
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
-from domain.events import TAKEN_AWAY
+from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.policy import Policies
-from domain.ports import ChatProvider, Events, JobStore, RescueTerms, Tickets
-from domain.routing import CHAT_TASKS, ModelKind, Profile, Routes
+from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
+from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
@@ -90,7 +99,6 @@ NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
 """Seconds between two looks of those who wait where they hear events: for newcomers, and for all."""
 
 API_CONNECTIONS = 10
-LLM_QUEUE = "gpu.llm"
 
 
 class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
@@ -117,14 +125,20 @@ class Application:
     dsn: str
     direct_dsn: str
     """The same database past a pooler: for what needs a PostgreSQL session of its own."""
-    routes: Routes
+    configured: Configured
+    """What is configured at this moment; of the main thread's event loop."""
     runtime: Runtime
     broker: Broker
     tickets: Tickets
-    policies: Callable[[], Policies]
-    """Those that are configured at this moment."""
     bus: Callable[[], Events]
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
+    hearing: Callable[[], Texts]
+    """What carries the texts of answers to this process, likewise."""
+
+    def routes(self) -> Routes:
+        """Those of this moment."""
+        self.configured.look()
+        return self.configured.served.routes
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -146,25 +160,43 @@ class Application:
                 create_pool(
                     self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
                 ) as lasting,
-                open_client() as client,
+                serving(self.configured) as current,
             ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
-                health = _health(self.settings, _profiles(self.settings), client)
-                guard = Guard(PostgresQueueStore(pool), health, self.settings.limits.circuit_threshold)
+                guard = Guard(PostgresQueueStore(pool), current.health, self.settings.limits.circuit_threshold)
                 events = self.bus()
-                watch = _watch(jobs, events if hears else NoEvents())
-                async with _carried(events):
+                watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
+                texts = self.hearing() if hears else NoTexts()
+                texts.listen(readers.heard)
+                async with _carried(events, texts):
                     yield Core(
-                        services=self._services(jobs, wake, events, watch, guard),
-                        scheduler=self._scheduler(lasting, jobs, wake, events, guard),
+                        services=self._services(
+                            jobs,
+                            wake,
+                            events,
+                            watch,
+                            uploads=PostgresUploadStore(pool),
+                            readers=readers,
+                            guard=guard,
+                            current=current,
+                        ),
+                        scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 await asyncio.to_thread(self.tickets.stop)
 
     def _scheduler(
-        self, lasting: asyncpg.Pool, chores: JobStore, wake: Wake, events: Events, guard: Guard
+        self,
+        lasting: asyncpg.Pool,
+        pool: asyncpg.Pool,
+        chores: JobStore,
+        wake: Wake,
+        events: Events,
+        *,
+        guard: Guard,
+        current: Serving,
     ) -> Scheduler:
         """
         Args:
@@ -175,38 +207,66 @@ class Application:
         own_wake = Wake(jobs, self.tickets, time.monotonic)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, chores, self.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
-            Regulate(guard.queues, guard, self.routes, wake, lambda: datetime.now(UTC)),
-            self.policies,
+            Reconcile(
+                jobs,
+                chores,
+                current.routes,
+                own_wake,
+                Preempt(jobs, events),
+                events,
+                terms,
+                time.monotonic,
+                PostgresUploadStore(pool),
+            ),
+            Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
+            current.policies,
             PostgresLeadership(lasting),
         )
 
-    def _services(self, jobs: JobStore, wake: Wake, events: Events, watch: Watch, guard: Guard) -> Services:
+    def _services(
+        self,
+        jobs: JobStore,
+        wake: Wake,
+        events: Events,
+        watch: Watch,
+        *,
+        uploads: UploadStore,
+        readers: Readers,
+        guard: Guard,
+        current: Serving,
+    ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
-        operate = Operate(guard.queues, self.routes, wake)
+        operate = Operate(guard.queues, current.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        submit = Submit(
+            jobs,
+            current.routes,
+            wake,
+            events,
+            Preempt(jobs, events),
+            current.policies,
+            new_job_id,
+            limits.max_input_bytes,
+            JsonSchemas(),
+        )
+        steer = Steer(jobs, wake, events)
+        converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
-            submit=Submit(
-                jobs,
-                self.routes,
-                wake,
-                events,
-                Preempt(jobs, events),
-                self.policies,
-                new_job_id,
-                limits.max_input_bytes,
-            ),
+            submit=submit,
+            uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
             browse=browse,
             foresee=Foresee(jobs, report),
-            steer=Steer(jobs, wake, events),
+            steer=steer,
             lend=lend,
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch),
+            follow=Follow(browse, watch, readers, events),
+            chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
+            providers=Providers(current.routes, current.health, operate),
         )
 
 
@@ -226,18 +286,18 @@ def build(
     """
     dsn = dsn or settings.database_url
     direct_dsn = _direct_dsn(settings, dsn)
-    profiles = _profiles(settings)
-    routes = Routes(Profile(name, ModelKind.CHAT, LLM_QUEUE) for name in profiles)
-    bus = _bus(settings, with_worker=with_worker)
+    configured = Configured(settings)
+    queues = configured.served.routes.queues
+    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
             settings,
             dsn,
             _heard_by(runtime, bus()),
-            profiles,
             performers,
+            texts=carrier(True),
             direct_dsn=direct_dsn,
-            queues=routes.queues,
+            queues=queues,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -245,10 +305,9 @@ def build(
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
-    if routes.queues:
-        register(broker, runtime, task_types=CHAT_TASKS, queues=routes.queues)
-    in_force = partial(_in_force, PolicyFile.of(settings))
-    return Application(settings, dsn, direct_dsn, routes, runtime, broker, tickets, in_force, bus)
+    if queues:
+        register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
+    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -278,6 +337,15 @@ def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
     return lambda: shared
 
 
+def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+    """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
+    if settings.broker.amqp_url:
+        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        return lambda sends: RabbitTexts(parameters, sends=sends)
+    shared = InProcessTexts() if with_worker else NoTexts()
+    return lambda _sends: shared
+
+
 def _heard_by(runtime: Runtime, events: Events) -> Events:
     """The bus of a worker, which hears of nothing else: in a busy installation that would be too much."""
     events.listen(runtime.heard, TAKEN_AWAY)
@@ -285,16 +353,15 @@ def _heard_by(runtime: Runtime, events: Events) -> Events:
 
 
 @asynccontextmanager
-async def _carried(events: Events) -> AsyncIterator[None]:
+async def _carried(*buses: Events | Texts) -> AsyncIterator[None]:
     """Within this, what is published is carried to whoever listens."""
-    if not isinstance(events, RabbitEvents):
-        yield
-        return
-    events.start()
+    rabbits = [bus for bus in buses if isinstance(bus, RabbitEvents | RabbitTexts)]
+    for bus in rabbits:
+        bus.start()
     try:
         yield
     finally:
-        await asyncio.to_thread(events.stop)
+        await asyncio.gather(*(asyncio.to_thread(bus.stop) for bus in rabbits))
 
 
 def _watch(jobs: JobStore, events: Events) -> Watch:
@@ -305,74 +372,46 @@ def _watch(jobs: JobStore, events: Events) -> Watch:
     return watch
 
 
-def _profiles(settings: Settings) -> dict[str, str]:
-    """Which provider serves each profile: a base URL, or the name of a provider."""
-    profiles: dict[str, str] = {}
-    if settings.ai_provider:
-        profiles[settings.ai_provider] = settings.ai_provider
-    if provider := settings.llm.base_url or settings.ai_provider:
-        profiles[settings.llm.model] = provider
-    return profiles
-
-
 @asynccontextmanager
 async def _worker_parts(
     settings: Settings,
     dsn: str,
     events: Events,
-    profiles: Mapping[str, str],
     performers: Mapping[str, Perform] | None,
     *,
+    texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
 ) -> AsyncIterator[WorkerParts]:
+    tellings = Tellings(texts)
+    events.listen(tellings.heard, {FOLLOWED})
     async with (
         create_pool(
             dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
         ) as pool,
-        open_client() as client,
-        _carried(events),
+        serving(Configured(settings)) as current,
+        _carried(events, texts),
     ):
-        providers = {name: _provider(provider, settings, client) for name, provider in profiles.items()}
-        chat = Chat(providers, settings.limits.max_result_bytes)
-        health = _health(settings, profiles, client)
-        guard = Guard(PostgresQueueStore(pool), health, settings.limits.circuit_threshold)
-        work = Work(PostgresJobStore(pool), events, health, guard, settings.retry, random.random, WORKER_LEASE)
-        in_force = partial(_in_force, PolicyFile.of(settings))
+        guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
+        work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
-            await guard.queues.configure(in_force(), queues, only_new=True)
+            await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or dict.fromkeys(CHAT_TASKS, chat),
-            tuple(profiles),
-            in_force,
+            performers or _performers(current, settings.limits.max_result_bytes, tellings),
+            current.profiles,
+            current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _in_force(file: PolicyFile) -> Policies:
-    file.look()
-    return file.policies
-
-
-def _health(settings: Settings, profiles: Mapping[str, str], client: httpx.AsyncClient) -> HttpHealth:
-    """The practice provider is always well."""
-    key = settings.llm.api_key.reveal() if settings.llm.api_key else ""
-    servers = {name: Server(at, api_key=key) for name, at in profiles.items() if at != "practice"}
-    return HttpHealth(client, servers)
-
-
-def _provider(provider: str, settings: Settings, client: httpx.AsyncClient) -> ChatProvider:
-    if provider == "practice":
-        return PracticeProvider()
-    return OpenAIChatProvider(
-        client,
-        model=settings.llm.model,
-        base_url=provider,
-        api_key=settings.llm.api_key.reveal() if settings.llm.api_key else "",
-        timeout=settings.llm.timeout,
-    )
+def _performers(current: Serving, max_result_bytes: int, tellings: Tellings) -> dict[str, Perform]:
+    by_kind: dict[ModelKind, Perform] = {
+        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, JsonSchemas(), tellings),
+        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), max_result_bytes),
+    }
+    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items() if kind in by_kind}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -417,7 +456,7 @@ def require_profiles(application: Application) -> None:
     Raises:
         StartupError: no provider is configured.
     """
-    if not application.routes.queues:
+    if not application.routes().queues:
         raise StartupError("No model is configured: set LLM_BASE_URL, or AI_PROVIDER=practice to try things out.")
 
 
@@ -437,16 +476,13 @@ async def pooler_trouble(settings: Settings) -> str | None:
     return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
-async def provider_trouble(settings: Settings) -> str | None:
-    """Why the model server cannot be used, or None when it lists its models."""
-    if settings.llm.base_url is None:
-        return None
-    headers = {"Authorization": f"Bearer {settings.llm.api_key.reveal()}"} if settings.llm.api_key else {}
-    async with open_client() as client:
-        try:
-            answer = await client.get(models_url(settings.llm.base_url), headers=headers, timeout=5)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            return "cannot connect"
-        except httpx.HTTPError as error:
-            return type(error).__name__
-    return None if answer.is_success else f"GET /models answered {answer.status_code}"
+async def provider_states(settings: Settings) -> list[tuple[ModelProfile, ProviderState]]:
+    """Every configured profile, and how its server is at this moment.
+
+    Raises:
+        StartupError: a profile cannot be served as it is described.
+    """
+    async with serving(Configured(settings)) as current:
+        profiles = [profile for name in current.profiles() if (profile := current.profile(name))]
+        states = await asyncio.gather(*(current.health.status(profile.name) for profile in profiles))
+        return list(zip(profiles, states, strict=True))

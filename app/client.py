@@ -31,6 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import (
     Any,
     Generic,
@@ -55,6 +56,8 @@ __all__ = [
     "BadRequest",
     "Batch",
     "BatchJob",
+    "Chat",
+    "ChatFailed",
     "ClaimedJob",
     "Client",
     "Conflict",
@@ -74,6 +77,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "Unavailable",
+    "Upload",
     "chunks",
 ]
 
@@ -232,6 +236,14 @@ class Batch(_Answer):
     existing: int
     """Jobs that their keys had named before."""
     jobs: tuple[Submitted, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload(_Answer):
+    """A recording that was uploaded; its id goes into the `upload_id` of a job's input."""
+
+    upload_id: str
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +414,21 @@ class Worker(_Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chat(_Answer):
+    """What a chat model answered."""
+
+    job_id: str
+    content: str = field(repr=False)
+    model: str = ""
+    """The model that answered, as the provider named it."""
+    provider: str = ""
+    usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    """`length`: the answer was cut at its limit."""
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that happened to a job. Its id resumes a stream after it."""
 
@@ -434,6 +461,7 @@ class ServiceError(Exception):
         │   └── LeaseLost      the run no longer holds its job (409)
         ├── RateLimited        too many requests with this token, or too many jobs of its owner that wait (429)
         ├── Unavailable        the service cannot be reached, or cannot reach its storage (502, 503, 504)
+        ├── ChatFailed         a chat has no answer; `error_code` says why (422, 429, 502, 503, 504)
         ├── JobFailed          a job whose result was wanted has failed or was cancelled
         └── NotFinished        a job has not ended in time; also a TimeoutError
     """
@@ -493,6 +521,18 @@ class RateLimited(ServiceError):
 
 class Unavailable(ServiceError):
     pass
+
+
+class ChatFailed(ServiceError):
+    """A chat has no answer. Where its job could not even be stored, `job_id` is None."""
+
+    @property
+    def error_code(self) -> str:
+        return str(self.problem.get("error_code") or "unknown")
+
+    @property
+    def job_id(self) -> str | None:
+        return self.problem.get("job_id")
 
 
 class JobFailed(ServiceError):
@@ -560,6 +600,8 @@ def _error_of(answer: httpx.Response) -> ServiceError:
     kind = _ERRORS.get(status, ServiceError)
     if kind is Conflict and str(problem.get("type", "")).endswith(":lease-lost"):
         kind = LeaseLost
+    if str(problem.get("type", "")).endswith((":chat-failed", ":chat-refused")):
+        kind = ChatFailed
     said = _said(problem) or f"{_place(answer.request.url)} answered {status} {answer.reason_phrase}."
     message = f"{said} {_ADVICE[status]}" if status in _ADVICE else said
     return kind(message, status=status, problem=problem, retry_after=_seconds(answer.headers.get("retry-after")))
@@ -619,10 +661,14 @@ class _Call(Generic[T]):
     root: bool = False
     params: Sequence[tuple[str, str]] = ()
     body: bytes | None = None
+    file: Path | None = None
+    """Sent instead of a body, piece by piece; read anew for each try."""
+    content_type: str = "application/json"
     wait: float = 0.0
     """Seconds for which the service may hold the answer."""
     repeatable: bool = True
     """To send it again after a connection that broke in the middle changes nothing."""
+    headers: Mapping[str, str] = field(default_factory=dict)
     done_before: int | None = None
     """The status that means, on such a repetition, that the first one had succeeded."""
 
@@ -641,6 +687,31 @@ def _submit_many(jobs: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any] 
         raise ValueError(f"A batch has 1 to {MOST_AT_ONCE} jobs, not {len(items)}. Use chunks() to split it.")
     body = b'{"defaults":%s,"jobs":[%s]}' % (_json(_sendable(defaults or {})), b",".join(items))
     return _Call(method="POST", path="/jobs/batch", body=body, read=_reader(Batch))
+
+
+def _upload(recording: bytes | str | os.PathLike[str], owner_service: str | None) -> _Call[Upload]:
+    body, file = (recording, None) if isinstance(recording, bytes) else (None, Path(recording))
+    return _Call(
+        method="POST",
+        path="/uploads",
+        params=[("owner_service", owner_service)] if owner_service else [],
+        body=body,
+        file=file,
+        content_type="application/octet-stream",
+        read=_reader(Upload),
+    )
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(_PIECE):
+            yield piece
+
+
+async def _async_pieces(file: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(file.open, "rb") as opened:
+        while piece := await asyncio.to_thread(opened.read, _PIECE):
+            yield piece
 
 
 def _get(job_id: str, wait: float = 0.0) -> _Call[Job]:
@@ -683,6 +754,42 @@ def _erase(job_id: str) -> _Call[None]:
 def _erase_all(owner_ref: str, owner_service: str | None) -> _Call[Erased]:
     body = {"owner_ref": owner_ref} | ({"owner_service": owner_service} if owner_service else {})
     return _Call(method="POST", path="/jobs/erase", body=_json(body), read=_reader(Erased))
+
+
+_USUAL_CHAT = 300.0
+"""Seconds that a chat may take which names no time of its own."""
+
+
+def _chat(
+    messages: Sequence[Mapping[str, Any]] | str, fields: Mapping[str, Any], key: str | None, *, streamed: bool = False
+) -> _Call[Chat]:
+    asked: dict[str, Any] = {"user": messages} if isinstance(messages, str) else {"messages": messages}
+    asked |= {name: value for name, value in fields.items() if value is not None}
+    return _Call(
+        method="POST",
+        path="/chat/stream" if streamed else "/chat",
+        body=_json(asked),
+        read=_reader(Chat),
+        root=True,
+        wait=fields.get("timeout") or _USUAL_CHAT,
+        # Without a key it would be asked, and paid for, twice.
+        repeatable=key is not None,
+        headers={"Idempotency-Key": json.dumps(key)} if key is not None else {},
+    )
+
+
+def _text_of(event: Event) -> str:
+    """
+    Raises:
+        ChatFailed: it is the end of a stream without an answer.
+    """
+    if event.kind == "error":
+        problem = event.data
+        raise ChatFailed(_said(problem) or "The chat has no answer.", status=problem.get("status"), problem=problem)
+    return str(event.data["text"]) if event.kind == "token" else ""
+
+
+_CUT_OFF = "The stream of the answer was cut off."
 
 
 def _stats() -> _Call[Stats]:
@@ -953,6 +1060,7 @@ class _Waiting:
 
 
 _STREAM_SILENCE = 45.0
+_PIECE = 256 * 1024
 """Seconds without a byte after which a stream is taken for broken: the service sends a comment every 15."""
 
 
@@ -1107,13 +1215,19 @@ class _Connection:
             **self.options,
         }
 
-    def request(self, call: _Call[Any]) -> dict[str, Any]:
+    def request(self, call: _Call[Any], read: Callable[[Path], Any]) -> dict[str, Any]:
+        """
+        Args:
+            read: gives the pieces of a file.
+        """
+        sent = call.body is not None or call.file is not None
+        headers = {**call.headers, **({"Content-Type": call.content_type} if sent else {})}
         return {
             "method": call.method,
             "url": f"{self.base_url.rstrip('/')}{call.path}" if call.root else call.path,
             "params": list(call.params) or None,
-            "content": call.body,
-            "headers": {"Content-Type": "application/json"} if call.body is not None else {},
+            "content": read(call.file) if call.file else call.body,
+            "headers": headers | ({"Content-Length": str(call.file.stat().st_size)} if call.file else {}),
             "timeout": httpx.Timeout(self.timeout, read=self.timeout + call.wait),
         }
 
@@ -1180,6 +1294,17 @@ class Client:
     def submit_many(self, jobs: Iterable[BatchJob | NewJob], *, defaults: BatchJob | None = None) -> Batch:
         """Store up to 10,000 jobs, all or nothing; `chunks` splits what is more."""
         return self._send(_submit_many(jobs, defaults))
+
+    def upload(self, recording: bytes | str | os.PathLike[str], *, owner_service: str | None = None) -> Upload:
+        """Upload a recording (bytes, or the path of a file) for the `upload_id` of speech jobs of the same owner.
+
+        A file is sent piece by piece. Where it is sent again after a connection that broke, what came of the first try
+        is forgotten by the service.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._send(_upload(recording, owner_service))
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -1249,6 +1374,62 @@ class Client:
             except httpx.RequestError as error:
                 following.broke(error)
             time.sleep(following.pause())
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Chat:
+        """Ask a chat model and wait for its answer.
+
+        Args:
+            messages: a conversation, or just what the user says.
+            model: a profile, or a profile's model; else the service's active one.
+            timeout: seconds from the submission on, after which it is cancelled; else what the service says.
+            idempotency_key: the same chat again under this key finds its answer, and the caller's going away does
+                not cancel it.
+            fields: `system`, `max_tokens`, `temperature`, `response_format`, `priority`, `owner_service` ...
+
+        Raises:
+            ChatFailed.
+        """
+        return self._send(_chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key))
+
+    def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Iterator[str]:
+        """The same as `chat`, piece by piece as it is written. Closing the iterator cancels the job.
+
+        Raises:
+            ChatFailed, also after some of the text.
+        """
+        call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
+        sent = self._connection.request(call, _pieces) | {"timeout": self._connection.stream_timeout()}
+        reader = _EventReader()
+        try:
+            with self._http.stream(**sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _error_of(answer)
+                for piece in answer.iter_bytes():
+                    for event in reader.feed(piece):
+                        if event.kind == "done":
+                            return
+                        if text := _text_of(event):
+                            yield text
+        except httpx.RequestError as error:
+            raise _unreachable(error, self._http.base_url) from error
+        raise Unavailable(_CUT_OFF)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a pending or running job for good. Cancelling it again changes nothing.
@@ -1466,7 +1647,7 @@ class Client:
         tries = _Tries(call, self._retry_for, self._http.base_url)
         while True:
             try:
-                answer = self._http.request(**self._connection.request(call))
+                answer = self._http.request(**self._connection.request(call, _pieces))
             except httpx.RequestError as error:
                 pause: float | None = tries.pause_after(error)
             else:
@@ -1513,6 +1694,9 @@ class AsyncClient:
 
     async def submit_many(self, jobs: Iterable[BatchJob | NewJob], *, defaults: BatchJob | None = None) -> Batch:
         return await self._send(_submit_many(jobs, defaults))
+
+    async def upload(self, recording: bytes | str | os.PathLike[str], *, owner_service: str | None = None) -> Upload:
+        return await self._send(_upload(recording, owner_service))
 
     async def get(self, job_id: str) -> Job:
         return await self._send(_get(job_id))
@@ -1567,6 +1751,44 @@ class AsyncClient:
             except httpx.RequestError as error:
                 following.broke(error)
             await asyncio.sleep(following.pause())
+
+    async def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the service's
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Chat:
+        return await self._send(_chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key))
+
+    async def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the service's
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> AsyncIterator[str]:
+        call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
+        sent = self._connection.request(call, _async_pieces) | {"timeout": self._connection.stream_timeout()}
+        reader = _EventReader()
+        try:
+            async with self._http.stream(**sent) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _error_of(answer)
+                async for piece in answer.aiter_bytes():
+                    for event in reader.feed(piece):
+                        if event.kind == "done":
+                            return
+                        if text := _text_of(event):
+                            yield text
+        except httpx.RequestError as error:
+            raise _unreachable(error, self._http.base_url) from error
+        raise Unavailable(_CUT_OFF)
 
     async def cancel(self, job_id: str) -> Job:
         return await self._send(_cancel(job_id))
@@ -1694,7 +1916,7 @@ class AsyncClient:
         tries = _Tries(call, self._retry_for if retry_for is None else retry_for, self._http.base_url)
         while True:
             try:
-                answer = await self._http.request(**self._connection.request(call))
+                answer = await self._http.request(**self._connection.request(call, _async_pieces))
             except httpx.RequestError as error:
                 pause: float | None = tries.pause_after(error)
             else:

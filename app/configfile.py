@@ -1,11 +1,11 @@
-"""The configuration file: JSON or TOML, how an installation shares its GPUs.
+"""The configuration file: JSON or TOML, how an installation shares its GPUs, and which models it serves.
 
-Read here are its `queues`, `owners` and `task_types`. What it says of providers is let through unread: their keys stand
-there, so what is said of a file that cannot be used names places in it and never a value.
+Keys of providers stand in it, so what is said of a file that cannot be used names places in it and never a value.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
@@ -13,26 +13,59 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from app.datafile import Missing, Unusable, document
 from app.durations import positive_duration
+from app.endpoint import Endpoint, ProviderName, http_url
+from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
 from domain.policy import LARGEST_SHARE, OwnerPolicy, Policies, QueuePolicy, TaskPolicy
+from domain.routing import ModelKind
 
 VARIABLE = "AI_SERVICE_CONFIG"
 DEFAULT = Path("/config/ai_service_config.json")
 
 P = TypeVar("P")
 
-PARTS = ("queues", "owners", "task_types")
-UNREAD = ("profiles", "provider", "lmstudio", "ollama", "anthropic")
-"""Of providers."""
+SHARING = ("queues", "owners", "task_types")
+SECTIONS = {"lmstudio": ProviderName.LMSTUDIO, "ollama": ProviderName.OLLAMA, "anthropic": ProviderName.ANTHROPIC}
+ACTIVE = (ProviderName.PRACTICE, *SECTIONS.values())
+PARTS = (*SHARING, "profiles", "provider", *SECTIONS)
 
 MOST_SLOTS, MOST_JOBS = 10_000, 1_000_000_000
+MOST_TOKENS, MOST_BYTES = 100_000_000, 1 << 30
 
 
-def read(path: Path, *, required: bool = True) -> Policies:
-    """What the file says of queues, owners and task types.
+class ProfileEntry(Struct, frozen=True, kw_only=True):
+    """A model profile as the file describes it; None: it does not say."""
+
+    name: str
+    kind: ModelKind = ModelKind.CHAT
+    provider: ProviderName = ProviderName.OPENAI
+    endpoint: Endpoint = Endpoint()
+    queue: str | None = None
+    timeout: timedelta | None = None
+    fallbacks: tuple[str, ...] = ()
+    num_ctx: int | None = None
+    max_tokens: int | None = None
+    max_file_bytes: int | None = None
+    max_file_length: timedelta | None = None
+
+
+class Configuration(Struct, frozen=True):
+    """What the file says."""
+
+    policies: Policies = Policies()
+    active: ProviderName | None = None
+    """The provider of chats that name none."""
+    endpoints: Mapping[ProviderName, Endpoint] = {}
+    profiles: tuple[ProfileEntry, ...] = ()
+
+
+def read(path: Path, *, required: bool = True) -> Configuration:
+    """What the file says.
 
     Args:
         path: of the file.
@@ -42,10 +75,10 @@ def read(path: Path, *, required: bool = True) -> Policies:
         StartupError: it cannot be read or used; one line for its operator, which holds no value of the file.
     """
     try:
-        return _policies(document(path))
+        return _configuration(document(path))
     except Unusable as error:
         if isinstance(error, Missing) and not required:
-            return Policies()
+            return Configuration()
         raise StartupError(f"{VARIABLE}: {str(path)!r} cannot be used; expected {error}.") from None
 
 
@@ -98,17 +131,131 @@ OWNER: Mapping[str, Field] = {
 TASK: Mapping[str, Field] = {"max_run_time": _duration}
 
 
-def _policies(given: Any) -> Policies:
+def _text(most: int) -> Field:
+    def parsed(given: Any) -> str:
+        if not isinstance(given, str) or not given.isprintable() or not 0 < len(given) <= most:
+            raise ValueError(f"text on one line, of at most {most} characters")
+        return given
+
+    return parsed
+
+
+def _named(given: Any) -> str:
+    if not isinstance(given, str) or not re.fullmatch(NAME, given) or "/" in given:
+        raise ValueError("a letter or digit, then up to 99 letters, digits or ._:@+-")
+    return given
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ValueError("a list of names of profiles")
+    return tuple(given)
+
+
+def _url(given: Any) -> str:
+    if not isinstance(given, str):
+        raise ValueError("an http:// or https:// URL")
+    return http_url(given)
+
+
+def _key(given: Any) -> Secret:
+    return Secret(_text(10_000)(given))
+
+
+def _key_of_variable(given: Any) -> Secret:
+    value = os.environ.get(given, "").strip() if isinstance(given, str) else ""
+    if not value or not value.isprintable():
+        raise ValueError("the name of an environment variable that holds a key")
+    return Secret(value)
+
+
+def _choice(choices: Collection[str]) -> Field:
+    def parsed(given: Any) -> str:
+        if given not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return str(given)
+
+    return parsed
+
+
+ENDPOINT: Mapping[str, Field] = {
+    "base_url": _url,
+    "api_key": _key,
+    "api_key_env": _key_of_variable,
+    "model": _text(500),
+    "ssl_verify": _boolean,
+    "ca_bundle": lambda given: Path(_text(4_000)(given)),
+}
+PROFILE: Mapping[str, Field] = {
+    "kind": lambda given: ModelKind(_choice(tuple(ModelKind))(given)),
+    "provider": lambda given: ProviderName(_choice(tuple(ProviderName))(given)),
+    **ENDPOINT,
+    "queue": _named,
+    "timeout": _duration,
+    "fallbacks": _names,
+    "num_ctx": _whole(MOST_TOKENS),
+    "max_tokens": _whole(MOST_TOKENS),
+    "max_file_bytes": _whole(MOST_BYTES),
+    "max_file_length": _duration,
+}
+
+
+def _configuration(given: Any) -> Configuration:
     if not isinstance(given, Mapping):
         raise Unusable(f"a table of any of {', '.join(PARTS)}")
     for place, key in enumerate(given, start=1):
-        if key not in PARTS + UNREAD:
-            raise Unusable(f"{_shown(key) or f'key {place}'} to be {_one_of(PARTS + UNREAD, key)}")
-    return Policies(
-        queues=_entries(given, "queues", QUEUE, QueuePolicy),
-        owners=_entries(given, "owners", OWNER, OwnerPolicy),
-        task_types=_entries(given, "task_types", TASK, TaskPolicy),
+        if key not in PARTS:
+            raise Unusable(f"{_shown(key) or f'key {place}'} to be {_one_of(PARTS, key)}")
+    return Configuration(
+        policies=Policies(
+            queues=_entries(given, "queues", QUEUE, QueuePolicy),
+            owners=_entries(given, "owners", OWNER, OwnerPolicy),
+            task_types=_entries(given, "task_types", TASK, TaskPolicy),
+        ),
+        active=_active(given.get("provider")),
+        endpoints={
+            provider: _endpoint(_fields(given[section], section, ENDPOINT))
+            for section, provider in SECTIONS.items()
+            if given.get(section) is not None
+        },
+        profiles=_profiles(given.get("profiles", {})),
     )
+
+
+def _active(given: Any) -> ProviderName | None:
+    if given is None:
+        return None
+    if given not in ACTIVE:
+        raise Unusable(f"provider to be one of {', '.join(ACTIVE)}")
+    return ProviderName(given)
+
+
+def _profiles(given: Any) -> tuple[ProfileEntry, ...]:
+    """A table by name, or a list of tables with a `name` each."""
+    if isinstance(given, list):
+        given = _by_name(given)
+    entries: dict[str, dict[str, Any]] = _entries({"profiles": given}, "profiles", PROFILE, dict)
+    return tuple(_profile(name, fields) for name, fields in entries.items())
+
+
+def _by_name(given: list[Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for place, entry in enumerate(given, start=1):
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str) or name in named:
+            raise Unusable(f"entry {place} of profiles to be a table with a name that no other has")
+        named[name] = {key: value for key, value in entry.items() if key != "name"}
+    return named
+
+
+def _profile(name: str, fields: dict[str, Any]) -> ProfileEntry:
+    endpoint = {field: fields.pop(field) for field in ENDPOINT if field in fields}
+    return ProfileEntry(name=name, endpoint=_endpoint(endpoint), **fields)
+
+
+def _endpoint(fields: dict[str, Any]) -> Endpoint:
+    of_variable = fields.pop("api_key_env", None)
+    return Endpoint(**{"api_key": of_variable, **fields})
 
 
 def _entries(

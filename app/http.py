@@ -17,14 +17,17 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from app.api.auth import caller_of, guard_of
+from app.api.chat import Chat, Queued
 from app.api.documents import DescriptionConfig
 from app.api.health import Health
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import LIMITED_BY, problem_of
+from app.api.providers import ProvidersAsked
 from app.api.queues import Standing, Steered
 from app.api.stats import Figures
 from app.api.steer import Steering
+from app.api.uploads import Uploaded, Uploading
 from app.api.work import Completing, Working
 from app.keyring import Keyring
 from app.services import Services
@@ -51,15 +54,19 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
             Steering,
             Working,
             Figures,
+            ProvidersAsked,
             Steered,
             _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
+            _limited(Uploading, "MAX_UPLOAD_BYTES", limits.max_upload_bytes + ENVELOPE_BYTES),
+            Uploaded,
             _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),
         ],
         **guarded,
     )
-    queue = Router("/queue", route_handlers=[Standing], **guarded)
+    queue = Router("/queue", route_handlers=[Standing, Queued], **guarded)
+    chat = Router("/chat", route_handlers=[Chat], **guarded)
     app = Litestar(
-        route_handlers=[api, queue, Health, _docs_files()],
+        route_handlers=[api, queue, chat, Health, _docs_files()],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "caller": Provide(caller_of, sync_to_thread=False),

@@ -92,7 +92,7 @@ class Scheduler:
             return
         try:
             await self.regulate.put_in_force(policies)
-            if unknown := sorted(policies.queues.keys() - {*self.regulate.routes.queues}):
+            if unknown := sorted(policies.queues.keys() - {*self.regulate.routes().queues}):
                 log.warning("queues configured that no profile is bound to", queues=unknown)
             self._in_force = policies
         except StorageUnavailable:

@@ -29,7 +29,7 @@ LAST_REQUESTS = 0.2
 
 async def serve(application: Application, listener: socket.socket, stop: Stop) -> None:
     """Answer callers until the process is asked to end."""
-    if not application.routes.queues:
+    if not application.routes().queues:
         log.warning(
             "no model is configured here: jobs get no queue", hint="set LLM_BASE_URL and LLM_MODEL as for workers"
         )

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app import configfile, keyfile
 from app.durations import duration, positive_duration
+from app.endpoint import HOST, Endpoint, UrlWithUser, http_url
+from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
+from domain.outbound import AllowedHosts, parse_allowed_hosts
 from domain.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -25,26 +29,11 @@ T = TypeVar("T")
 QueueType = Literal["classic", "quorum"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "pretty", "json"]
-Provider = Literal["practice"]
+Provider = Literal["practice", "lmstudio", "ollama", "anthropic"]
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
-
-
-class Secret:
-    """A value that never shows itself: only `reveal` gives it away."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
 
 
 class Http(Struct, frozen=True):
@@ -72,10 +61,35 @@ class Broker(Struct, frozen=True):
 class Llm(Struct, frozen=True):
     """The OpenAI-compatible server behind the profile `model`."""
 
-    base_url: str | None
-    api_key: Secret | None
+    endpoint: Endpoint
     model: str
     timeout: timedelta
+    """For a whole call of any chat or embedding model."""
+
+
+class Providers(Struct, frozen=True):
+    """Other servers of chat models, and which of them answers chats that name none."""
+
+    active: Provider | None
+    lmstudio: Endpoint
+    ollama: Endpoint
+    anthropic: Endpoint
+    num_ctx: int | None
+    """Tokens of context that Ollama is to give its model; None: as many as it does by itself."""
+    discover: bool
+    """Whether `up` looks for a server on this machine where none is configured."""
+
+
+class Speech(Struct, frozen=True):
+    """Servers of speech models."""
+
+    whisper: Endpoint
+    """OpenAI-compatible, behind the profile `whisper-large-v3`."""
+    whisperx: Endpoint
+    prompt: str
+    """Of jobs that name none."""
+    timeout: timedelta
+    """For a whole call."""
 
 
 class Worker(Struct, frozen=True):
@@ -101,9 +115,18 @@ class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
     max_batch_bytes: int
+    max_upload_bytes: int
+    """Of an upload, and of what lies at a caller's URL."""
     max_crashes: int
+    chat_timeout: timedelta
+    """For a chat that names none, from its submission on."""
     circuit_threshold: int
     """Calls in a row that found no provider, after which a queue's circuit opens."""
+
+
+class Outbound(Struct, frozen=True):
+    allowed_hosts: AllowedHosts
+    """That callers' URLs may lead to, though they are not public."""
 
 
 class Logs(Struct, frozen=True):
@@ -116,10 +139,12 @@ class Settings(Struct, frozen=True):
     storage: Storage
     broker: Broker
     llm: Llm
-    ai_provider: Provider | None
+    providers: Providers
+    speech: Speech
     worker: Worker
     config: Config
     limits: Limits
+    outbound: Outbound
     retry: RetryPolicy
     logs: Logs
 
@@ -171,12 +196,24 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             queue_type=env.get("RABBITMQ_QUEUE_TYPE", _one_of(QueueType), "classic"),
         ),
         llm=Llm(
-            base_url=env.get("LLM_BASE_URL", _http_url, None),
-            api_key=env.get("LLM_API_KEY", _secret, None),
+            endpoint=_endpoint(env, "LLM"),
             model=env.get("LLM_MODEL", _name, "qwen2.5-14b"),
             timeout=env.get("LLM_TIMEOUT", positive_duration, timedelta(minutes=5)),
         ),
-        ai_provider=env.get("AI_PROVIDER", _one_of(Provider), None),
+        providers=Providers(
+            active=env.get("AI_PROVIDER", _one_of(Provider), None),
+            lmstudio=_endpoint(env, "LMSTUDIO"),
+            ollama=_endpoint(env, "OLLAMA"),
+            anthropic=_endpoint(env, "ANTHROPIC"),
+            num_ctx=env.get("OLLAMA_NUM_CTX", _between(1, 100_000_000), None),
+            discover=env.get("PROVIDER_DISCOVERY", _boolean, True),
+        ),
+        speech=Speech(
+            whisper=_endpoint(env, "AUDIO_TRANSCRIPTION", "AUDIO_LLM", "LLM"),
+            whisperx=_whisperx(env),
+            prompt=env.get("AUDIO_TRANSCRIPTION_PROMPT", _text, ""),
+            timeout=env.get("AUDIO_TRANSCRIPTION_TIMEOUT", positive_duration, timedelta(minutes=30)),
+        ),
         worker=Worker(
             name=env.get("WORKER_ID", _name, socket.gethostname()),
             http_host=env.get("WORKER_HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # as above
@@ -191,9 +228,12 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
             max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
+            max_upload_bytes=env.get("MAX_UPLOAD_BYTES", _large_size, 512 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
+            chat_timeout=env.get("CHAT_TIMEOUT", positive_duration, timedelta(minutes=5)),
             circuit_threshold=env.get("CIRCUIT_THRESHOLD", _between(1, 1000), 5),
         ),
+        outbound=Outbound(allowed_hosts=env.get("ALLOWED_HOSTS", parse_allowed_hosts, AllowedHosts())),
         retry=RetryPolicy(
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
             slow=env.get("RETRY_DELAY_SLOW", duration, timedelta(minutes=2)),
@@ -237,7 +277,6 @@ class _SecretUnusable(ValueError):
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SIZE = re.compile(r"([0-9]{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE)
 _SIZES = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
-_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:,@/?#\s\[\]]*)(?::[0-9]{1,5})?"
 
 
 def _lease(given: str) -> timedelta:
@@ -248,10 +287,18 @@ def _lease(given: str) -> timedelta:
 
 
 def _size(given: str) -> int:
+    return _size_to(1, given)
+
+
+def _large_size(given: str) -> int:
+    return _size_to(64, given)
+
+
+def _size_to(most_gib: int, given: str) -> int:
     match = _SIZE.fullmatch(given)
     size = int(match[1]) * _SIZES[(match[2] or "B").lower()] if match else 0
-    if not 0 < size <= GIB:
-        raise ValueError("a number of bytes such as 1048576 or 1MiB, at most 1GiB")
+    if not 0 < size <= most_gib * GIB:
+        raise ValueError(f"a number of bytes such as 1048576 or 1MiB, at most {most_gib}GiB")
     return size
 
 
@@ -317,12 +364,43 @@ def _config(given: Path | None) -> Config:
     return config
 
 
+def _endpoint(env: _Env, prefix: str, *keys_of: str) -> Endpoint:
+    """
+    Args:
+        keys_of: prefixes of the keys that are taken in turn where it has none of its own.
+    """
+    keys = [env.get(f"{each}_API_KEY", _secret, None) for each in (prefix, *keys_of)]
+    return Endpoint(
+        base_url=env.get(f"{prefix}_BASE_URL", _http_url, None),
+        api_key=next(filter(None, keys), None),
+        model=env.get(f"{prefix}_MODEL", _model, None),
+        ssl_verify=env.get(f"{prefix}_SSL_VERIFY", _boolean, None),
+        ca_bundle=env.get(f"{prefix}_CA_BUNDLE", _file, None),
+    )
+
+
+def _whisperx(env: _Env) -> Endpoint:
+    return replace(_endpoint(env, "WHISPERX"), base_url=env.get("WHISPERX_URL", _http_url, None))
+
+
 def _http_url(given: str) -> str:
-    # Without a user: the HTTP client refuses one in every call.
-    if not re.fullmatch(rf"https?://(?=[^:/?#]){_HOST}(?:[/?#]\S*)?", given):
-        unusable = _SecretUnusable if "@" in given else ValueError
-        raise unusable("an http:// or https:// URL without user and password; a key goes into LLM_API_KEY")
+    try:
+        return http_url(given)
+    except UrlWithUser as error:
+        raise _SecretUnusable(str(error)) from None
+
+
+def _model(given: str) -> str:
+    if not given.isprintable() or len(given) > 500:
+        raise ValueError("the name of a model, on one line")
     return given
+
+
+def _file(given: str) -> Path:
+    path = Path(given)
+    if not path.is_file():
+        raise ValueError("the path of a file that is there")
+    return path
 
 
 def _database_url(given: str) -> Secret:
@@ -335,6 +413,6 @@ def _amqp_url(given: str) -> Secret:
 
 def _server_url(given: str, scheme: str, example: str) -> Secret:
     # Exact about where the password ends: with a bare / or @ in it, half of it would be taken for a host or a port.
-    if not re.fullmatch(rf"{scheme}://(?:[^@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:[/?][^@#\s]*)?", given):
+    if not re.fullmatch(rf"{scheme}://(?:[^@/?#\s]*@)?{HOST}(?:,{HOST})*(?:[/?][^@#\s]*)?", given):
         raise _SecretUnusable(f"a URL such as {example}, with special characters in the password percent-encoded")
     return Secret(given)

@@ -7,15 +7,15 @@ then; whoever is woken goes and looks at the job himself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from domain.errors import StorageUnavailable
-from domain.events import PROGRESS, JobEvent, Pulse
+from domain.events import FOLLOWED, PROGRESS, JobEvent, Pulse
 from domain.job import FINAL, JobId, JobStatus
 
 logger = structlog.get_logger()
@@ -38,6 +38,8 @@ class Pulses(Protocol):
 class Waiter(Protocol):
     """Somebody who waits for something about a job. The job's being gone is news to everybody."""
 
+    news: bool
+    """Whether there may be any: who has looked clears it."""
     woken: asyncio.Event
 
     def is_news(self, pulse: Pulse) -> bool: ...
@@ -48,6 +50,7 @@ class Waiter(Protocol):
 @dataclass(eq=False)
 class ForEnd:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    news: bool = False
 
     def is_news(self, pulse: Pulse) -> bool:
         return pulse.status.final
@@ -60,6 +63,8 @@ class ForEnd:
 class ForChange:
     seen: Pulse | None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody else may set it too: `news` tells whether it is about the job's state."""
+    news: bool = False
 
     def is_news(self, pulse: Pulse) -> bool:
         return pulse != self.seen
@@ -115,7 +120,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._seekers.add(woken)
         try:
-            await _until(woken, seconds)
+            await until(woken, seconds)
         finally:
             self._seekers.discard(woken)
 
@@ -144,7 +149,7 @@ class Watch:
         # Most events concern nobody here: those cost the event loop nothing.
         if self._loop is None or not (self._waiters or self._seekers):
             return
-        about = [event for event in events if event.job_id in self._waiters]
+        about = [event for event in events if event.job_id in self._waiters and event.kind != FOLLOWED]
         work = bool(self._seekers) and any(event.kind == JobStatus.PENDING for event in events)
         if about or work:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -169,6 +174,12 @@ class Watch:
     async def _wait(self, job_id: JobId, waiter: Waiter, seconds: float) -> None:
         if self._dismissed:
             return
+        with self.attend(job_id, waiter):
+            await until(waiter.woken, seconds)
+
+    @contextmanager
+    def attend(self, job_id: JobId, waiter: Waiter) -> Iterator[None]:
+        """Within this, the waiter is woken whenever there is news for it, or may be."""
         self._loop = asyncio.get_running_loop()
         self._waiters.setdefault(job_id, set()).add(waiter)
         self._newcomers.add(job_id)
@@ -176,7 +187,7 @@ class Watch:
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll())
         try:
-            await _until(waiter.woken, seconds)
+            yield
         finally:
             self._leave(job_id, waiter)
 
@@ -230,10 +241,12 @@ class Watch:
 
 def _wake(waiters: Iterable[Waiter]) -> None:
     for waiter in waiters:
+        waiter.news = True
         waiter.woken.set()
 
 
-async def _until(woken: asyncio.Event, seconds: float) -> None:
+async def until(woken: asyncio.Event, seconds: float) -> None:
+    """Return when it is set, or when the time is up."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await woken.wait()

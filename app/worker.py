@@ -84,7 +84,7 @@ def start(
 
 def _chosen(application: Application, queues: Sequence[str]) -> set[str]:
     require_profiles(application)
-    known = application.routes.queues
+    known = application.routes().queues
     if unknown := [queue for queue in queues if queue not in known]:
         raise StartupError(f"--queues: {unknown[0]} is not a queue of this installation; known: {', '.join(known)}.")
     return set(queues or known)

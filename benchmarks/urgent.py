@@ -26,6 +26,7 @@ from dramatiq import Worker
 from msgspec import Raw
 from msgspec.structs import replace
 
+from actors.desk import Performed
 from adapters.embedded.postgres import EmbeddedPostgres
 from app import logs
 from app.bootstrap import Application, build
@@ -111,11 +112,11 @@ def work() -> None:
         application.broker.close()
 
 
-async def perform(job: LeasedJob) -> bytes:
+async def perform(job: LeasedJob) -> Performed:
     """Takes its time, and tells when it began."""
     began = time.time()
     await asyncio.sleep(SERVICE_TIME)
-    return json.dumps({"began": began}).encode()
+    return Performed(json.dumps({"began": began}).encode())
 
 
 def _environment(**more: str) -> dict[str, str]:

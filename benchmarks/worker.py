@@ -26,6 +26,7 @@ from dramatiq import Worker
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from msgspec import Raw
 
+from actors.desk import Performed
 from actors.tickets import ticket
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.migrate import migrate
@@ -172,9 +173,9 @@ def drain_ours(jobs: int) -> float:
     return asyncio.run(_rate(settings.database_url, jobs))
 
 
-async def noop(job: LeasedJob) -> bytes:
+async def noop(job: LeasedJob) -> Performed:
     """Does nothing, and has a result of the usual size stored."""
-    return RESULT
+    return Performed(RESULT)
 
 
 async def _rate(dsn: str, jobs: int) -> float:

@@ -6,12 +6,17 @@
     ├── BadInput              the request is well formed but wrong somewhere (422)
     ├── TooLarge              the input, the result or the batch is over its limit (413)
     ├── KeyReused             an idempotency key comes with another request (422)
+    ├── NoSuchUpload          a job's input names an upload that is not there, or another owner's (422)
     ├── Forbidden             the caller's token does not allow it (403)
     ├── RateLimited           the caller's token is over its rate (429)
     ├── TooManyPending        the owner has as many waiting jobs as it may (429)
     ├── JobNotFound           no such job, or another owner's (404)
+    ├── UploadNotFound        no such upload, or another owner's (404)
+    ├── UploadInUse           a job that is not final needs the upload (409)
     ├── QueueNotFound         no such queue (404)
     ├── InvalidTransition     the job's state does not allow it (409)
+    ├── ChatFailed            a chat has no answer (by its code: 422, 429, 502, 503 or 504)
+    │   └── ChatRefused       nothing can answer it here now (503)
     ├── LeaseLost             the run no longer holds its job (409)
     ├── StorageUnavailable    PostgreSQL cannot be reached (503)
     ├── StartupError          the process cannot start: one line for its operator
@@ -164,12 +169,46 @@ class KeyReused(ServiceError):
         super().__init__()
 
 
+class NoSuchUpload(ServiceError):
+    """The input names an upload that is not there."""
+
+    def __init__(self, job_ids: Collection[UUID]) -> None:
+        self.job_ids = frozenset(job_ids)
+        """Those of the new jobs whose input it is."""
+        super().__init__()
+
+
+class UploadNotFound(ServiceError):
+    """There is no such upload."""
+
+
+class UploadInUse(ServiceError):
+    """A job that is pending or running needs this upload."""
+
+
 class JobNotFound(ServiceError):
     """There is no such job."""
 
 
 class InvalidTransition(ServiceError):
     """The job's state does not allow this."""
+
+
+class ChatFailed(ServiceError):
+    """The chat has no answer."""
+
+    def __init__(self, failure: Failure, job_id: UUID | None = None) -> None:
+        """
+        Args:
+            job_id: None where no job was stored.
+        """
+        self.failure = failure
+        self.job_id = job_id
+        super().__init__(failure.message)
+
+
+class ChatRefused(ChatFailed):
+    """The chat cannot be answered here now."""
 
 
 class LeaseLost(ServiceError):

@@ -11,6 +11,8 @@ from domain.job import Job, JobId, JobStatus, LeasedJob
 
 PROGRESS = "progress"
 REVOKED = "revoked"
+FOLLOWED = "followed"
+"""Somebody reads along: the run is to tell all of its text so far, and to go on telling it for a while."""
 
 TAKEN_AWAY = frozenset({JobStatus.CANCELLED.value, REVOKED})
 """Kinds of events by which a run may have lost its job."""
@@ -24,7 +26,8 @@ class JobEvent(Struct, frozen=True):
     task_type: str
     queue: str | None
     kind: str
-    """The state that it is in now; `progress` where its run reported some, `revoked` where that perhaps lost it."""
+    """The state that it is in now; `progress` where its run reported some, `revoked` where that perhaps lost it,
+    `followed` where somebody reads what it answers."""
     number: int
     """Counts the changes of the job's state; 1 is its submission. Progress carries that of its run's start."""
 

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from domain.errors import ErrorCode, Failure, InvalidTransition, LeaseLost
+from domain.results import ProviderAttempt
 
 JobId = NewType("JobId", UUID)
 LeaseToken = NewType("LeaseToken", UUID)
@@ -85,6 +86,8 @@ class RunRecord(Struct, frozen=True):
     """None while it goes on."""
     outcome: RunOutcome | None = None
     failure: Failure | None = None
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that it made, where there was more than one."""
 
 
 class Lease(Struct, frozen=True):
@@ -104,6 +107,8 @@ class Settlement(Struct, frozen=True):
     failure: Failure | None = None
     delay: timedelta = IMMEDIATELY
     """How long the job then waits before it may start again (while pending)."""
+    attempts: tuple[ProviderAttempt, ...] = ()
+    """The calls of providers that the run made, where there was more than one."""
 
 
 class IdempotencyKey(Struct, frozen=True):
@@ -136,6 +141,10 @@ class NewJob(Struct, frozen=True):
 
     None: it says nothing of that, and the share stays what it was, 1 at first.
     """
+    upload_id: UUID | None = None
+    """The upload that its input names: kept at least until the job is final."""
+    give_backs: int = 0
+    """As if it had been given back so often already. At the limit, what would give it back fails it instead."""
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""
@@ -152,6 +161,7 @@ class NewJob(Struct, frozen=True):
             status=JobStatus.PENDING,
             input=self.input,
             max_attempts=self.max_attempts,
+            give_backs=self.give_backs,
             run_at=run_at,
             due=due,
             deadline_at=self.deadline_at,
@@ -191,6 +201,11 @@ class LeasedJob(Struct, frozen=True):
 
     def release(self) -> Settlement:
         return Settlement(self.lease, RunOutcome.RELEASED, JobStatus.PENDING)
+
+
+def line_of(task_type: str, model_profile: str) -> str:
+    """What jobs of a kind wait in that have no queue. No name of a queue has a space in it."""
+    return f"{task_type} {model_profile}"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -242,8 +257,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def line(self) -> str:
-        """What it waits in: its queue, or the jobs of its kind where it has none. No name has a space in it."""
-        return self.queue or f"{self.task_type} {self.model_profile}"
+        """What it waits in: its queue, or the jobs of its kind where it has none."""
+        return self.queue or line_of(self.task_type, self.model_profile)
 
     def claim(
         self,
@@ -384,6 +399,11 @@ class Job(Struct, frozen=True, kw_only=True):
         ready = self.status is JobStatus.PENDING and self.run_at <= now
         return replace(self, due=True) if ready and not self.due else self
 
+    def route(self, queue: str) -> Job:
+        """Let a pending job that had no queue wait in this one, in its old place."""
+        unserved = self.queue is None and self.status is JobStatus.PENDING and self.due
+        return replace(self, queue=queue) if unserved else self
+
     def _without_lease(self, status: JobStatus, now: datetime) -> Job:
         return replace(
             self,
@@ -404,6 +424,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 CANCELLED_BY_CALLER = Failure(ErrorCode.CANCELLED, "Cancelled on request.")
+OUT_OF_TIME = Failure(ErrorCode.CANCELLED, "It was not answered within its caller's time.")
+CALLER_WENT_AWAY = Failure(ErrorCode.CANCELLED, "Its caller went away.")
+BEGUN_AGAIN = Failure(ErrorCode.CANCELLED, "Its run was taken from its worker after its text had begun.")
 DEADLINE_PASSED = Failure(ErrorCode.CANCELLED, "It was not started by its deadline.")
 
 

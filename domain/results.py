@@ -114,6 +114,23 @@ def check_result(result: bytes | msgspec.Raw) -> None:
         raise BadInput([Problem("/result", "must be JSON in UTF-8, and not nested too deeply")]) from None
 
 
+def content_of(result: bytes | msgspec.Raw) -> str | None:
+    """What a chat answered; None where this is no chat's result."""
+    try:
+        chat = _chats.decode(result)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return chat.content if chat.schema_version == "ai.chat_result.v1" else None
+
+
+class _Chat(Struct):
+    schema_version: str
+    content: str
+
+
+_chats = msgspec.json.Decoder(_Chat)
+
+
 class _Versioned(Struct):
     schema_version: Any = None
 

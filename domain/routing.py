@@ -5,7 +5,7 @@ A task type or a profile that is not served here has no queue: such a job waits 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from msgspec import Struct
@@ -35,13 +35,27 @@ class Profile(Struct, frozen=True):
     name: str
     kind: ModelKind
     queue: str
+    provider: str = ""
+    """What kind of server serves it: `vllm`, `ollama` ..."""
+    model: str = ""
+    """The model, as that server knows it."""
+    fallbacks: tuple[str, ...] = ()
+    """Profiles that are asked in turn when it fails."""
 
 
 class Routes:
     """The profiles of this installation."""
 
-    def __init__(self, profiles: Iterable[Profile]) -> None:
+    def __init__(self, profiles: Iterable[Profile] = (), active: str | None = None) -> None:
+        """
+        Args:
+            active: the profile of chats that name none.
+        """
         self._profiles = {profile.name: profile for profile in profiles}
+        self._active = active
+
+    def __iter__(self) -> Iterator[Profile]:
+        return iter(self._profiles.values())
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -49,13 +63,34 @@ class Routes:
         return tuple(self._profiles)
 
     @property
+    def active(self) -> Profile | None:
+        """The profile of chats that name none; None: they cannot be served."""
+        return self._profiles.get(self._active or "")
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a profile is bound to, each once."""
-        return tuple(dict.fromkeys(profile.queue for profile in self._profiles.values()))
+        return tuple(dict.fromkeys(profile.queue for profile in self))
 
     def profiles_of(self, queue: str) -> tuple[str, ...]:
         """The profiles that are bound to the queue."""
-        return tuple(profile.name for profile in self._profiles.values() if profile.queue == queue)
+        return tuple(profile.name for profile in self if profile.queue == queue)
+
+    def chat_profile(self, model: str | None) -> Profile | None:
+        """Who serves a chat that asks for this: its name, else its model, else the active one."""
+        chats = [profile for profile in self if profile.kind is ModelKind.CHAT]
+        named = (profile for profile in chats if model == profile.name)
+        served = (profile for profile in chats if model and model == profile.model)
+        return next(named, None) or next(served, None) or self.active
+
+    def bindings(self) -> dict[tuple[str, str], str]:
+        """The queue of every built-in task type on every profile that can run it."""
+        return {
+            (task_type, profile.name): profile.queue
+            for task_type, kind in TASK_KINDS.items()
+            for profile in self
+            if profile.kind is kind
+        }
 
     def queue_of(self, task_type: str, model_profile: str) -> str | None:
         """The queue of such a job, or None when it is not served here.

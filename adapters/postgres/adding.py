@@ -12,12 +12,15 @@ from msgspec.structs import replace
 from adapters.postgres.listing import listing
 from adapters.postgres.pool import DEADLOCK_TRIES, Run, query, runner, transaction
 from adapters.postgres.rows import job_of
-from domain.errors import KeyReused, StorageUnavailable, TooManyPending
+from domain.errors import KeyReused, NoSuchUpload, StorageUnavailable, TooManyPending
 from domain.job import Job, JobId, NewJob
 from domain.ports import Added, JobFilter, Listing
 
 CHUNK = 1_000
 """Jobs per statement: bounds the memory that a large batch takes. 10,000 at once are a tenth faster (measured)."""
+
+UPLOAD_IS_THERE = "upload_is_there"
+"""The constraint of `upload_jobs` that refuses a job whose upload is gone."""
 
 
 async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
@@ -27,12 +30,20 @@ async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str,
     for each in first:
         by_id.setdefault(each.id, each)
     new = list(by_id.values())
+    try:
+        stored = await _stored_all(pool, new, ceilings)
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != UPLOAD_IS_THERE:
+            raise
+        raise NoSuchUpload(await _without_their_upload(pool, new)) from None
+    return _told(first, stored)
+
+
+async def _stored_all(pool: asyncpg.Pool, new: Sequence[NewJob], ceilings: Mapping[str, int]) -> dict[JobId, Added]:
     limited = {owner: ceilings[owner] for owner in {each.owner_service for each in new} & ceilings.keys()}
     if not limited and (len(new) == 1 or (len(new) <= CHUNK and not any(each.idempotency for each in new))):
-        stored = await _stored(runner(pool), new)
-    else:
-        stored = await _stored_together(pool, new, limited)
-    return _told(first, stored)
+        return await _stored(runner(pool), new)
+    return await _stored_together(pool, new, limited)
 
 
 async def _stored_together(
@@ -63,6 +74,19 @@ async def _must_have_room(run: Run, stored: Mapping[JobId, Added], ceilings: Map
         [row] = await run(query("pending_of"), [owner])
         if row["jobs"] > ceilings[owner]:
             raise TooManyPending(owner, ceilings[owner], created[owner])
+
+
+async def _without_their_upload(pool: asyncpg.Pool, new: Sequence[NewJob]) -> list[JobId]:
+    """Those of these jobs that are new and whose upload is not there."""
+    run = runner(pool)
+    using = [each for each in new if each.upload_id]
+    uploads = [each.upload_id for each in using]
+    there = {(row["id"], row["owner_service"]) for row in await run(query("get_uploads"), [uploads])}
+    lacking = [each for each in using if (each.upload_id, each.owner_service) not in there]
+    keyed = [(each, each.idempotency) for each in lacking if each.idempotency]
+    names = [[each.owner_service for each, _ in keyed], [idempotency.key for _, idempotency in keyed]]
+    known = {keyed[row["place"] - 1][0].id for row in await run(query("known_keys"), names)}
+    return [each.id for each in lacking or using if each.id not in known]
 
 
 def _first_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:
@@ -155,6 +179,8 @@ def _columns(jobs: Sequence[NewJob]) -> list[object]:
         [new.idempotency and new.idempotency.fingerprint for new in jobs],
         [bytes(new.input) for new in jobs],
         [new.weight for new in jobs],
+        [new.upload_id for new in jobs],
+        [new.give_backs for new in jobs],
     ]
 
 

@@ -70,6 +70,7 @@ TOO_LONG = (
     "exceeds the maximum number of tokens allowed",
     "exceed context limit",
     "greater than the context length",
+    "longer than the context length",
     "when context the overflows",
     "context size has been exceeded",
     "does not fit in context length",
@@ -127,8 +128,24 @@ IMPLIED_STATUS = {
 }
 """The status that a code or a type stands for, where the error came in a stream and has none of its own."""
 
+UNTRUSTED = "The provider's certificate is not trusted."
+
+DISTRUST = {
+    9: "The provider's certificate is not valid yet.",
+    10: "The provider's certificate has expired.",
+    18: "The provider's certificate is signed by nobody but itself: name it in the CA bundle.",
+    19: "The provider's certificate is signed by an authority that is not known here: name it in the CA bundle.",
+    20: "The provider's certificate is signed by an authority that is not known here: name it in the CA bundle.",
+    21: "The provider's certificate is signed by an authority that is not known here: name it in the CA bundle.",
+    62: "The provider's certificate is for another host name.",
+    64: "The provider's certificate is for another address.",
+}
+"""By the number that OpenSSL gives to what is wrong with a certificate."""
+
 BROKEN_CALLS: tuple[tuple[type[Exception], ErrorCode, str], ...] = (
     (aiohttp.ClientConnectorDNSError, ErrorCode.PROVIDER_UNAVAILABLE, "The provider's host name is not known."),
+    (aiohttp.ClientConnectorCertificateError, ErrorCode.PROVIDER_UNAVAILABLE, UNTRUSTED),
+    (aiohttp.ClientConnectorCertificateError, ErrorCode.PROVIDER_UNAVAILABLE, UNTRUSTED),
     (aiohttp.ClientSSLError, ErrorCode.PROVIDER_UNAVAILABLE, "No secure connection to the provider could be made."),
     (aiohttp.ClientConnectorError, ErrorCode.PROVIDER_UNAVAILABLE, "The provider accepts no connections."),
     (aiohttp.ConnectionTimeoutError, ErrorCode.PROVIDER_UNAVAILABLE, "The provider accepted no connection in time."),
@@ -175,8 +192,15 @@ def broken_call(error: Exception) -> Failure:
     for found in (error.__cause__, error):
         for kind, code, message in BROKEN_CALLS:
             if isinstance(found, kind):
-                return Failure(code, message)
+                return Failure(code, _distrust(found) or message)
     return Failure(ErrorCode.PROVIDER_ERROR, "The call to the provider failed.")
+
+
+def _distrust(error: object) -> str | None:
+    """What is wrong with the certificate, where that was the trouble."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return DISTRUST.get(getattr(error.certificate_error, "verify_code", 0))
+    return None
 
 
 def empty_answer(finish_reason: str | None, prompt_tokens: int | None, context_window: int | None) -> Failure:

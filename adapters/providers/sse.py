@@ -10,11 +10,9 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-LONGEST_EVENT = 1 << 20
+from adapters.providers.lines import LONGEST_LINE, LineReader, LineTooLong
 
-
-class EventTooLong(Exception):
-    """An event is longer than any sensible one."""
+LONGEST_EVENT = LONGEST_LINE
 
 
 class ServerSentEvent(Struct, frozen=True):
@@ -26,7 +24,7 @@ class EventReader:
     """Fed with pieces as they arrive. Comments and keep-alives are passed over."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._lines = LineReader()
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -35,16 +33,13 @@ class EventReader:
         """The events that this piece completes.
 
         Raises:
-            EventTooLong: an event exceeds a mebibyte.
+            LineTooLong: an event exceeds a mebibyte.
         """
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            if content := line.removesuffix(b"\r"):
-                self._field(content)
+        for line in self._lines.feed(piece):
+            if line:
+                self._field(line)
             else:
                 yield from self.end()
-        if len(self._rest) > LONGEST_EVENT:
-            raise EventTooLong
 
     def end(self) -> Iterator[ServerSentEvent]:
         """The event whose blank line comes now, or, at the stream's end, will not come."""
@@ -61,4 +56,4 @@ class EventReader:
             self._data.append(value)
             self._size += len(value) + 1
             if self._size > LONGEST_EVENT:
-                raise EventTooLong
+                raise LineTooLong

@@ -7,21 +7,16 @@ job itself now and then.
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from uuid import uuid4
 
 import msgspec
 import structlog
 from msgspec import Struct
-from pika import BasicProperties, BlockingConnection, URLParameters
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.delivery_mode import DeliveryMode
+from pika import URLParameters
 
 from adapters.rabbitmq.declare import Declarations
-from adapters.rabbitmq.link import Link
+from adapters.rabbitmq.hints import LAST_WAIT, Exchange, Publisher, Subscriber
 from domain.events import JobEvent
 
 log = structlog.get_logger()
@@ -36,25 +31,11 @@ MOST_PER_MESSAGE = 500
 NAME_LENGTH = 100
 """Names have no more; so a routing key keeps within its 255 bytes."""
 
-TOLD_EVERY = 60.0
-"""Seconds between two words about dropped events."""
-
 PAUSE = 0.05
 """Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less."""
 
-IDLE = 0.5
-"""Seconds after which an idle connection answers RabbitMQ's heartbeats: in time for heartbeats of two seconds."""
-
-LAST_WAIT = 1.0
-"""Seconds that `stop` waits for a broker that takes its time: no hint is worth more."""
-
-BOUND_ANEW = 10.0
-"""Seconds after which a listener binds its queue again, in case somebody deleted the exchange."""
-
 QUEUE_LIMITS = {"x-max-length": 10_000, "x-max-length-bytes": 64 << 20, "x-overflow": "drop-head"}
 """What a process that hears too slowly may pile up in the broker; then the oldest go."""
-
-TRANSIENT = BasicProperties(content_type="application/json", delivery_mode=DeliveryMode.Transient)
 
 Listener = Callable[[Sequence[JobEvent]], None]
 
@@ -63,6 +44,23 @@ class Body(Struct, frozen=True):
     """The body of a message, as JSON; all of its events have one routing key."""
 
     events: list[JobEvent]
+
+
+_bodies = msgspec.json.Decoder(Body)
+
+
+class Queue(list[JobEvent]):
+    """Events that wait to be sent, in their order."""
+
+    def add(self, events: Sequence[JobEvent]) -> int:
+        kept = events[: MOST_PENDING - len(self)]
+        self.extend(kept)
+        return len(events) - len(kept)
+
+    def take(self) -> Sequence[JobEvent]:
+        taken = tuple(self)
+        self.clear()
+        return taken
 
 
 class RabbitEvents:
@@ -75,14 +73,31 @@ class RabbitEvents:
     def __init__(self, parameters: Sequence[URLParameters]) -> None:
         self._parameters = parameters
         self._declarations = Declarations()
-        self._publisher = Publisher(parameters, self._declarations)
+        self._exchange = Exchange(EXCHANGE, "topic")
+        self._publisher = Publisher(
+            "event",
+            parameters,
+            self._declarations,
+            self._exchange,
+            outbox=Queue(),
+            messages=messages,
+            pause=PAUSE,
+        )
         self._subscriber: Subscriber | None = None
         self._listeners: list[tuple[Listener, Collection[str] | None]] = []
 
     def start(self) -> None:
         self._publisher.link.start()
         if self._listeners:
-            self._subscriber = Subscriber(self._parameters, self._declarations, self._listeners)
+            self._subscriber = Subscriber(
+                "event",
+                self._parameters,
+                self._declarations,
+                self._exchange,
+                patterns=patterns([kinds for _, kinds in self._listeners]),
+                limits=QUEUE_LIMITS,
+                hear=self._hear,
+            )
             self._subscriber.link.start()
 
     def stop(self) -> None:
@@ -99,101 +114,9 @@ class RabbitEvents:
     def listen(self, listener: Listener, kinds: Collection[str] | None = None) -> None:
         self._listeners.append((listener, kinds))
 
-
-class Publisher:
-    """Sends what it is handed, as few messages as can be: each costs 50 µs."""
-
-    def __init__(self, parameters: Sequence[URLParameters], declarations: Declarations) -> None:
-        self._declarations = declarations
-        self.link = Link("event-publisher", parameters, self._publish_on)
-        self._pending: list[JobEvent] = []
-        self._changed = threading.Condition()
-        self._dropped = 0
-        self._told_at = -TOLD_EVERY
-
-    def publish(self, events: Sequence[JobEvent]) -> None:
-        if not events:
-            return
-        with self._changed:
-            kept = events[: MOST_PENDING - len(self._pending)]
-            self._pending.extend(kept)
-            self._changed.notify()
-        if len(kept) < len(events):
-            self._drop(len(events) - len(kept))
-
-    def request_stop(self) -> None:
-        self.link.request_stop()
-        with self._changed:
-            self._changed.notify()
-
-    def _drop(self, count: int) -> None:
-        with self._changed:
-            self._dropped += count
-            dropped, now = self._dropped, time.monotonic()
-            if now - self._told_at < TOLD_EVERY:
-                return
-            self._dropped, self._told_at = 0, now
-        log.warning("events dropped", count=dropped, pending=MOST_PENDING)
-
-    def _publish_on(self, connection: BlockingConnection) -> None:
-        self._declarations.make(connection, EXCHANGE, declare)
-        channel = connection.channel()
-        self.link.ready.set()
-        # Its channel is closed when somebody deleted the exchange.
-        while channel.is_open and (self._pending or not self.link.stopping.is_set()):
-            # What the connection breaks over is lost, not sent again and again.
-            for key, body in messages(self._take()):
-                channel.basic_publish(EXCHANGE, key, body, TRANSIENT)
-            connection.process_data_events(0)
-            self.link.stopping.wait(PAUSE)
-
-    def _take(self) -> list[JobEvent]:
-        """All that is pending, or nothing after a while in which nothing came."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending or self.link.stopping.is_set(), timeout=IDLE)
-            taken, self._pending = self._pending, []
-        return taken
-
-
-class Subscriber:
-    """Hears what its listeners asked for, through a queue that is gone with its connection."""
-
-    def __init__(
-        self,
-        parameters: Sequence[URLParameters],
-        declarations: Declarations,
-        listeners: Sequence[tuple[Listener, Collection[str] | None]],
-    ) -> None:
-        self._declarations = declarations
-        self.link = Link("event-listener", parameters, self._listen_on)
-        self._listeners = listeners
-        self._patterns = patterns([kinds for _, kinds in listeners])
-        self._decoder = msgspec.json.Decoder(Body)
-
-    def _listen_on(self, connection: BlockingConnection) -> None:
-        channel = connection.channel()
-        # Named anew each time: the broker may not have noticed yet that the former connection is gone.
-        queue = f"{EXCHANGE}.{uuid4().hex[:12]}"
-        channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_LIMITS)
-        self._declarations.make(connection, EXCHANGE, declare)
-        bound = self._bind(channel, queue)
-        channel.basic_consume(queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True)
-        self.link.ready.set()
-        # Without a consumer its queue was deleted.
-        while not self.link.stopping.is_set() and channel.consumer_tags:
-            connection.process_data_events(IDLE)
-            if time.monotonic() - bound > BOUND_ANEW:
-                self._declarations.keep(connection, EXCHANGE, declare)
-                bound = self._bind(channel, queue)
-
-    def _bind(self, channel: BlockingChannel, queue: str) -> float:
-        for pattern in self._patterns:
-            channel.queue_bind(queue, EXCHANGE, pattern)
-        return time.monotonic()
-
     def _hear(self, body: bytes) -> None:
         try:
-            events = self._decoder.decode(body).events
+            events = _bodies.decode(body).events
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.debug("event not understood", reason=type(error).__name__)  # anybody may publish here
             return
@@ -204,10 +127,6 @@ class Subscriber:
                     listener(wanted)
             except Exception:  # the next one, and the next event, want to be heard
                 log.exception("listener failed")
-
-
-def declare(channel: BlockingChannel, passive: bool) -> None:
-    channel.exchange_declare(EXCHANGE, "topic", durable=True, passive=passive)
 
 
 def messages(events: Sequence[JobEvent]) -> Iterator[tuple[str, bytes]]:

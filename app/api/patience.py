@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from litestar import Request
+
+T = TypeVar("T")
 
 
 async def while_connected(request: Request[Any, Any, Any], waiting: Coroutine[Any, Any, None]) -> None:
@@ -25,6 +27,17 @@ class Connected:
     @property
     def gone(self) -> bool:
         return self._disconnect.done()
+
+    async def get(self, awaited: Coroutine[Any, Any, T]) -> T | None:
+        """What comes of this, or None where the caller has gone before: then it is cancelled."""
+        task = asyncio.create_task(awaited)
+        try:
+            await asyncio.wait({task, self._disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def wait(self, waiting: Coroutine[Any, Any, None]) -> None:
         """Wait for this, but stop when the caller has gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -13,12 +14,14 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException, NotFoundException
 from litestar.types import HTTPScope
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from app.wire.body import UnreadableBody
 from app.wire.problem import MEDIA_TYPE, ProblemDetails
 from domain.errors import (
     BadInput,
+    ChatFailed,
+    ChatRefused,
     ErrorCode,
     Forbidden,
     InvalidTransition,
@@ -30,6 +33,8 @@ from domain.errors import (
     StorageUnavailable,
     TooLarge,
     TooManyPending,
+    UploadInUse,
+    UploadNotFound,
 )
 
 logger = structlog.get_logger()
@@ -59,6 +64,8 @@ KINDS: dict[type[Exception], Kind] = {
     UnreadableBody: Kind("unreadable-body", HTTPStatus.BAD_REQUEST, "The body cannot be read"),
     Forbidden: Kind("forbidden", HTTPStatus.FORBIDDEN, "The token does not allow this"),
     JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
+    UploadNotFound: Kind("upload-not-found", HTTPStatus.NOT_FOUND, "No such upload"),
+    UploadInUse: Kind("upload-in-use", HTTPStatus.CONFLICT, "The upload is in use"),
     QueueNotFound: Kind("queue-not-found", HTTPStatus.NOT_FOUND, "No such queue"),
     InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
     LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),
@@ -82,12 +89,36 @@ DETAILS: dict[type[HTTPException], str] = {
 }
 
 
+CHATS: dict[ErrorCode, HTTPStatus] = {
+    ErrorCode.BAD_INPUT: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ErrorCode.CONTEXT_LENGTH: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ErrorCode.UNSUPPORTED_TASK: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.MODEL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.AUTH_ERROR: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.QUOTA_EXHAUSTED: HTTPStatus.SERVICE_UNAVAILABLE,
+    ErrorCode.TIMEOUT: HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""How a chat fails that failed with this code; with any other: 502."""
+
+CHAT_FAILED, CHAT_REFUSED = "The chat has no answer", "The chat cannot be answered now"
+
+CODED = "coded"
+"""A route with this option names the `error_code` of every request that is wrong."""
+
+USUAL_PATIENCE = timedelta(seconds=5)
+"""Before a chat is asked again, where nobody knows better."""
+
+
 def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The answer to a request that met this exception."""
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         error = _too_large(request)
     if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return _of_http(request, error)
+    if isinstance(error, ChatFailed):
+        document, headers = chat_problem(error, instance_of(request.scope))
+        return _encoded(document, headers)
     kind = next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), None)
     if kind is None:
         return _unhandled(request, error)
@@ -99,8 +130,31 @@ def problem_of(request: Request[Any, Any, Any], error: Exception) -> Response[by
         detail=_cut(str(error), LONGEST_DETAIL),
         instance=instance_of(request.scope),
         errors=_told(error.problems) if isinstance(error, BadInput) else UNSET,
-        error_code=error.code if isinstance(error, BadInput) and error.code is not ErrorCode.BAD_INPUT else UNSET,
+        error_code=_code(request, error) if isinstance(error, BadInput) else UNSET,
     )
+
+
+def chat_problem(error: ChatFailed, instance: str) -> tuple[ProblemDetails, dict[str, str]]:
+    """Why a chat has no answer, and the headers that go with it."""
+    failure, refused = error.failure, isinstance(error, ChatRefused)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if refused else CHATS.get(failure.code, HTTPStatus.BAD_GATEWAY)
+    document = ProblemDetails(
+        type=f"urn:problem:ai-service:{'chat-refused' if refused else 'chat-failed'}",
+        title=CHAT_REFUSED if refused else CHAT_FAILED,
+        status=status,
+        detail=_cut(failure.message or f"The run ended with {failure.code}.", LONGEST_DETAIL),
+        instance=instance,
+        error_code=failure.code,
+        job_id=error.job_id or UNSET,
+    )
+    if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return document, {}
+    return document, {"Retry-After": str(ceil((failure.retry_after or USUAL_PATIENCE).total_seconds()))}
+
+
+def _code(request: Request[Any, Any, Any], error: BadInput) -> ErrorCode | UnsetType:
+    told = error.code is not ErrorCode.BAD_INPUT or request.route_handler.opt.get(CODED, False)
+    return error.code if told else UNSET
 
 
 def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -134,16 +188,21 @@ def _patience(error: Exception) -> dict[str, str]:
 
 
 def _unhandled(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    instance = instance_of(request.scope)
     if not _hung_up(error):
-        logger.error("request_failed", method=request.method, path=instance_of(request.scope), exc_info=error)
+        logger.error("request_failed", method=request.method, path=instance, exc_info=error)
+    return _encoded(unforeseen(instance), {})
+
+
+def unforeseen(instance: str) -> ProblemDetails:
+    """A fault of ours, of which nothing is told."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return _respond(
-        {},
+    return ProblemDetails(
         type="about:blank",
         title=status.phrase,
         status=status,
         detail="Something went wrong here; it has been logged.",
-        instance=instance_of(request.scope),
+        instance=instance,
     )
 
 
@@ -164,8 +223,12 @@ def _hung_up(error: Exception) -> bool:
 
 
 def _respond(headers: dict[str, str], **members: Any) -> Response[bytes]:
-    body = msgspec.json.encode(ProblemDetails(**members))
-    return Response(body, status_code=members["status"], headers=headers, media_type=MEDIA_TYPE)
+    return _encoded(ProblemDetails(**members), headers)
+
+
+def _encoded(document: ProblemDetails, headers: dict[str, str]) -> Response[bytes]:
+    body = msgspec.json.encode(document)
+    return Response(body, status_code=document.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def instance_of(scope: HTTPScope) -> str:

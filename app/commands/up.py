@@ -49,7 +49,7 @@ def _say(text: str) -> None:
 
 
 def _greet(application: Application, url: str) -> None:
-    profile, http = application.routes.profiles[0], application.settings.http
+    profile, http = application.routes().profiles[0], application.settings.http
     body = {
         "owner_service": "me",
         "task_type": "llm_chat",

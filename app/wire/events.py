@@ -1,7 +1,8 @@
 """What happens to a job as Server-Sent Events.
 
 Each has an id by which a stream is taken up again: `N` for the Nth change of the job's state, `N.K` for the Kth report
-of progress in the run that began with it, `N.done` for the end that it was.
+of progress in the run that began with it, `N.K.O` for the text of that run up to its Oth character, `N.done` for the
+end that it was.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RETRY = b"retry: 1000\n\n"
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
-_ID = re.compile(r"([1-9][0-9]{0,8})(?:\.([1-9][0-9]{0,8}|done))?")
+_ID = re.compile(r"([1-9][0-9]{0,8})(?:\.(?:(done|[1-9][0-9]{0,8})|(0|[1-9][0-9]{0,8})\.([1-9][0-9]{0,8})))?")
 _DONE = 1_000_000_000
 """In place of a report's number: after all of them."""
 
@@ -41,6 +42,8 @@ class Mark(Struct, frozen=True, order=True):
     number: int = 0
     report: int = 0
     """0: the change of state itself."""
+    offset: int = 0
+    """Where in the run's text; 0: nowhere."""
 
     @classmethod
     def read(cls, last_event_id: str | None) -> Self:
@@ -53,8 +56,10 @@ class Mark(Struct, frozen=True, order=True):
         match = _ID.fullmatch(last_event_id)
         if match is None:
             raise BadInput([Problem("/Last-Event-ID", "It is not the id of an event of this stream.")])
-        report = match[2] or "0"
-        return cls(int(match[1]), _DONE if report == "done" else int(report))
+        number, report, report_before, offset = match.groups(default="0")
+        if report == "done":
+            return cls.end(int(number))
+        return cls(int(number), int(report) or int(report_before), int(offset))
 
     @classmethod
     def end(cls, number: int) -> Self:
@@ -64,6 +69,8 @@ class Mark(Struct, frozen=True, order=True):
     def id(self) -> str:
         if self.report == _DONE:
             return f"{self.number}.done"
+        if self.offset:
+            return f"{self.number}.{self.report}.{self.offset}"
         return f"{self.number}.{self.report}" if self.report else f"{self.number}"
 
     @property
@@ -99,10 +106,28 @@ class ProgressNews(Struct, kw_only=True, frozen=True):
     at: datetime
 
 
-def events_of(news: News) -> Iterator[Event]:
-    """What is new, in its order; ends with `done` where the job is final."""
+class TokenNews(Struct, kw_only=True, frozen=True):
+    """What a run answered; with offset 0 a text begins anew."""
+
+    job_id: UUID
+    offset: int
+    """In characters: where in the run's text this stands."""
+    text: str
+
+
+def token(job_id: JobId, mark: Mark, offset: int, text: str) -> Event:
+    """
+    Args:
+        mark: after this text.
+    """
+    return _event("token", mark, TokenNews(job_id=job_id, offset=offset, text=text))
+
+
+def events_of(news: News, *told: Event) -> Iterator[Event]:
+    """What is new, in its order, with these events among it; ends with `done` where the job is final."""
     reported = [] if news.progress is None else [_progress(news.job.id, news.progress)]
-    yield from sorted([*(_status(news.job, change) for change in news.changes), *reported], key=lambda each: each.mark)
+    changed = [_status(news.job, change) for change in news.changes]
+    yield from sorted([*changed, *reported, *told], key=lambda each: each.mark)
     if news.job.status.final:
         yield _event("done", Mark.end(news.job.number), JobRow.of(news.job))
 

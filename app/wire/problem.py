@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -21,7 +22,11 @@ class ProblemDetails(Struct, kw_only=True, frozen=True):
     status: int
     detail: str
     instance: Annotated[str, Meta(description="The path that was asked for.")]
-    error_code: Annotated[ErrorCode, Meta(description="Only where it is more than `bad_input`.")] | UnsetType = UNSET
+    error_code: (
+        Annotated[ErrorCode, Meta(description="Of a chat; of others only where it is more than `bad_input`.")]
+        | UnsetType
+    ) = UNSET
+    job_id: Annotated[UUID, Meta(description="Of a chat: its job.")] | UnsetType = UNSET
     errors: Annotated[tuple[Problem, ...], Meta(description="With 422: each with a JSON pointer.")] | UnsetType = UNSET
 
 

@@ -11,6 +11,7 @@ from domain.access import Caller
 from domain.events import Progress, Pulse, StatusChange
 from domain.job import Job, JobId, RunRecord
 from domain.ports import JobStore, Listing, Place
+from domain.results import content_of
 
 
 class Page(Struct, frozen=True):
@@ -30,6 +31,8 @@ class News(Struct, frozen=True):
     """The last report, where it is newer."""
     pulse: Pulse
     """How far the job was when this was read."""
+    content: str | None = None
+    """What a chat answered, once it has completed."""
 
     def without_events(self) -> News:
         """The same look, once its events have been told."""
@@ -81,7 +84,8 @@ class Browse:
             JobNotFound.
         """
         # The job first: whatever it has come to, the changes that led there are read after it.
-        job = replace(await self.one(caller, job_id), input=None, result=None)
+        whole = await self.one(caller, job_id)
+        job = replace(whole, input=None, result=None)
         changes = await self.jobs.changes(job_id, number)
         progress = await self.jobs.progress(job_id)
         told = (progress.number, progress.report) if progress else (0, 0)
@@ -91,4 +95,5 @@ class Browse:
             [change for change in changes if change.number <= job.number],
             progress if told > report and told[0] <= job.number else None,
             Pulse(job.status, job.number, told),
+            None if whole.result is None else content_of(whole.result),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domain.circuit import Circuit
@@ -16,13 +16,14 @@ from domain.usecases.wake import Wake
 @dataclass(frozen=True)
 class Operate:
     queues: QueueStore
-    routes: Routes
+    routes: Callable[[], Routes]
+    """Those of this moment."""
     wake: Wake
 
     async def states(self) -> list[QueueState]:
         """Every queue, in the order of their names."""
         known = {state.name: state for state in await self.queues.states()}
-        return [known.get(name) or QueueState(name) for name in sorted({*known, *self.routes.queues})]
+        return [known.get(name) or QueueState(name) for name in sorted({*known, *self.routes().queues})]
 
     async def meant(self, queue: str | None) -> list[QueueState]:
         """This queue, or all of them (None).

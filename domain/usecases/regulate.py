@@ -27,14 +27,15 @@ LONGEST_LOOK = timedelta(seconds=10)
 class Regulate:
     queues: QueueStore
     guard: Guard
-    routes: Routes
+    routes: Callable[[], Routes]
+    """Those of this moment."""
     wake: Wake
     clock: Callable[[], datetime]
     _looked_at: dict[str, datetime] = field(default_factory=dict)
 
     async def put_in_force(self, policies: Policies) -> None:
         """Let every claim obey these policies."""
-        await self.queues.configure(policies, self.routes.queues)
+        await self.queues.configure(policies, self.routes().queues)
 
     async def wanting(self) -> list[QueueState]:
         """Queues whose server is to be asked how it is, or whose limit is to be adapted; once a second."""
@@ -63,7 +64,7 @@ class Regulate:
 
     async def _pressure(self, queue: str) -> Pressure | None:
         """That of the queue's busiest server."""
-        asked = await asyncio.gather(*(self.guard.health.pressure(name) for name in self.routes.profiles_of(queue)))
+        asked = await asyncio.gather(*(self.guard.health.pressure(name) for name in self.routes().profiles_of(queue)))
         told = [pressure for pressure in asked if pressure is not None]
         return max(told, key=lambda pressure: (pressure.waiting, pressure.running), default=None)
 

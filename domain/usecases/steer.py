@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.errors import InvalidTransition
+from domain.errors import Failure, InvalidTransition
 from domain.events import REVOKED, JobEvent
 from domain.job import CANCELLED_BY_CALLER, FINAL, Job, JobId, JobStatus
 from domain.ports import Events, JobFilter, JobStore, Listing, Place
@@ -57,6 +57,24 @@ class Steer:
             if job.cancel(job.updated_at) is job:
                 return job
         return await self.jobs.get(job_id)
+
+    async def withdraw(self, caller: Caller, job_id: JobId) -> Job:
+        """Cancel a job that has not started.
+
+        Raises:
+            JobNotFound.
+            InvalidTransition: it is not pending.
+        """
+        await self._own(caller, job_id)
+        withdrawn = await self._cancel([job_id], (JobStatus.PENDING,))
+        job = await self.jobs.get(job_id)
+        if not withdrawn:
+            raise InvalidTransition(f"The job is {job.status}: only a pending one can be withdrawn.")
+        return job
+
+    async def stop(self, job_id: JobId, failure: Failure, among: Sequence[JobStatus] | None = None) -> bool:
+        """Cancel a job for this reason. Returns whether it was pending or running, or in one of these states."""
+        return bool(self._tell(await self.jobs.cancel([job_id], failure, among)))
 
     async def retry(self, caller: Caller, job_id: JobId) -> Job:
         """Start a failed, cancelled or running job afresh.

@@ -14,6 +14,7 @@ from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import JobStatus, Lease, LeasedJob, Settlement
 from domain.ports import Claim, Events, Exchange, Health, JobStore
+from domain.results import ProviderAttempt
 from domain.retry import RetryPolicy, settle_failure, settle_outage
 from domain.usecases.guard import Guard
 
@@ -25,6 +26,10 @@ class Ended(Struct, frozen=True):
     settlement: Settlement
     sign: Sign = Sign.NONE
     """What it shows of the model server behind its queue."""
+
+    def after(self, attempts: tuple[ProviderAttempt, ...]) -> Ended:
+        """The same end, with the calls of providers that went before."""
+        return replace(self, settlement=replace(self.settlement, attempts=attempts)) if attempts else self
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Work:
     lease: timedelta
     """How long a built-in worker's lease lasts without renewal."""
 
-    def completed(self, job: LeasedJob, result: bytes) -> Ended:
-        return Ended(job, job.complete(result), Sign.ANSWERED)
+    def completed(self, job: LeasedJob, result: bytes, attempts: tuple[ProviderAttempt, ...] = ()) -> Ended:
+        return Ended(job, job.complete(result), Sign.ANSWERED).after(attempts)
 
     def failed(self, job: LeasedJob, failure: Failure) -> Ended:
         """By the retry table: to be tried again, given back, or failed for good. Nobody is asked how the server is."""

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from dramatiq import Broker, Middleware, Worker
 
-from actors.desk import Desk, Perform
+from actors.desk import Desk, Perform, Performed
 from actors.runtime import Identity, Runtime, WorkerParts
 from actors.stack import stack
 from actors.tasks import register
@@ -127,7 +127,7 @@ class Stage:
         self.most_at_once = 0
         self._let_go: set[JobId] = set()
 
-    async def __call__(self, job: LeasedJob) -> bytes:
+    async def __call__(self, job: LeasedJob) -> Performed:
         self.started.append(job.id)
         self.most_at_once = max(self.most_at_once, len(self.running))
         try:
@@ -139,7 +139,7 @@ class Stage:
                 await self.closing.wait()
             raise
         self.ended.append(job.id)
-        return RESULT
+        return Performed(RESULT)
 
     def let_go(self, *jobs: JobId) -> None:
         self._let_go.update(jobs)
@@ -201,7 +201,7 @@ class Shop:
         self.bus.listen(self.runtime.heard, TAKEN_AWAY)
         guard = Guard(self.store.queues, self.health, threshold=5)
         work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE)
-        yield WorkerParts(work, self._performers, (PROFILE,), lambda: self.policies, self._presence)
+        yield WorkerParts(work, self._performers, lambda: (PROFILE,), lambda: self.policies, self._presence)
         self.closed = True
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 
+from actors.desk import Performed
 from domain.circuit import Circuit, CircuitState
 from domain.errors import ErrorCode, RunFailed, StorageUnavailable
 from domain.job import CANCELLED_BY_CALLER, JobId, JobStatus, LeasedJob, RunOutcome
@@ -16,7 +17,7 @@ from tests.actors.rig import RESULT, Shop, Stage, jobs, until
 from tests.factories import PROFILE, QUEUE, new_job
 
 
-async def nobody_there(job: LeasedJob) -> bytes:
+async def nobody_there(job: LeasedJob) -> Performed:
     raise RunFailed(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.")
 
 
@@ -133,13 +134,13 @@ class Slow:
         self.started: list[JobId] = []
         self.closed: list[JobId] = []
 
-    async def __call__(self, job: LeasedJob) -> bytes:
+    async def __call__(self, job: LeasedJob) -> Performed:
         self.started.append(job.id)
         try:
             await asyncio.sleep(3600)
         finally:
             self.closed.append(job.id)
-        return RESULT
+        return Performed(RESULT)
 
 
 def allowing(limit: timedelta, task_type: str = "llm_chat") -> Policies:
@@ -188,7 +189,7 @@ def test_a_run_that_is_stopped_before_its_time_is_up_has_not_timed_out(held: Sta
 
 @pytest.mark.parametrize("error", [TimeoutError("the server's own"), RunFailed(ErrorCode.BAD_RESPONSE, "nonsense")])
 def test_a_run_that_fails_in_time_keeps_its_failure(error: Exception) -> None:
-    async def fails(job: LeasedJob) -> bytes:
+    async def fails(job: LeasedJob) -> Performed:
         raise error
 
     with Shop({"llm_chat": fails}) as shop:
@@ -203,12 +204,12 @@ def test_a_run_that_fails_in_time_keeps_its_failure(error: Exception) -> None:
 
 
 def test_a_run_whose_end_fails_when_its_time_is_up_has_timed_out_all_the_same() -> None:
-    async def breaks(job: LeasedJob) -> bytes:
+    async def breaks(job: LeasedJob) -> Performed:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             raise RunFailed(ErrorCode.PROVIDER_ERROR, "The connection broke.") from None
-        return RESULT
+        return Performed(RESULT)
 
     with Shop({"llm_chat": breaks}) as shop:
         shop.policies = allowing(timedelta(milliseconds=50))

@@ -10,6 +10,7 @@ import pytest
 from dramatiq import Broker, MessageProxy, Middleware
 from dramatiq.middleware import MiddlewareError
 
+from actors.desk import Performed
 from domain.job import JobStatus, LeasedJob
 from tests.actors.rig import RESULT, Shop, Stage, jobs, until
 from tests.factories import new_job
@@ -161,14 +162,14 @@ def test_a_run_that_does_not_heed_its_stop_holds_nothing_up(quick: None) -> None
     ends = asyncio.Event()
     deaf: list[bool] = []
 
-    async def perform(job: LeasedJob) -> bytes:
+    async def perform(job: LeasedJob) -> Performed:
         while not ends.is_set():
             try:
                 deaf.append(True)
                 await asyncio.sleep(0.05)
             except asyncio.CancelledError:
                 continue
-        return RESULT
+        return Performed(RESULT)
 
     with Shop({"llm_chat": perform}, grace=0.1) as shop:
         shop.submit(new_job())

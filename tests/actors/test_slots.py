@@ -9,6 +9,7 @@ from dramatiq import Broker, MessageProxy, Middleware
 from dramatiq.middleware import MiddlewareError, SkipMessage
 from msgspec import Raw
 
+from actors.desk import Performed
 from domain.errors import ErrorCode
 from domain.job import CANCELLED_BY_CALLER, JobStatus, LeasedJob, Priority
 from tests.actors.rig import RESULT, Shop, Stage, jobs, until
@@ -214,7 +215,7 @@ def test_a_job_without_an_actor_fails_and_holds_no_slot(stage: Stage) -> None:
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
 def test_whatever_ends_a_run_its_job_fails_and_the_slot_goes_on(kind: type[BaseException]) -> None:
-    async def bad(job: LeasedJob) -> bytes:
+    async def bad(job: LeasedJob) -> Performed:
         raise kind("secret")
 
     with Shop({"bad": bad, "llm_chat": Stage()}) as shop:
@@ -248,7 +249,7 @@ def test_a_task_that_exits_does_not_end_the_event_loop(stage: Stage) -> None:
 def test_a_run_that_raises_tells_dramatiq_hooks_and_logs_no_traceback(
     quiet: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def bad(job: LeasedJob) -> bytes:
+    async def bad(job: LeasedJob) -> Performed:
         raise RuntimeError("secret")
 
     class Watches(Middleware):

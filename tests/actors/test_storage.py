@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.desk import Performed
 from domain.errors import ErrorCode
 from domain.job import JobStatus, LeasedJob
 from tests.actors.rig import Shop, Stage, jobs, until
@@ -67,9 +68,9 @@ def test_a_run_that_ends_while_the_storage_is_away_is_stored_after_its_return(he
 def test_a_result_that_the_storage_refuses_fails_its_own_run_only(held: Stage) -> None:
     refused = b'"\\u0000"'
 
-    async def perform(job: LeasedJob) -> bytes:
-        result = await held(job)
-        return refused if job.id == bad else result
+    async def perform(job: LeasedJob) -> Performed:
+        performed = await held(job)
+        return Performed(refused) if job.id == bad else performed
 
     with Shop({"llm_chat": perform}, slots=3) as shop:
         shop.store.refuses = {refused}

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 from dramatiq import Broker, MessageProxy, Middleware
 
+from actors.desk import Performed
 from domain.events import REVOKED
 from domain.job import CANCELLED_BY_CALLER, JobId, JobStatus, LeasedJob, RunOutcome
 from tests.actors.rig import RESULT, Shop, Stage, jobs, until
@@ -192,11 +193,11 @@ def test_a_lost_run_that_returns_all_the_same_stores_nothing_and_frees_its_slot(
 def test_a_lost_run_that_does_not_heed_its_stop_stores_nothing_either() -> None:
     started: list[JobId] = []
 
-    async def stubborn(job: LeasedJob) -> bytes:
+    async def stubborn(job: LeasedJob) -> Performed:
         started.append(job.id)
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return RESULT
+        return Performed(RESULT)
 
     with Shop({"llm_chat": stubborn}) as shop:
         (job,) = shop.submit(new_job())

@@ -12,6 +12,7 @@ import pytest
 
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.store import PostgresJobStore
+from adapters.postgres.uploads import PostgresUploadStore
 from tests.adapters.rigs import OpenRig, Rig
 from tests.factories import NOW
 
@@ -32,6 +33,10 @@ EMPTY = """
     DELETE FROM job_progress;
     DELETE FROM job_changes;
     DELETE FROM runs;
+    DELETE FROM upload_jobs;
+    DELETE FROM uploads;
+    DELETE FROM upload_chunks;
+    DELETE FROM upload_leftovers;
     DELETE FROM jobs;
     DELETE FROM job_counts;
     DELETE FROM job_count_changes;
@@ -51,6 +56,7 @@ class PostgresRig:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.store = PostgresJobStore(pool)
         self.queues = PostgresQueueStore(pool)
+        self.uploads = PostgresUploadStore(pool)
         self.pool = pool
 
     async def now(self) -> datetime:

@@ -11,10 +11,13 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
+from app.converse import Chats
 from app.follow import Follow
 from app.http import create_app
 from app.keyring import Keyring
+from app.readers import Readers
 from app.services import Services
 from app.settings import Limits
 from app.watch import Watch
@@ -22,15 +25,19 @@ from domain.job import LeasedJob
 from domain.policy import Policies
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.texts import TextPiece
 from domain.usecases.browse import Browse
+from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
@@ -39,14 +46,18 @@ from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, Re
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 LIMITS = Limits(
     max_input_bytes=MAX_INPUT_BYTES,
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
+    max_upload_bytes=MAX_UPLOAD_BYTES,
     max_crashes=3,
+    chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
 )
 LEASE_TIMEOUT = timedelta(minutes=15)
+CHAT_TIMEOUT = timedelta(minutes=5)
 NEVER = 3600.0
 
 WANTED: dict[str, Any] = {
@@ -70,6 +81,10 @@ class Api:
     clock: FakeClock
     services: Services
     file: PolicyFileInMemory
+    health: FakeHealth
+    routes: list[Routes]
+    """The last of them is in force."""
+    readers: Readers
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -96,8 +111,12 @@ class Api:
         return str((await self.client.get(f"/api/v1/jobs/{job_id}")).json()["status"])
 
     async def claim(self) -> LeasedJob:
-        [job] = (await self.store.exchange([], new_claim())).claimed
+        [job] = (await self.store.exchange([], new_claim(task_types=("llm_chat", "chat_completion")))).claimed
         return job
+
+    def tell(self, job: LeasedJob, offset: int, text: str) -> None:
+        """What its worker says of a running job's text."""
+        self.readers.heard([TextPiece(job.id, job.number, offset, text)])
 
     async def complete(self, job_id: str, result: bytes = b'{"schema_version":"test.v1"}') -> None:
         job = await self.claim()
@@ -115,34 +134,52 @@ class PolicyFileInMemory:
         return self.policies
 
 
-def build(keyring: Keyring | None = None) -> Api:
+def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
-    routes = Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE)])
+    profile = Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, provider="vllm", model="Qwen/Qwen2.5-14B-Instruct")
+    routes = [Routes([profile], active=profile.name) if routed else Routes()]
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
+    readers = Readers()
     health = FakeHealth()
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
-    operate = Operate(store.queues, routes, wake)
+    operate = Operate(store.queues, lambda: routes[-1], wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
+    submit = Submit(
+        store,
+        lambda: routes[-1],
+        wake,
+        events,
+        Preempt(store, events),
+        file.read,
+        new_id,
+        MAX_INPUT_BYTES,
+        JsonSchemas(),
+    )
+    steer = Steer(store, wake, events)
+    converse = Converse(submit, steer, lambda: routes[-1], store.queues, clock.now, circuits_last=0.0)
     services = Services(
-        submit=Submit(store, routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES),
+        submit=submit,
+        uploads=Uploads(store.uploads, new_id, MAX_UPLOAD_BYTES),
         browse=browse,
         foresee=Foresee(store, report),
-        steer=Steer(store, wake, events),
+        steer=steer,
         lend=lend,
         claims=Claims(lend, watch, LEASE_TIMEOUT, look_every=NEVER),
         operate=operate,
         report=report,
-        follow=Follow(browse, watch, keep_alive=NEVER),
+        follow=Follow(browse, watch, readers, events, keep_alive=NEVER),
+        chats=Chats(converse, browse, watch, readers, events, CHAT_TIMEOUT, look_every=0.02),
         watch=watch,
+        providers=Providers(lambda: routes[-1], health, operate),
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file)
+    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes, readers)
 
 
 @pytest.fixture

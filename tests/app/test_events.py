@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -15,7 +15,6 @@ import httpx
 import pytest
 import uvicorn
 
-from app.follow import Follow
 from app.wire.events import Mark
 from domain.access import ANYBODY
 from domain.errors import BadInput, StorageUnavailable
@@ -146,7 +145,25 @@ async def test_whoever_has_seen_the_end_is_told_that_there_is_nothing_more(api: 
 
 
 @pytest.mark.parametrize(
-    "last", ["x", "0", "-1", "01", "1.", "1.0", ".1", "1.1.1", "1.doned", " 1", "1,2", "1" * 10, "9", "9.done", "4.1"]
+    "last",
+    [
+        "x",
+        "0",
+        "-1",
+        "01",
+        "1.",
+        "1.0",
+        ".1",
+        "1.1.0",
+        "1.01.5",
+        "1.doned",
+        " 1",
+        "1,2",
+        "1" * 10,
+        "9",
+        "9.done",
+        "4.1",
+    ],
 )
 async def test_an_id_that_no_event_of_the_job_has_is_422(api: Api, last: str) -> None:
     job_id = await completed(api)
@@ -379,7 +396,7 @@ async def test_a_stream_outlives_a_storage_that_is_away(api: Api, monkeypatch: p
             raise StorageUnavailable
         return await get(asked)
 
-    follow = Follow(api.services.browse, api.watch, keep_alive=0.01)
+    follow = replace(api.services.follow, keep_alive=0.01)
     events = cast("Any", await follow.job(ANYBODY, to_id(job_id), Mark()))
     assert parse((await anext(events)).decode()) is None
     first = parse((await anext(events)).decode())

@@ -14,7 +14,8 @@ PROGRAM = """
 import logging, sys
 import structlog
 from app.logs import set_up
-from app.settings import Secret, from_env
+from app.secret import Secret
+from app.settings import from_env
 
 set_up(from_env({{"LOG_FORMAT": {form!r}, "LOG_LEVEL": {level!r}}}).logs)
 log = structlog.get_logger()

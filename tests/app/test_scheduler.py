@@ -70,7 +70,7 @@ class Stage:
         reconcile = Reconcile(
             self.store,
             self.store,
-            routes,
+            lambda: routes,
             wake,
             Preempt(self.store, events),
             events,
@@ -78,7 +78,7 @@ class Stage:
             monotonic=self.clock.monotonic,
         )
         guard = Guard(self.store.queues, self.health, threshold=5)
-        regulate = Regulate(self.store.queues, guard, routes, wake, self.clock.now)
+        regulate = Regulate(self.store.queues, guard, lambda: routes, wake, self.clock.now)
         return Scheduler(reconcile, regulate, lambda: self.policies, self.leadership, monotonic=self.clock.monotonic)
 
     def limit(self) -> int | None:

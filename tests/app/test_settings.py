@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.settings import Secret, from_env
+from app.secret import Secret
+from app.settings import from_env
 from domain.errors import StartupError
+from domain.outbound import AllowedHosts
 
 MIB = 1024 * 1024
 DAY = timedelta(days=1)
@@ -27,10 +29,10 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("MIGRATE_ON_START", "storage.migrate_on_start", True, {"false": False, "No": False, "0": False, "ON": True}),
     ("DATA_DIR", "storage.data_dir", Path(".ai-service"), {"/var/lib/ai": Path("/var/lib/ai")}),
     ("RABBITMQ_QUEUE_TYPE", "broker.queue_type", "classic", {"quorum": "quorum"}),
-    ("LLM_BASE_URL", "llm.base_url", None, {url: url for url in MODEL_SERVERS}),
+    ("LLM_BASE_URL", "llm.endpoint.base_url", None, {url: url for url in MODEL_SERVERS}),
     ("LLM_MODEL", "llm.model", "qwen2.5-14b", {"openai/whisper-large-v3": "openai/whisper-large-v3"}),
     ("LLM_TIMEOUT", "llm.timeout", timedelta(minutes=5), {"90s": timedelta(seconds=90)}),
-    ("AI_PROVIDER", "ai_provider", None, {"practice": "practice"}),
+    ("AI_PROVIDER", "providers.active", None, {"practice": "practice", "ollama": "ollama"}),
     ("WORKER_ID", "worker.name", socket.gethostname(), {"gpu-1": "gpu-1"}),
     ("WORKER_HTTP_HOST", "worker.http_host", "0.0.0.0", {"localhost": "localhost"}),
     ("WORKER_HTTP_PORT", "worker.http_port", 8081, {"9000": 9000}),
@@ -41,6 +43,13 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("MAX_INPUT_BYTES", "limits.max_input_bytes", MIB, {"4096": 4096, "2MiB": 2 * MIB, "64 kib": 65536}),
     ("MAX_RESULT_BYTES", "limits.max_result_bytes", 16 * MIB, {"1GiB": 1024 * MIB}),
     ("MAX_BATCH_BYTES", "limits.max_batch_bytes", 64 * MIB, {"1MiB": MIB}),
+    ("MAX_UPLOAD_BYTES", "limits.max_upload_bytes", 512 * MIB, {"64GiB": 64 * 1024 * MIB, "1MiB": MIB}),
+    (
+        "ALLOWED_HOSTS",
+        "outbound.allowed_hosts",
+        AllowedHosts(),
+        {"files.lan, *.internal": AllowedHosts(frozenset({"files.lan"}), (".internal",))},
+    ),
     ("MAX_CRASHES", "limits.max_crashes", 3, {"1": 1}),
     ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
@@ -51,7 +60,7 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
 
 SECRETS = [
     ("AI_SERVICE_TOKEN", "http.token", ["hunter2", "ü ñ"]),
-    ("LLM_API_KEY", "llm.api_key", ["sk-hunter2", "***"]),
+    ("LLM_API_KEY", "llm.endpoint.api_key", ["sk-hunter2", "***"]),
     (
         "DATABASE_URL",
         "storage.database_url",
@@ -89,6 +98,9 @@ UNUSABLE = [
     ("WORKER_LEASE_TIMEOUT", "4s", "a duration from 5s to 24h"),
     ("WORKER_LEASE_TIMEOUT", "25h", "a duration from 5s to 24h"),
     ("MAX_BATCH_BYTES", "64MB", "a number of bytes"),
+    ("MAX_UPLOAD_BYTES", "65GiB", "at most 64GiB"),
+    ("ALLOWED_HOSTS", "http://files.lan", "hosts, *.suffixes, addresses and networks"),
+    ("ALLOWED_HOSTS", "10.1.2.3/16", "of a network no bits after the prefix are set"),
     ("MAX_CRASHES", "40000", "a whole number from 1"),
     ("CIRCUIT_THRESHOLD", "0", "a whole number from 1 to 1000"),
     ("CIRCUIT_THRESHOLD", "1001", "a whole number from 1 to 1000"),

@@ -15,7 +15,7 @@ PAGE = " ".join((ROOT / "docs/adaptive.md").read_text().split())
 def test_the_file_that_is_shown_makes_the_queue_adaptive(tmp_path: Path):
     [toml] = blocks("docs/adaptive.md", "toml")
     (path := tmp_path / "configuration.toml").write_text(toml)
-    assert configfile.read(path).queues == {"gpu.llm": QueuePolicy(concurrency=64, adaptive=True)}
+    assert configfile.read(path).policies.queues == {"gpu.llm": QueuePolicy(concurrency=64, adaptive=True)}
 
 
 def test_the_figures_of_the_page_are_those_of_the_rule():

@@ -264,7 +264,7 @@ def test_settings_show_no_secret_however_they_are_shown():
         str(settings),
         f"{settings}",
         f"{settings.http.token}",
-        f"{settings.llm.api_key!s:>50}",
+        f"{settings.llm.endpoint.api_key!s:>50}",
     ):
         assert not found_in(shown)
 

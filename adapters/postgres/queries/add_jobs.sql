@@ -2,16 +2,16 @@
 -- left alone. A twin that is being stored at this moment is waited for.
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
 -- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs,
--- $16 weights of their owners (NULL: as they were)
+-- $16 weights of their owners (NULL: as they were), $17 uploads that their inputs name, $18 give_backs to begin with
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[],
         $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[],
-        $16::float8[]
+        $16::float8[], $17::uuid[], $18::smallint[]
     ) AS g (
         id, owner_service, owner_ref, task_type, model_profile, queue, priority, max_attempts, gate, deadline_at,
-        labels, batch_id, idempotency_key, fingerprint, input, weight
+        labels, batch_id, idempotency_key, fingerprint, input, weight, upload_id, give_backs
     )
 ), detail AS (
     INSERT INTO job_details (
@@ -27,12 +27,12 @@ WITH given AS MATERIALIZED (
     RETURNING job_id
 ), job AS (
     INSERT INTO jobs (
-        id, seq, status, priority, level, queue, owner_service, task_type, model_profile, max_attempts, run_at,
-        deadline_at, due, created_at, updated_at
+        id, seq, status, priority, level, queue, owner_service, task_type, model_profile, max_attempts, give_backs,
+        run_at, deadline_at, due, created_at, updated_at
     )
     SELECT
         g.id, g.seq, 'pending', g.priority, g.priority, g.queue, g.owner_service, g.task_type, g.model_profile,
-        g.max_attempts, g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
+        g.max_attempts, g.give_backs, g.run_at, g.deadline_at, g.run_at <= now(), now(), now()
     FROM given AS g
     JOIN detail ON detail.job_id = g.id
     RETURNING id, seq, run_at, due, updated_at, line, level, owner_service
@@ -68,6 +68,13 @@ WITH given AS MATERIALIZED (
     GROUP BY 1, 2, 3
     ORDER BY 1, 2, 3
     ON CONFLICT (line, level, owner_service) DO UPDATE SET weight = excluded.weight
+), upload AS (
+    -- The constraint refuses an upload that is not there, or is another owner's, and keeps it from being removed now.
+    INSERT INTO upload_jobs (job_id, upload_id, owner_service)
+    SELECT g.id, g.upload_id, g.owner_service
+    FROM given AS g
+    JOIN detail ON detail.job_id = g.id
+    WHERE g.upload_id IS NOT NULL
 ), body AS (
     INSERT INTO job_inputs (job_id, input)
     SELECT g.id, g.input

@@ -62,6 +62,16 @@ FILLINGS = {
         """,
     ),
     "0004": ("UPDATE workers SET lock_key = 7", "UPDATE leader SET steady_since = to_timestamp(0)"),
+    "0005": (
+        "INSERT INTO uploads VALUES ('01980000-0000-7000-8000-000000000001', 3, now(), 'lion')",
+        "INSERT INTO upload_chunks VALUES ('01980000-0000-7000-8000-000000000001', 0, 'abc')",
+        "INSERT INTO upload_leftovers VALUES (gen_random_uuid(), now())",
+        """
+        INSERT INTO upload_jobs
+        SELECT id, '01980000-0000-7000-8000-000000000001', 'lion' FROM jobs ORDER BY seq LIMIT 1
+        """,
+        "INSERT INTO run_attempts SELECT lease_token, job_id, '[]' FROM runs LIMIT 1",
+    ),
 }
 """What a program of each revision has stored beside jobs in every state. A new revision's is added here."""
 

@@ -14,6 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from structlog.testing import capture_logs
 
 from adapters.rabbitmq import events as module
+from adapters.rabbitmq import hints
 from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import (
     EXCHANGE,
@@ -350,8 +351,8 @@ async def test_a_broker_that_is_killed_is_felt_by_nobody_and_events_flow_again(o
 async def test_an_exchange_that_was_deleted_is_declared_and_bound_anew(
     vhost: str, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BOUND_ANEW", 0.1)
-    monkeypatch.setattr(module, "IDLE", 0.05)
+    monkeypatch.setattr(hints, "BOUND_ANEW", 0.1)
+    monkeypatch.setattr(hints, "IDLE", 0.05)
     heard = Heard()
     with opened(vhost, heard) as events:
         await ready(events)
@@ -391,7 +392,7 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(
     with opened(vhost, heard) as events:
         await ready(events)
         with monkeypatch.context() as faulty:
-            faulty.setattr(module, "messages", None)
+            faulty.setattr(events._publisher, "_messages", None)
             events.publish([job_event()])
             await until(lambda: not events._publisher.link.ready.is_set())
         await ready(events)
@@ -403,8 +404,8 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_publisher(
 async def test_an_exchange_that_was_declared_by_hand_is_used_as_it_is_and_warned_of_once(
     vhost: str, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(module, "BOUND_ANEW", 0.1)
-    monkeypatch.setattr(module, "IDLE", 0.05)
+    monkeypatch.setattr(hints, "BOUND_ANEW", 0.1)
+    monkeypatch.setattr(hints, "IDLE", 0.05)
     declared_by_hand(vhost, kind)
     heard = Heard()
     with capture_logs() as logs, opened(vhost, heard) as events:

@@ -15,6 +15,7 @@ from tests.moves import found, ids, one, several, take, taken_ids
 
 AWKWARD = """'; DROP TABLE jobs; -- "quoted" \\ % $1 {} \t\n ünïcødé 日本語 🦊 """
 LONG = (AWKWARD * 20)[:500]
+NOT_OF_THE_JOB = {"run_at", "idempotency", "weight", "upload_id"}
 LONG_NAME = "A9._:/@+-z" * 10
 
 
@@ -32,12 +33,13 @@ async def test_a_new_job_has_every_field_as_sent_and_the_stores_own_times(rig: R
         deadline_at=now + 2 * A_MINUTE,
         labels={"team": "red", "a/b.c_d-e": ""},
         batch_id=uuid4(),
+        give_backs=10,
     )
     [added] = await rig.store.add([sent])
     job = added.job
     assert added.created
     assert job == Job(
-        **{name: value for name, value in asdict(sent).items() if name not in {"run_at", "idempotency", "weight"}},
+        **{name: value for name, value in asdict(sent).items() if name not in NOT_OF_THE_JOB},
         seq=job.seq,
         level=1,
         status=JobStatus.PENDING,

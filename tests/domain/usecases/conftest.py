@@ -43,6 +43,7 @@ def routes() -> Routes:
         [
             Profile("qwen2.5-14b", ModelKind.CHAT, "gpu.llm"),
             Profile("whisper-large-v3", ModelKind.SPEECH, "gpu.speech"),
+            Profile("bge-m3", ModelKind.EMBEDDINGS, "gpu.llm"),
         ]
     )
 
@@ -70,7 +71,7 @@ def work(store: FragileStore, events: RecordingEvents, health: FakeHealth, queue
 
 @pytest.fixture
 def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
-    return Operate(store.queues, routes, wake)
+    return Operate(store.queues, lambda: routes, wake)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class TestStates:
         assert await operate.states() == [QueueState(QUEUE), QueueState(SPEECH)]
 
     async def test_without_any_queue_none_is_found(self, store: FragileStore, wake: Wake):
-        operate = Operate(store.queues, Routes([]), wake)
+        operate = Operate(store.queues, lambda: Routes([]), wake)
         assert await operate.meant(None) == []
         with pytest.raises(QueueNotFound):
             await operate.meant(QUEUE)

@@ -26,7 +26,7 @@ A_MOMENT = timedelta(microseconds=1)
 def reconcile(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents, clock: FakeClock) -> Reconcile:
     preempt = Preempt(store, events)
     return Reconcile(
-        store, store, routes, wake, preempt, events, RescueTerms(MAX_CRASHES, RETRY_DELAY), clock.monotonic
+        store, store, lambda: routes, wake, preempt, events, RescueTerms(MAX_CRASHES, RETRY_DELAY), clock.monotonic
     )
 
 

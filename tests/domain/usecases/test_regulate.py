@@ -30,7 +30,7 @@ def guard(store: FragileStore, health: FakeHealth) -> Guard:
 
 @pytest.fixture
 def regulate(store: FragileStore, guard: Guard, routes: Routes, wake: Wake, clock: FakeClock) -> Regulate:
-    return Regulate(store.queues, guard, routes, wake, clock.now)
+    return Regulate(store.queues, guard, lambda: routes, wake, clock.now)
 
 
 async def circuit(store: FragileStore, circuit: Circuit) -> None:
@@ -67,7 +67,7 @@ class TestPutInForce:
         one, two = QueuePolicy(concurrency=1), QueuePolicy(concurrency=2)
         await regulate.put_in_force(Policies({QUEUE: one}, {"lion": OwnerPolicy(weight=1)}))
         later = Policies({QUEUE: two, "gpu.new": two}, {"lion": OwnerPolicy(weight=2), "bear": OwnerPolicy(weight=2)})
-        await store.queues.configure(later, regulate.routes.queues, only_new=True)  # as workers do at their start
+        await store.queues.configure(later, regulate.routes().queues, only_new=True)  # as workers do at their start
         assert {state.name: state.policy for state in await store.queues.states()} == {
             "gpu.llm": one,
             "gpu.new": two,
@@ -205,7 +205,7 @@ class TestAdapting:
         self, store: FragileStore, health: FakeHealth, wake: Wake, guard: Guard, clock: FakeClock
     ):
         routes = Routes(Profile(name, ModelKind.CHAT, QUEUE) for name in ("idle", "busy", "silent"))
-        regulate = Regulate(store.queues, guard, routes, wake, clock.now)
+        regulate = Regulate(store.queues, guard, lambda: routes, wake, clock.now)
         health.loads = {"idle": Pressure(running=1, waiting=0), "busy": Pressure(running=4, waiting=4)}
         await regulate.put_in_force(Policies({QUEUE: ADAPTIVE}))
         await store.queues.adapt(QUEUE, Adapted(8, waiting=4))
@@ -218,7 +218,7 @@ class TestAdapting:
         self, guard: Guard, routes: Routes, wake: Wake, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ):
         queues = FakeQueues(clock.now)
-        regulate = Regulate(queues, guard, routes, wake, clock.now)
+        regulate = Regulate(queues, guard, lambda: routes, wake, clock.now)
         queues.load[QUEUE] = Workload(completed=0, overloads=0, busy=0, due=0, slots=4)
         await queues.configure(Policies({QUEUE: ADAPTIVE}), [])
         await regulated(regulate)

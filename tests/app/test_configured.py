@@ -8,10 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from app.policyfile import PolicyFile
-from app.settings import from_env
+from app.configured import Configured
+from app.settings import Config, from_env
 from domain.errors import StartupError
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from tests.fakes import FakeClock
@@ -40,8 +41,10 @@ class File:
     def limit(self, concurrency: int) -> None:
         self.write({"queues": {"gpu.llm": {"concurrency": concurrency}}, "ollama": {"api_key": SECRET}})
 
-    def read(self, *, required: bool = True) -> PolicyFile:
-        return PolicyFile(self.path, required=required, clock=self.clock.monotonic)
+    def read(self, *, required: bool = True) -> Configured:
+        settings = from_env({})
+        config = Config(file=self.path, required=required)
+        return Configured(replace(settings, config=config), clock=self.clock.monotonic)
 
     def after(self, seconds: float) -> None:
         self.clock.advance(timedelta(seconds=seconds))
@@ -59,7 +62,7 @@ def test_what_the_file_says_at_the_start_is_in_force(file: File):
 
 
 def test_the_file_of_the_settings_is_read(file: File):
-    assert PolicyFile.of(from_env({"AI_SERVICE_CONFIG": str(file.path)})).policies == limited(4)
+    assert Configured(from_env({"AI_SERVICE_CONFIG": str(file.path)})).policies == limited(4)
 
 
 def test_a_file_that_cannot_be_used_stops_the_start(file: File):
@@ -95,7 +98,7 @@ def test_a_file_that_stays_is_not_read_again(file: File):
 
 def test_a_file_that_says_the_same_in_other_words_changes_nothing(file: File):
     read = file.read()
-    file.write({"queues": {"gpu.llm": {"concurrency": 4, "preempt": False}}, "provider": "ollama"})
+    file.write({"queues": {"gpu.llm": {"concurrency": 4, "preempt": False}}, "owners": {}})
     file.after(1)
     with capture_logs() as logs:
         assert not read.look()
@@ -126,7 +129,8 @@ def test_a_mounted_file_that_is_swapped_by_its_link_is_noticed(file: File, tmp_p
         (tmp_path / f"v{version}").mkdir()
         (tmp_path / f"v{version}" / "c.toml").write_text(f'[queues."gpu.llm"]\nconcurrency = {version}')
     (data := tmp_path / "data").symlink_to("v1")
-    read = PolicyFile(data / "c.toml", clock=file.clock.monotonic)
+    file.path = data / "c.toml"
+    read = file.read()
 
     (tmp_path / "next").symlink_to("v2")
     (tmp_path / "next").replace(data)
