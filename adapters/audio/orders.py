@@ -23,7 +23,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     longest: timedelta = timedelta(hours=12)
     """A recording."""
     memory: int = 1024**3
-    """Bytes of address space, of which the decoder's own libraries take a third."""
+    """Bytes of address space, of which the decoder and its libraries take 220 MB."""
     processor: timedelta = timedelta(minutes=10)
     time: timedelta = timedelta(minutes=15)
 

@@ -23,7 +23,8 @@ SECONDS = FRAME / RATE
 AGGRESSIVENESS = 1
 """Of 0 to 3. What is above hears less of quiet or noisy speech, and no less noise once the rest has been left out."""
 QUIET_DB = -40.0
-"""A recording that is nowhere louder is heard again, amplified to `USUAL_DB`: the detector knows usual levels only."""
+LOUD_FRAMES = 20
+"""A recording that is louder in fewer frames is heard again, amplified: the detector knows usual levels only."""
 USUAL_DB = -20.0
 FLOOR_DB = -60.0
 """Below full scale; quieter is silence, whatever it is."""
@@ -37,7 +38,12 @@ TONAL_SHARE = 0.97
 STEADY_FRAMES = 25
 STEADY_DB = 1.3
 """How little the loudness of noise and hum varies; that of speech varies by 5 dB and more."""
+HISS_DB = 0.5
+RUMBLE_DB = 14.0
+"""The same above the rumble, where rumble is by so much the louder: it varies, what is above it does not."""
 
+SPOKEN_SHARE = 0.3
+"""Of a span's frames, at least; where tones come and go, only their edges look like speech."""
 SHORTEST_SPEECH = 0.15
 SHORTEST_SILENCE = 0.4
 PADDING = 0.15
@@ -55,6 +61,7 @@ class Voice:
         self._rest: NDArray[np.int16] = np.zeros(0, np.int16)
         self._spoken = bytearray()
         self._loudness: list[NDArray[np.float32]] = []
+        self._brightness: list[NDArray[np.float32]] = []
         self._samples = 0
 
     def hear(self, samples: NDArray[np.int16]) -> None:
@@ -71,21 +78,26 @@ class Voice:
         if not self._loudness:
             return None
         loudness = np.concatenate(self._loudness)
-        few = min(len(loudness), 11)
-        loudest = float(np.convolve(loudness, np.ones(few) / few, "valid").max())
-        return float(10 ** ((USUAL_DB - loudest) / 20)) if FLOOR_DB < loudest < QUIET_DB else None
+        # Not the very loudest: a click is soon over.
+        loud = min(LOUD_FRAMES, 1 + len(loudness) // 4)
+        loudest = float(np.partition(loudness, -loud)[-loud])
+        return float(10 ** ((USUAL_DB - loudest) / 20)) if LOWEST_FLOOR_DB < loudest < QUIET_DB else None
 
     def spans(self) -> tuple[Span, ...]:
         """Where somebody spoke, as far as was heard."""
         if not self._spoken:
             return ()
         spoken = np.frombuffer(bytes(self._spoken), np.uint8).astype(bool)
-        spoken &= ~_steady(np.concatenate(self._loudness))
+        loudness, brightness = np.concatenate(self._loudness), np.concatenate(self._brightness)
+        spoken &= ~_steady(loudness, STEADY_DB)
+        spoken &= ~(_steady(brightness, HISS_DB) & (loudness - brightness > RUMBLE_DB))
         return _smoothed(spoken, self._samples / RATE)
 
     def _frames(self, frames: NDArray[np.int16]) -> None:
         loudness = loudness_of(frames)
         self._loudness.append(loudness)
+        # Rumble hides how steady the rest is.
+        self._brightness.append(loudness_of(np.diff(frames.astype(np.float32), axis=1)))
         spoken = loudness > self._floor
         if self._gain != 1.0:
             frames = np.clip(frames * self._gain, -32768, 32767).astype(np.int16)
@@ -97,7 +109,7 @@ class Voice:
         self._spoken += spoken.astype(np.uint8).tobytes()
 
 
-def loudness_of(frames: NDArray[np.int16]) -> NDArray[np.float32]:
+def loudness_of(frames: NDArray[np.int16] | NDArray[np.float32]) -> NDArray[np.float32]:
     """Of each frame, in dB below full scale; without its constant part, which nobody hears."""
     power = np.var(frames.astype(np.float32), axis=1) / 32768.0**2
     return np.asarray(10 * np.log10(np.maximum(power, 1e-12)), np.float32)
@@ -120,7 +132,7 @@ def _tonal(frames: NDArray[np.int16]) -> NDArray[np.bool_]:
     return np.asarray(strongest / whole > TONAL_SHARE)
 
 
-def _steady(loudness: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _steady(loudness: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
     """Frames within a stretch that is equally loud throughout."""
     steady = np.zeros(len(loudness), bool)
     if len(loudness) < STEADY_FRAMES:
@@ -129,7 +141,7 @@ def _steady(loudness: NDArray[np.float32]) -> NDArray[np.bool_]:
     squares = np.cumsum(np.insert(loudness.astype(np.float64) ** 2, 0, 0.0))
     mean = (sums[STEADY_FRAMES:] - sums[:-STEADY_FRAMES]) / STEADY_FRAMES
     spread = (squares[STEADY_FRAMES:] - squares[:-STEADY_FRAMES]) / STEADY_FRAMES - mean**2
-    for begin in np.flatnonzero(spread < STEADY_DB**2):
+    for begin in np.flatnonzero(spread < limit**2):
         steady[begin : begin + STEADY_FRAMES] = True
     return steady
 
@@ -139,7 +151,7 @@ def _smoothed(spoken: NDArray[np.bool_], seconds: float) -> tuple[Span, ...]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], spoken.astype(np.int8), [0]])))
     runs = [(begin * SECONDS, end * SECONDS) for begin, end in edges.reshape(-1, 2).tolist()]
     closed = _merged(runs, SHORTEST_SILENCE)
-    kept = [(begin, end) for begin, end in closed if _voiced(spoken, begin, end) >= SHORTEST_SPEECH]
+    kept = [run for run in closed if _voiced(spoken, *run) >= max(SHORTEST_SPEECH, SPOKEN_SHARE * (run[1] - run[0]))]
     padded = [(max(0.0, begin - PADDING), min(seconds, end + PADDING)) for begin, end in kept]
     return tuple(Span(round(begin, 3), round(end, 3)) for begin, end in _merged(padded, 0.0) if end > begin)
 

@@ -67,7 +67,7 @@ async def test_a_video_without_sound_is_refused_as_one(tmp_path, recordings, nam
     assert refusal.value.failure.code is ErrorCode.BAD_AUDIO
 
 
-ROUNDS = int(os.environ.get("TEST_DAMAGED_FILES", "6"))
+ROUNDS = int(os.environ.get("TEST_DAMAGED_FILES", "4"))
 """Of each format."""
 
 CODED = ("libmp3lame", "flac", "libopus", "aac")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -157,6 +160,26 @@ async def test_a_folder_that_cannot_be_written_is_this_machines_fault(tmp_path, 
         await recordings.split(call, tmp_path / "nowhere")
 
     assert failed.value.failure.code is ErrorCode.INTERNAL_ERROR
+
+
+LOOK = """
+import asyncio, sys
+from pathlib import Path
+from adapters.audio.recordings import DecodedRecordings
+asyncio.run(DecodedRecordings().examine(Path(sys.argv[1])))
+"""
+
+
+def test_a_decoder_ends_with_the_process_that_started_it(endless):
+    with subprocess.Popen([sys.executable, "-c", LOOK, str(endless)]) as looking:
+        writer = os.open(endless, os.O_WRONLY)
+        writers.append(writer)
+        looking.kill()
+
+    abandoned = select.poll()
+    # An error is told when nobody reads it any more.
+    abandoned.register(writer, 0)
+    assert abandoned.poll(20_000) == [(writer, select.POLLERR)]
 
 
 def test_decoders_can_be_started_from_a_loop_that_is_not_the_main_threads(tmp_path):

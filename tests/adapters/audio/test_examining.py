@@ -76,6 +76,11 @@ async def test_a_voice_in_noise_is_heard(tmp_path, recordings):
         pytest.param(np.concatenate([sounds.tone(0.35), sounds.silence(0.35)] * 20), id="engaged"),
         pytest.param(sounds.tone(20, 50) // 2 + sounds.tone(20, 100) // 4 + sounds.noise(20, 30), id="hum"),
         pytest.param(sounds.silence(5) + 4_000, id="constant"),
+        pytest.param(np.cumsum(sounds.noise(20, 40)).clip(-9_000, 9_000).astype(np.int16), id="rumble"),
+        pytest.param(
+            np.concatenate([sounds.tone(0.1, 697) // 2 + sounds.tone(0.1, 1_209) // 2, sounds.silence(0.1)] * 50),
+            id="dialling",
+        ),
     ],
 )
 async def test_what_is_no_speech_is_not_taken_for_it(tmp_path, recordings, sound):
