@@ -29,6 +29,7 @@ COMMANDS = (
     "openapi",
     "demo",
     "doctor",
+    "chat",
     "jobs",
     "queues",
 )

@@ -56,6 +56,8 @@ __all__ = [
     "BadRequest",
     "Batch",
     "BatchJob",
+    "Chat",
+    "ChatFailed",
     "ClaimedJob",
     "Client",
     "Conflict",
@@ -412,6 +414,21 @@ class Worker(_Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chat(_Answer):
+    """What a chat model answered."""
+
+    job_id: str
+    content: str = field(repr=False)
+    model: str = ""
+    """The model that answered, as the provider named it."""
+    provider: str = ""
+    usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    """`length`: the answer was cut at its limit."""
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that happened to a job. Its id resumes a stream after it."""
 
@@ -444,6 +461,7 @@ class ServiceError(Exception):
         │   └── LeaseLost      the run no longer holds its job (409)
         ├── RateLimited        too many requests with this token, or too many jobs of its owner that wait (429)
         ├── Unavailable        the service cannot be reached, or cannot reach its storage (502, 503, 504)
+        ├── ChatFailed         a chat has no answer; `error_code` says why (422, 429, 502, 503, 504)
         ├── JobFailed          a job whose result was wanted has failed or was cancelled
         └── NotFinished        a job has not ended in time; also a TimeoutError
     """
@@ -503,6 +521,18 @@ class RateLimited(ServiceError):
 
 class Unavailable(ServiceError):
     pass
+
+
+class ChatFailed(ServiceError):
+    """A chat has no answer. Where its job could not even be stored, `job_id` is None."""
+
+    @property
+    def error_code(self) -> str:
+        return str(self.problem.get("error_code") or "unknown")
+
+    @property
+    def job_id(self) -> str | None:
+        return self.problem.get("job_id")
 
 
 class JobFailed(ServiceError):
@@ -570,6 +600,8 @@ def _error_of(answer: httpx.Response) -> ServiceError:
     kind = _ERRORS.get(status, ServiceError)
     if kind is Conflict and str(problem.get("type", "")).endswith(":lease-lost"):
         kind = LeaseLost
+    if str(problem.get("type", "")).endswith((":chat-failed", ":chat-refused")):
+        kind = ChatFailed
     said = _said(problem) or f"{_place(answer.request.url)} answered {status} {answer.reason_phrase}."
     message = f"{said} {_ADVICE[status]}" if status in _ADVICE else said
     return kind(message, status=status, problem=problem, retry_after=_seconds(answer.headers.get("retry-after")))
@@ -636,6 +668,7 @@ class _Call(Generic[T]):
     """Seconds for which the service may hold the answer."""
     repeatable: bool = True
     """To send it again after a connection that broke in the middle changes nothing."""
+    headers: Mapping[str, str] = field(default_factory=dict)
     done_before: int | None = None
     """The status that means, on such a repetition, that the first one had succeeded."""
 
@@ -721,6 +754,42 @@ def _erase(job_id: str) -> _Call[None]:
 def _erase_all(owner_ref: str, owner_service: str | None) -> _Call[Erased]:
     body = {"owner_ref": owner_ref} | ({"owner_service": owner_service} if owner_service else {})
     return _Call(method="POST", path="/jobs/erase", body=_json(body), read=_reader(Erased))
+
+
+_USUAL_CHAT = 300.0
+"""Seconds that a chat may take which names no time of its own."""
+
+
+def _chat(
+    messages: Sequence[Mapping[str, Any]] | str, fields: Mapping[str, Any], key: str | None, *, streamed: bool = False
+) -> _Call[Chat]:
+    asked: dict[str, Any] = {"user": messages} if isinstance(messages, str) else {"messages": messages}
+    asked |= {name: value for name, value in fields.items() if value is not None}
+    return _Call(
+        method="POST",
+        path="/chat/stream" if streamed else "/chat",
+        body=_json(asked),
+        read=_reader(Chat),
+        root=True,
+        wait=fields.get("timeout") or _USUAL_CHAT,
+        # Without a key it would be asked, and paid for, twice.
+        repeatable=key is not None,
+        headers={"Idempotency-Key": json.dumps(key)} if key is not None else {},
+    )
+
+
+def _text_of(event: Event) -> str:
+    """
+    Raises:
+        ChatFailed: it is the end of a stream without an answer.
+    """
+    if event.kind == "error":
+        problem = event.data
+        raise ChatFailed(_said(problem) or "The chat has no answer.", status=problem.get("status"), problem=problem)
+    return str(event.data["text"]) if event.kind == "token" else ""
+
+
+_CUT_OFF = "The stream of the answer was cut off."
 
 
 def _stats() -> _Call[Stats]:
@@ -1151,7 +1220,8 @@ class _Connection:
         Args:
             read: gives the pieces of a file.
         """
-        headers = {} if call.body is None and call.file is None else {"Content-Type": call.content_type}
+        sent = call.body is not None or call.file is not None
+        headers = {**call.headers, **({"Content-Type": call.content_type} if sent else {})}
         return {
             "method": call.method,
             "url": f"{self.base_url.rstrip('/')}{call.path}" if call.root else call.path,
@@ -1304,6 +1374,62 @@ class Client:
             except httpx.RequestError as error:
                 following.broke(error)
             time.sleep(following.pause())
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Chat:
+        """Ask a chat model and wait for its answer.
+
+        Args:
+            messages: a conversation, or just what the user says.
+            model: a profile, or a profile's model; else the service's active one.
+            timeout: seconds from the submission on, after which it is cancelled; else what the service says.
+            idempotency_key: the same chat again under this key finds its answer, and the caller's going away does
+                not cancel it.
+            fields: `system`, `max_tokens`, `temperature`, `response_format`, `priority`, `owner_service` ...
+
+        Raises:
+            ChatFailed.
+        """
+        return self._send(_chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key))
+
+    def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Iterator[str]:
+        """The same as `chat`, piece by piece as it is written. Closing the iterator cancels the job.
+
+        Raises:
+            ChatFailed, also after some of the text.
+        """
+        call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
+        sent = self._connection.request(call, _pieces) | {"timeout": self._connection.stream_timeout()}
+        reader = _EventReader()
+        try:
+            with self._http.stream(**sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _error_of(answer)
+                for piece in answer.iter_bytes():
+                    for event in reader.feed(piece):
+                        if event.kind == "done":
+                            return
+                        if text := _text_of(event):
+                            yield text
+        except httpx.RequestError as error:
+            raise _unreachable(error, self._http.base_url) from error
+        raise Unavailable(_CUT_OFF)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a pending or running job for good. Cancelling it again changes nothing.
@@ -1625,6 +1751,44 @@ class AsyncClient:
             except httpx.RequestError as error:
                 following.broke(error)
             await asyncio.sleep(following.pause())
+
+    async def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the service's
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Chat:
+        return await self._send(_chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key))
+
+    async def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the service's
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> AsyncIterator[str]:
+        call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
+        sent = self._connection.request(call, _async_pieces) | {"timeout": self._connection.stream_timeout()}
+        reader = _EventReader()
+        try:
+            async with self._http.stream(**sent) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _error_of(answer)
+                async for piece in answer.aiter_bytes():
+                    for event in reader.feed(piece):
+                        if event.kind == "done":
+                            return
+                        if text := _text_of(event):
+                            yield text
+        except httpx.RequestError as error:
+            raise _unreachable(error, self._http.base_url) from error
+        raise Unavailable(_CUT_OFF)
 
     async def cancel(self, job_id: str) -> Job:
         return await self._send(_cancel(job_id))

@@ -87,7 +87,7 @@ class Chats:
         with self._waited_for(question, job) as waiting, self.watch.attend(job.id, waiter):
             with self.readers.read(job.id, reader):
                 while not job.status.final:
-                    if run and (job.status is JobStatus.PENDING or job.number > run or reader.number > run):
+                    if run and max(job.number, reader.number) > run:
                         await waiting.end(ChatFailed(TAKEN_AWAY, job.id), BEGUN_AGAIN)
                     if text := reader.take():
                         run, silent_until = text.number, monotonic() + self.keep_alive

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -134,10 +136,18 @@ def _place(url: str) -> str:
 def _configured(settings: Settings) -> Table:
     table = Table("setting", "value", title="Settings", title_justify="left")
     for section in settings.__struct_fields__:
-        values = getattr(settings, section)
-        for name in getattr(values, "__struct_fields__", ()):
-            table.add_row(f"{section}.{name}", escape(_shown(getattr(values, name))))
+        for name, value in _each(section, getattr(settings, section)):
+            table.add_row(name, escape(_shown(value)))
     return table
+
+
+def _each(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """A setting, or those of a section, however deep: each value is shown for itself, or a URL would be shown whole."""
+    if not isinstance(value, Struct):
+        yield name, value
+        return
+    for field in value.__struct_fields__:
+        yield from _each(f"{name}.{field}", getattr(value, field))
 
 
 def _shown(value: object) -> str:

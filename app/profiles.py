@@ -123,7 +123,13 @@ def _moved(known: ModelProfile, to: ModelProfile) -> ModelProfile:
     )
 
 
-SPEAK_OPENAI = (ProviderName.OPENAI, ProviderName.VLLM, ProviderName.LLAMA_SERVER, ProviderName.SPEACHES)
+SPEAK_OPENAI = (
+    ProviderName.OPENAI,
+    ProviderName.VLLM,
+    ProviderName.LLAMA_SERVER,
+    ProviderName.SPEACHES,
+    ProviderName.FASTER_WHISPER,
+)
 
 
 def _endpoints(settings: Settings, file: Configuration) -> dict[ProviderName, Endpoint]:
@@ -168,7 +174,8 @@ def _of_variables(
         yield _of_provider(name, str(name), endpoints, settings)
     if settings.llm.endpoint.base_url:
         llm = settings.llm
-        yield _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=llm.model)
+        model = llm.endpoint.model or llm.model
+        yield _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=model)
     speech = settings.speech
     if speech.whisper.base_url:
         model = speech.whisper.model or WHISPER_MODEL

@@ -351,7 +351,8 @@ def _plus(value: float | None, seconds: float) -> float | None:
 def _compared(word: str) -> str:
     if word.isascii():
         return word.lower()
-    return unicodedata.normalize("NFKC", word).lower().replace("ё", "е")
+    # The dotted capital of Turkish is two characters in lower case.
+    return unicodedata.normalize("NFKC", word).lower().replace("\u0307", "").replace("ё", "е")
 
 
 def _word_times(timed: Sequence[Word], words: tuple[str, ...], start: float, end: float) -> tuple[Span, ...]:

@@ -219,8 +219,7 @@ def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
         return None
     if not lines:
         return _failure("Nothing is left of the transcript but there is speech", ErrorCode.TRANSCRIPT_HALLUCINATION)
-    # As much again and a bit: each segment given twice is a server's habit, and not the model's.
-    if lost >= LIMITS.speech and lost > LIMITS.lost * (lost + kept) + 0.01:
+    if lost >= LIMITS.speech and lost > LIMITS.lost * (lost + kept):
         reason = max(case.lost, key=lambda flag: case.lost[flag])
         part = f"{lost / (lost + kept):.0%} of the speech is under text that nobody said"
         return _failure(f"{part} (most of it: {reason})", ErrorCode.TRANSCRIPT_HALLUCINATION)

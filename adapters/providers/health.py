@@ -111,8 +111,9 @@ class Server:
 class HttpHealth:
     """Asks the servers of profiles over HTTP; True for a profile that has none. Belongs to its client's event loop.
 
-    Profiles of one server share its answers. At one moment one question is on its way to a server. One of unknown kind
-    can only be recognised while it is well: who wants to know at once what ails it later asks it once at the start.
+    Profiles of one server share its answers. At one moment one question of a kind is on its way to a server. One of
+    unknown kind can only be recognised while it is well: who wants to know at once what ails it later asks it once at
+    the start.
     """
 
     def __init__(
@@ -310,7 +311,7 @@ class _Patient:
 
     async def _survey(self) -> tuple[_Survey, float]:
         asked_at = self._now()
-        trouble, (listed, seconds) = await asyncio.gather(self._in_time(self.trouble.latest()), self._list())
+        trouble, (listed, seconds) = await asyncio.gather(self._in_time(self._trouble()), self._list())
         models = _names(listed.body) if listed and listed.good and listed.whole else None
         authorised = self._authorised(listed)
         survey = _Survey(

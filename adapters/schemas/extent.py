@@ -162,6 +162,15 @@ def nesting(document: object) -> int:
     return MOST_NESTED + 1
 
 
+def values(document: object) -> int:
+    """How many values it holds, itself counted."""
+    count, left = 0, [document]
+    while left:
+        count += 1
+        left.extend(_parts(left.pop()))
+    return count
+
+
 def _parts(value: object) -> Iterator[object]:
     if isinstance(value, dict):
         yield from value.values()

@@ -14,21 +14,27 @@ import msgspec
 from jsonschema_rs import RegexOptions, Validator
 from msgspec import Struct
 
-from adapters.schemas.extent import MOST_NESTED, Extent, extent, nesting
+from adapters.schemas.extent import MOST_NESTED, Extent, extent, nesting, values
 from domain.errors import BadInput, Problem, escaped
 
 LARGEST = 256 << 10
 MOST_PATTERNS = 100
-MOST_STEPS = 1_000_000
-"""Thirteen a microsecond at best: about a tenth of a second for each value of a document that is as bad as can be."""
+MOST_STEPS = 100_000
+"""Of one schema, for one value. The library takes some ten of them in a microsecond."""
+MOST_WORK = 100_000_000
+"""Steps times values: seconds, for the worst schema and the worst document for it."""
+FEW_STEPS = 1_000
+"""Schemas with no more are cheap, whatever they are held against."""
 MOST_TOLD = 10_000
 """Steps for which the library's list of errors is asked for: it keeps each of them, at 30 microseconds and 5 KiB."""
-KEPT = 64
+KEPT, PATTERNS_KEPT = 64, 1_000
+"""Schemas, and regular expressions in them: each of these takes up to 100 KiB."""
 
 # Automata, whose time grows with the text alone; the library's default tries, and gives up after a million steps.
 LINEAR = RegexOptions(size_limit=128 << 10, dfa_size_limit=256 << 10)
 
 SOMEWHERE = "somewhere: what does not fit lies too deep to tell"
+TOO_MUCH = "somewhere: it is too large for a schema with so many alternatives"
 TOO_DEEP = f"somewhere: it is nested more than {MOST_NESTED} deep"
 
 
@@ -68,10 +74,16 @@ class JsonSchemas:
         depth = nesting(document) if ready.extent.recursive else 0
         if depth > MOST_NESTED:
             return TOO_DEEP
+        if ready.extent.steps > FEW_STEPS and ready.extent.steps * values(document) > MOST_WORK:
+            return TOO_MUCH
         try:
             return None if ready.validator.is_valid(document) else _place(ready, document, depth)
         except ValueError:  # the library's own limit
             return TOO_DEEP
+
+    @property
+    def _patterns(self) -> int:
+        return sum(ready.extent.patterns for ready in self._kept.values())
 
     def _ready(self, schema: object) -> _Ready:
         key = _key(schema)
@@ -82,7 +94,7 @@ class JsonSchemas:
         ready = _make(schema, len(key))
         with self._lock:
             self._kept[key] = ready
-            while len(self._kept) > self._most:
+            while len(self._kept) > 1 and (len(self._kept) > self._most or self._patterns > PATTERNS_KEPT):
                 self._kept.popitem(last=False)
         return ready
 

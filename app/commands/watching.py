@@ -52,7 +52,7 @@ def tell_as_json(_job_id: str, event: Event) -> None:
 
 def tell_as_lines(job_id: str, event: Event) -> None:
     """One line an event, for logs and pipes."""
-    if event.kind != "done":
+    if event.kind not in ("done", "token"):
         typer.echo(f"{event.data.get('at', '')} {job_id} {_plainly(event)}")
 
 

@@ -25,6 +25,7 @@ from domain.job import LeasedJob
 from domain.policy import Policies
 from domain.retry import RetryPolicy
 from domain.routing import ModelKind, Profile, Routes
+from domain.texts import TextPiece
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
@@ -83,6 +84,7 @@ class Api:
     health: FakeHealth
     routes: list[Routes]
     """The last of them is in force."""
+    readers: Readers
 
     async def submit(self, **changes: Any) -> httpx.Response:
         # Not httpx's own JSON, which cannot write half a surrogate pair.
@@ -109,8 +111,12 @@ class Api:
         return str((await self.client.get(f"/api/v1/jobs/{job_id}")).json()["status"])
 
     async def claim(self) -> LeasedJob:
-        [job] = (await self.store.exchange([], new_claim())).claimed
+        [job] = (await self.store.exchange([], new_claim(task_types=("llm_chat", "chat_completion")))).claimed
         return job
+
+    def tell(self, job: LeasedJob, offset: int, text: str) -> None:
+        """What its worker says of a running job's text."""
+        self.readers.heard([TextPiece(job.id, job.number, offset, text)])
 
     async def complete(self, job_id: str, result: bytes = b'{"schema_version":"test.v1"}') -> None:
         job = await self.claim()
@@ -128,13 +134,12 @@ class PolicyFileInMemory:
         return self.policies
 
 
-def build(keyring: Keyring | None = None) -> Api:
+def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
-    routes = [
-        Routes([Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, "vllm", "Qwen/Qwen2.5-14B-Instruct")], "qwen2.5-14b")
-    ]
+    profile = Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, provider="vllm", model="Qwen/Qwen2.5-14B-Instruct")
+    routes = [Routes([profile], active=profile.name) if routed else Routes()]
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
     readers = Readers()
@@ -174,7 +179,7 @@ def build(keyring: Keyring | None = None) -> Api:
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes)
+    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes, readers)
 
 
 @pytest.fixture

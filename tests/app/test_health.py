@@ -39,7 +39,12 @@ async def test_health_is_told_under_the_old_address_too(api: Api) -> None:
 async def test_the_active_provider_is_told_to_anybody(guarded_api: Api) -> None:
     response = await guarded_api.client.get("/health/provider")
     assert response.status_code == 200
-    assert response.json() == {"name": "qwen2.5-14b", "model": "qwen", "configured": True, "kind": "vllm"}
+    assert response.json() == {
+        "name": "qwen2.5-14b",
+        "model": "Qwen/Qwen2.5-14B-Instruct",
+        "configured": True,
+        "kind": "vllm",
+    }
 
 
 async def test_without_an_active_provider_none_is_configured(api: Api) -> None:

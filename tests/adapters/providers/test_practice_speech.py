@@ -4,10 +4,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from adapters.providers.practice_speech import PracticeSpeechProvider
 from domain.errors import ErrorCode, RunFailed
-from domain.speech import SpeechCall, Transcript
+from domain.speech import Span, SpeechCall, Transcript
+from domain.transcript import judge
 from tests.adapters.providers.factories import a_job
 from tests.adapters.providers.recordings import a_recording
 
@@ -48,6 +50,14 @@ async def test_its_segments_cover_the_recording_at_a_pace_that_can_be_spoken(sec
     assert all(f"{seconds:.1f} s" in said.text for said in segments)
     assert all(0.5 <= len(said.text) / (said.end - said.start) <= HASTE for said in segments)
     assert len({said.text for said in segments}) == len(segments)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 9.0, 11.0, 61.7, 3_600.0])
+async def test_its_transcripts_are_believed_whatever_the_recording_holds(seconds: float, tmp_path: Path) -> None:
+    transcript = await hear(tmp_path, seconds)
+    for speech in ((), (Span(0.0, seconds),)):
+        judged = judge(transcript, replace(a_recording(tmp_path, b"", seconds=seconds).sound, speech=speech), "")
+        assert (len(judged.segments), judged.failure) == (len(transcript.segments), None)
 
 
 async def test_it_says_what_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.schemas.json_schema import LARGEST, SOMEWHERE, JsonSchemas
+from adapters.schemas.json_schema import LARGEST, SOMEWHERE, TOO_MUCH, JsonSchemas
 from domain.errors import BadInput
 from domain.ports import Schemas
 from tests.servers.model_server import ModelServer, tells
@@ -189,7 +189,7 @@ class TestCost:
 
     @pytest.mark.parametrize(
         ("schema", "document"),
-        [(chain(19), nested(19)), (in_place(19), "x" * 99), (unevaluated(9), {f"q{n}": "" for n in range(20)})],
+        [(chain(16), nested(16)), (in_place(16), "x" * 99), (unevaluated(9), {f"q{n}": "" for n in range(20)})],
         ids=["chain", "in place", "rest"],
     )
     def test_the_worst_that_is_let_through_ends_soon(
@@ -198,6 +198,15 @@ class TestCost:
         began = time.process_time()
         schemas.misfit(schema, document)
         assert time.process_time() - began < 10
+
+    def test_a_document_that_would_take_too_long_is_not_looked_at(self, schemas: JsonSchemas):
+        schema = {"items": {"$ref": "#/$defs/a16"}, "$defs": chain(16)["$defs"]}
+        assert schemas.misfit(schema, [nested(16)] * 200) == TOO_MUCH
+
+    def test_schemas_full_of_expressions_are_kept_for_less_long(self, schemas: JsonSchemas):
+        for number in range(20):
+            schemas.check({"allOf": [{"pattern": f"^{number}-{place}"} for place in range(100)]})
+        assert len(schemas._kept) == 10
 
     def test_a_schema_that_refers_to_itself_does_not_multiply_with_the_document(self, schemas: JsonSchemas):
         below = {"properties": {"a": {"$ref": "#/$defs/n"}}}
