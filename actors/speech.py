@@ -174,7 +174,10 @@ class Listener:
         if limits.holds(track):
             return await self._hear(track)
         longest = limits.longest or LONGEST_PIECE
-        pieces = await self.recordings.cut(track, self.folder, longest=longest, most_bytes=limits.most_bytes)
+        try:
+            pieces = await self.recordings.cut(track, self.folder, longest=longest, most_bytes=limits.most_bytes)
+        except ValueError:
+            raise TooLong("The provider takes no recording, however short.") from None
         # Nobody is asked about pieces in which nobody speaks.
         return joined([shifted(await self._hear(piece), piece.begins) for piece in pieces if piece.sound.speech])
 

@@ -24,15 +24,19 @@ from actors.chat import Chat
 from actors.desk import Perform
 from actors.embedding import Embedding
 from actors.runtime import Identity, Runtime, WorkerParts
+from actors.speech import Speech
 from actors.stack import stack
 from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
+from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
+from adapters.outbound.fetch import Fetch
+from adapters.outbound.files import Files
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
@@ -399,19 +403,30 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(current, settings.limits.max_result_bytes, tellings),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(current: Serving, max_result_bytes: int, tellings: Tellings) -> dict[str, Perform]:
+def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+    limits = settings.limits
+    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    speech = Speech(
+        Chain(current.speech),
+        current.file_limits,
+        Files(fetch, uploads),
+        DecodedRecordings(),
+        settings.speech.prompt,
+        limits.max_result_bytes,
+    )
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, JsonSchemas(), tellings),
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), max_result_bytes),
+        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, JsonSchemas(), tellings),
+        ModelKind.SPEECH: speech,
+        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items() if kind in by_kind}
+    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -482,7 +497,8 @@ async def provider_states(settings: Settings) -> list[tuple[ModelProfile, Provid
     Raises:
         StartupError: a profile cannot be served as it is described.
     """
-    async with serving(Configured(settings)) as current:
-        profiles = [profile for name in current.profiles() if (profile := current.profile(name))]
+    configured = Configured(settings)
+    profiles = configured.served.profiles
+    async with serving(configured) as current:
         states = await asyncio.gather(*(current.health.status(profile.name) for profile in profiles))
         return list(zip(profiles, states, strict=True))

@@ -1414,7 +1414,7 @@ class Client:
             ChatFailed, also after some of the text.
         """
         call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
-        sent = self._connection.request(call) | {"timeout": self._connection.stream_timeout()}
+        sent = self._connection.request(call, _pieces) | {"timeout": self._connection.stream_timeout()}
         reader = _EventReader()
         try:
             with self._http.stream(**sent) as answer:
@@ -1773,7 +1773,7 @@ class AsyncClient:
         **fields: Any,
     ) -> AsyncIterator[str]:
         call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
-        sent = self._connection.request(call) | {"timeout": self._connection.stream_timeout()}
+        sent = self._connection.request(call, _async_pieces) | {"timeout": self._connection.stream_timeout()}
         reader = _EventReader()
         try:
             async with self._http.stream(**sent) as answer:

@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from actors.chain import Backend
+from actors.speech import FileLimits
 from adapters.providers.anthropic_chat import MAX_TOKENS, AnthropicChatProvider
 from adapters.providers.client import open_client, tls
 from adapters.providers.discovery import USUAL, Found, Place, discover
@@ -114,10 +115,12 @@ class Serving:
         self._look()
         return self._embeddings
 
-    def profile(self, name: str) -> ModelProfile | None:
-        """How this one is served."""
+    def file_limits(self, name: str) -> FileLimits:
+        """What the speech server of a profile takes in one call."""
         self._look()
-        return self._profiles.get(name)
+        profile = self._profiles[name]
+        longest = profile.max_file_length
+        return FileLimits(profile.max_file_bytes, longest.total_seconds() if longest else None)
 
     async def close(self) -> None:
         await self._clients.close()

@@ -634,7 +634,8 @@ class Recordings(Protocol):
         """What the file holds, and where somebody speaks.
 
         Raises:
-            RunFailed: `bad_audio`: nothing that can be heard, or more than is allowed.
+            RunFailed: `bad_audio`: nothing that can be heard, or more than is allowed; `internal_error`: this machine
+                cannot look.
         """
 
     async def split(self, recording: Recording, folder: Path) -> list[Recording]:
@@ -649,6 +650,7 @@ class Recordings(Protocol):
 
         Raises:
             RunFailed: `bad_audio`.
+            ValueError: not even a second fits.
         """
 
 

@@ -28,13 +28,18 @@ class Files:
         Raises:
             RunFailed: as `Fetch` does; an upload that is not there is `bad_input`.
         """
-        match source:
-            case AudioUrl(url):
-                await self.fetcher(url, path)
-            case AudioBytes(data):
-                await asyncio.to_thread(path.write_bytes, data)
-            case AudioUpload(upload_id):
-                await self._copy(upload_id, owner_service, path)
+        try:
+            match source:
+                case AudioUrl(url):
+                    await self.fetcher(url, path)
+                case AudioBytes(data):
+                    await asyncio.to_thread(path.write_bytes, data)
+                case AudioUpload(upload_id):
+                    await self._copy(upload_id, owner_service, path)
+        except OSError as error:
+            raise RunFailed(
+                ErrorCode.STORAGE_ERROR, f"The recording cannot be kept here ({error.strerror})."
+            ) from error
 
     async def _copy(self, upload_id: UUID, owner_service: str, path: Path) -> None:
         try:
@@ -48,7 +53,3 @@ class Files:
             raise RunFailed(ErrorCode.BAD_INPUT, GONE) from None
         except StorageUnavailable as error:
             raise RunFailed(ErrorCode.STORAGE_ERROR, "The upload cannot be read at this moment.") from error
-        except OSError as error:
-            raise RunFailed(
-                ErrorCode.STORAGE_ERROR, f"The recording cannot be kept here ({error.strerror})."
-            ) from error

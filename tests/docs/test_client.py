@@ -41,7 +41,7 @@ def environment(service: str) -> dict[str, str]:
 
 
 def test_the_pages_have_examples():
-    assert len(CALLERS) == 3
+    assert len(CALLERS) == 4
     assert "work(" in WORKER
 
 
