@@ -149,7 +149,7 @@ def test_every_call_is_documented_and_no_other():
     documented = re.findall(r"`(GET|POST|DELETE) (/[^`?]+)`", API.partition("## A job")[0])
 
     assert sorted(documented) == sorted(
-        (method.upper(), path.replace("{job_id}", "{id}"))
+        (method.upper(), re.sub(r"{\w+_id}", "{id}", path))
         for path, methods in DESCRIPTION["paths"].items()
         for method in methods
     )
