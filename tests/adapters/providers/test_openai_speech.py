@@ -308,7 +308,7 @@ async def test_a_server_that_gives_up_is_a_timeout_and_goes_on_computing(make: M
     with SpeechServer(openai_asr(), gives_up=True) as server:
         server.hold()
         assert (await failure(make(server), recording)).code is ErrorCode.TIMEOUT
-        assert server.computing == 1
+        server.http.wait_until(lambda _: server.computing == 1)
 
 
 async def test_a_server_that_says_nothing_is_a_timeout(server: SpeechServer, make: Make, recording: Recording) -> None:
