@@ -189,7 +189,7 @@ def test_the_transcript_that_is_shown_is_a_result():
     check_result(shown.encode())
 
 
-async def test_the_requests_of_the_speech_guide_store_a_job(service: tuple[str, str]):
+async def test_the_requests_of_the_speech_guide_end_with_a_transcript(service: tuple[str, str]):
     upload, submit = commands("docs/speech.md", "curl")
 
     uploaded = await run_curl(upload, service, "")
@@ -199,11 +199,12 @@ async def test_the_requests_of_the_speech_guide_store_a_job(service: tuple[str, 
     )
     assert (submitted.status_code, submitted.json()["queue"]) == (201, "gpu.speech")
     assert parse_speech_input(json.dumps(submitted.json()["input"]).encode()).split_channels
+    wait = ["curl", "http://127.0.0.1:8080/api/v1/jobs/ID?wait=30"]
+    ended = await run_curl(wait, service, submitted.json()["id"])
+    assert ended.json()["status"] == "completed"
 
 
-async def test_the_command_of_the_speech_guide_ends_with_a_transcript(
-    service: tuple[str, str], tmp_path: Path
-):
+async def test_the_command_of_the_speech_guide_ends_with_a_transcript(service: tuple[str, str], tmp_path: Path):
     [_, *words] = shlex.split(blocks("docs/speech.md", "bash")[0].replace("\\\n", " "))
     (tmp_path / "call.wav").write_bytes(recording())
     environment = {**os.environ, "AI_SERVICE_URL": service[0]}
