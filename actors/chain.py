@@ -38,6 +38,7 @@ FALL_BACK_ON = frozenset(
 class Backend(Generic[P]):
     """What serves a profile."""
 
+    profile: str
     provider: P
     name: str
     """What kind of server it is."""

@@ -12,16 +12,20 @@ from actors.chain import Backend, Chain
 from actors.desk import Performed
 from actors.limits import within_limit
 from actors.telling import Tellings
-from domain.chat import ChatAnswer, parse_chat_input
+from domain.chat import SCHEMA_AT, ChatAnswer, parse_chat_input
+from domain.errors import BadInput, ErrorCode, RunFailed
 from domain.job import LeasedJob
-from domain.ports import ChatProvider
+from domain.ports import ChatProvider, Schemas
 from domain.results import ChatResult
+
+NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Chat:
     chain: Chain[ChatProvider]
     max_result_bytes: int
+    schemas: Schemas
     tellings: Tellings
 
     async def __call__(self, job: LeasedJob) -> Performed:
@@ -37,7 +41,9 @@ class Chat:
 
             async def ask(backend: Backend[ChatProvider]) -> ChatAnswer:
                 telling.begin()
-                return await backend.provider.chat(request, job, telling)
+                answer = await backend.provider.chat(request, job, telling)
+                self._must_fit(answer.content, request.schema)
+                return answer
 
             answered = await self.chain.ask(job, ask, bound=lambda: telling.bound)
         answer = answered.answer
@@ -51,3 +57,17 @@ class Chat:
             duration_ms=round((time.monotonic() - began) * 1000),
         )
         return Performed(within_limit(msgspec.json.encode(result), self.max_result_bytes), answered.attempts)
+
+    def _must_fit(self, content: str, schema: object | None) -> None:
+        if schema is None:
+            return
+        try:
+            document = msgspec.json.decode(content)
+        except NOT_JSON as error:
+            raise RunFailed(ErrorCode.BAD_RESPONSE, "The answer is not the JSON that was asked for.") from error
+        try:
+            misfit = self.schemas.misfit(schema, document)
+        except BadInput as error:
+            raise BadInput([problem.below(SCHEMA_AT) for problem in error.problems], error.code) from None
+        if misfit:
+            raise RunFailed(ErrorCode.BAD_RESPONSE, f"The answer does not fit the JSON schema: {misfit}")

@@ -33,6 +33,10 @@ from domain.usecases.work import Ended, Work
 
 log = structlog.get_logger()
 
+LOST = "lost"
+"""The word with which a run is stopped whose job was taken from it: its server may be computing on, and its slot is not
+free before it ends. Without that word the process itself is ending, or the run's time is up."""
+
 FRESH = 2 / 3
 """The part of a lease within which a job is started. Later it may run out before its first renewal: the claim's answer
 came late, or the process was stopped meanwhile."""
@@ -246,7 +250,7 @@ class Desk:
         """Stop runs that no longer hold their jobs; nothing of them is stored, but that their slots are free."""
         for lease in (leases & self._held.keys()) - self._lost:  # to stop a run again would disturb its end
             self._lost.add(lease)
-            self._stop(lease)
+            self._stop(lease, LOST)
 
     def close(self) -> None:
         """Claim nothing any more."""
@@ -337,11 +341,11 @@ class Desk:
         leased_at = max(assignment.claimed_at, self._renewed.get(assignment.job.lease, 0.0))
         return since_boot() - leased_at <= FRESH * self._work.lease.total_seconds()
 
-    def _stop(self, lease: Lease) -> None:
+    def _stop(self, lease: Lease, why: str | None = None) -> None:
         if performance := self._performing.get(lease):
             # Not at once: a task that is cancelled before its first step never runs, and its thread would wait for
             # ever.
-            self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel())
+            self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel(why))
 
     async def _run(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
         began = time.monotonic()

@@ -15,7 +15,6 @@ from socket import gethostname
 from uuid import uuid4
 
 import asyncpg
-import httpx
 from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
@@ -25,15 +24,19 @@ from actors.chat import Chat
 from actors.desk import Perform
 from actors.embedding import Embedding
 from actors.runtime import Identity, Runtime, WorkerParts
+from actors.speech import Speech
 from actors.stack import stack
 from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
+from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
+from adapters.outbound.fetch import Fetch
+from adapters.outbound.files import Files
 from adapters.postgres.leadership import PostgresLeadership
 from adapters.postgres.pool import create_pool
 from adapters.postgres.pooler import trouble as trouble_past_a_pooler
@@ -41,17 +44,19 @@ from adapters.postgres.presence import presence
 from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
-from adapters.providers.openai_chat import models_url, open_client
+from adapters.postgres.uploads import PostgresUploadStore
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
 from app.follow import Follow
+from app.profiles import ModelProfile
 from app.providers import Serving, serving
 from app.readers import Readers
 from app.scheduler import STEADY, Scheduler
@@ -62,7 +67,7 @@ from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, RescueTerms, Texts, Tickets
+from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
@@ -71,11 +76,13 @@ from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 
@@ -169,9 +176,16 @@ class Application:
                 async with _carried(events, texts):
                     yield Core(
                         services=self._services(
-                            jobs, wake, events, watch, readers=readers, guard=guard, current=current
+                            jobs,
+                            wake,
+                            events,
+                            watch,
+                            uploads=PostgresUploadStore(pool),
+                            readers=readers,
+                            guard=guard,
+                            current=current,
                         ),
-                        scheduler=self._scheduler(lasting, jobs, wake, events, guard=guard, current=current),
+                        scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
         finally:
             if isinstance(self.tickets, RabbitTickets):
@@ -180,6 +194,7 @@ class Application:
     def _scheduler(
         self,
         lasting: asyncpg.Pool,
+        pool: asyncpg.Pool,
         chores: JobStore,
         wake: Wake,
         events: Events,
@@ -196,7 +211,17 @@ class Application:
         own_wake = Wake(jobs, self.tickets, time.monotonic)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
-            Reconcile(jobs, chores, current.routes, own_wake, Preempt(jobs, events), events, terms, time.monotonic),
+            Reconcile(
+                jobs,
+                chores,
+                current.routes,
+                own_wake,
+                Preempt(jobs, events),
+                events,
+                terms,
+                time.monotonic,
+                PostgresUploadStore(pool),
+            ),
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
@@ -209,6 +234,7 @@ class Application:
         events: Events,
         watch: Watch,
         *,
+        uploads: UploadStore,
         readers: Readers,
         guard: Guard,
         current: Serving,
@@ -227,11 +253,13 @@ class Application:
             current.policies,
             new_job_id,
             limits.max_input_bytes,
+            JsonSchemas(),
         )
         steer = Steer(jobs, wake, events)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
             submit=submit,
+            uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
             browse=browse,
             foresee=Foresee(jobs, report),
             steer=steer,
@@ -242,6 +270,7 @@ class Application:
             follow=Follow(browse, watch, readers, events),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
+            providers=Providers(current.routes, current.health, operate),
         )
 
 
@@ -374,19 +403,30 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(current, settings.limits.max_result_bytes, tellings),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(current: Serving, max_result_bytes: int, tellings: Tellings) -> dict[str, Perform]:
+def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+    limits = settings.limits
+    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    speech = Speech(
+        Chain(current.speech),
+        current.file_limits,
+        Files(fetch, uploads),
+        DecodedRecordings(),
+        settings.speech.prompt,
+        limits.max_result_bytes,
+    )
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), max_result_bytes, tellings),
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), max_result_bytes),
+        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, JsonSchemas(), tellings),
+        ModelKind.SPEECH: speech,
+        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items() if kind in by_kind}
+    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -451,17 +491,14 @@ async def pooler_trouble(settings: Settings) -> str | None:
     return await trouble_past_a_pooler(settings.database_url, settings.database_direct_url)
 
 
-async def provider_trouble(settings: Settings) -> str | None:
-    """Why the model server cannot be used, or None when it lists its models."""
-    endpoint = settings.llm.endpoint
-    if endpoint.base_url is None:
-        return None
-    headers = {"Authorization": f"Bearer {endpoint.api_key.reveal()}"} if endpoint.api_key else {}
-    async with open_client() as client:
-        try:
-            answer = await client.get(models_url(endpoint.base_url), headers=headers, timeout=5)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            return "cannot connect"
-        except httpx.HTTPError as error:
-            return type(error).__name__
-    return None if answer.is_success else f"GET /models answered {answer.status_code}"
+async def provider_states(settings: Settings) -> list[tuple[ModelProfile, ProviderState]]:
+    """Every configured profile, and how its server is at this moment.
+
+    Raises:
+        StartupError: a profile cannot be served as it is described.
+    """
+    configured = Configured(settings)
+    profiles = configured.served.profiles
+    async with serving(configured) as current:
+        states = await asyncio.gather(*(current.health.status(profile.name) for profile in profiles))
+        return list(zip(profiles, states, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -44,7 +45,11 @@ class Commands(TyperGroup):
         self.commands.update(dict.fromkeys(COMMANDS, cast("Any", None)))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return get_command(import_module(f"app.commands.{cmd_name}").cli) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"app.commands.{cmd_name}")
+        gc.enable()  # app/start.py loads without it
+        return get_command(module.cli)
 
 
 cli = typer.Typer(

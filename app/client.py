@@ -31,6 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import (
     Any,
     Generic,
@@ -76,6 +77,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "Unavailable",
+    "Upload",
     "chunks",
 ]
 
@@ -234,6 +236,14 @@ class Batch(_Answer):
     existing: int
     """Jobs that their keys had named before."""
     jobs: tuple[Submitted, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload(_Answer):
+    """A recording that was uploaded; its id goes into the `upload_id` of a job's input."""
+
+    upload_id: str
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -651,6 +661,9 @@ class _Call(Generic[T]):
     root: bool = False
     params: Sequence[tuple[str, str]] = ()
     body: bytes | None = None
+    file: Path | None = None
+    """Sent instead of a body, piece by piece; read anew for each try."""
+    content_type: str = "application/json"
     wait: float = 0.0
     """Seconds for which the service may hold the answer."""
     repeatable: bool = True
@@ -674,6 +687,31 @@ def _submit_many(jobs: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any] 
         raise ValueError(f"A batch has 1 to {MOST_AT_ONCE} jobs, not {len(items)}. Use chunks() to split it.")
     body = b'{"defaults":%s,"jobs":[%s]}' % (_json(_sendable(defaults or {})), b",".join(items))
     return _Call(method="POST", path="/jobs/batch", body=body, read=_reader(Batch))
+
+
+def _upload(recording: bytes | str | os.PathLike[str], owner_service: str | None) -> _Call[Upload]:
+    body, file = (recording, None) if isinstance(recording, bytes) else (None, Path(recording))
+    return _Call(
+        method="POST",
+        path="/uploads",
+        params=[("owner_service", owner_service)] if owner_service else [],
+        body=body,
+        file=file,
+        content_type="application/octet-stream",
+        read=_reader(Upload),
+    )
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(_PIECE):
+            yield piece
+
+
+async def _async_pieces(file: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(file.open, "rb") as opened:
+        while piece := await asyncio.to_thread(opened.read, _PIECE):
+            yield piece
 
 
 def _get(job_id: str, wait: float = 0.0) -> _Call[Job]:
@@ -1022,6 +1060,7 @@ class _Waiting:
 
 
 _STREAM_SILENCE = 45.0
+_PIECE = 256 * 1024
 """Seconds without a byte after which a stream is taken for broken: the service sends a comment every 15."""
 
 
@@ -1176,13 +1215,19 @@ class _Connection:
             **self.options,
         }
 
-    def request(self, call: _Call[Any]) -> dict[str, Any]:
+    def request(self, call: _Call[Any], read: Callable[[Path], Any]) -> dict[str, Any]:
+        """
+        Args:
+            read: gives the pieces of a file.
+        """
+        sent = call.body is not None or call.file is not None
+        headers = {**call.headers, **({"Content-Type": call.content_type} if sent else {})}
         return {
             "method": call.method,
             "url": f"{self.base_url.rstrip('/')}{call.path}" if call.root else call.path,
             "params": list(call.params) or None,
-            "content": call.body,
-            "headers": {**call.headers, **({"Content-Type": "application/json"} if call.body is not None else {})},
+            "content": read(call.file) if call.file else call.body,
+            "headers": headers | ({"Content-Length": str(call.file.stat().st_size)} if call.file else {}),
             "timeout": httpx.Timeout(self.timeout, read=self.timeout + call.wait),
         }
 
@@ -1249,6 +1294,17 @@ class Client:
     def submit_many(self, jobs: Iterable[BatchJob | NewJob], *, defaults: BatchJob | None = None) -> Batch:
         """Store up to 10,000 jobs, all or nothing; `chunks` splits what is more."""
         return self._send(_submit_many(jobs, defaults))
+
+    def upload(self, recording: bytes | str | os.PathLike[str], *, owner_service: str | None = None) -> Upload:
+        """Upload a recording (bytes, or the path of a file) for the `upload_id` of speech jobs of the same owner.
+
+        A file is sent piece by piece. Where it is sent again after a connection that broke, what came of the first try
+        is forgotten by the service.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._send(_upload(recording, owner_service))
 
     def get(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -1358,7 +1414,7 @@ class Client:
             ChatFailed, also after some of the text.
         """
         call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
-        sent = self._connection.request(call) | {"timeout": self._connection.stream_timeout()}
+        sent = self._connection.request(call, _pieces) | {"timeout": self._connection.stream_timeout()}
         reader = _EventReader()
         try:
             with self._http.stream(**sent) as answer:
@@ -1591,7 +1647,7 @@ class Client:
         tries = _Tries(call, self._retry_for, self._http.base_url)
         while True:
             try:
-                answer = self._http.request(**self._connection.request(call))
+                answer = self._http.request(**self._connection.request(call, _pieces))
             except httpx.RequestError as error:
                 pause: float | None = tries.pause_after(error)
             else:
@@ -1638,6 +1694,9 @@ class AsyncClient:
 
     async def submit_many(self, jobs: Iterable[BatchJob | NewJob], *, defaults: BatchJob | None = None) -> Batch:
         return await self._send(_submit_many(jobs, defaults))
+
+    async def upload(self, recording: bytes | str | os.PathLike[str], *, owner_service: str | None = None) -> Upload:
+        return await self._send(_upload(recording, owner_service))
 
     async def get(self, job_id: str) -> Job:
         return await self._send(_get(job_id))
@@ -1714,7 +1773,7 @@ class AsyncClient:
         **fields: Any,
     ) -> AsyncIterator[str]:
         call = _chat(messages, fields | {"model": model, "timeout": timeout}, idempotency_key, streamed=True)
-        sent = self._connection.request(call) | {"timeout": self._connection.stream_timeout()}
+        sent = self._connection.request(call, _async_pieces) | {"timeout": self._connection.stream_timeout()}
         reader = _EventReader()
         try:
             async with self._http.stream(**sent) as answer:
@@ -1857,7 +1916,7 @@ class AsyncClient:
         tries = _Tries(call, self._retry_for if retry_for is None else retry_for, self._http.base_url)
         while True:
             try:
-                answer = await self._http.request(**self._connection.request(call))
+                answer = await self._http.request(**self._connection.request(call, _async_pieces))
             except httpx.RequestError as error:
                 pause: float | None = tries.pause_after(error)
             else:

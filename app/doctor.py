@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.bootstrap import broker_trouble, pooler_trouble, provider_trouble
+from app.bootstrap import broker_trouble, pooler_trouble, provider_states
 from app.configured import Configured
 from app.keyring import Keyring
 from app.migrating import revision
+from app.profiles import ModelProfile
 from app.settings import Settings
 from domain.errors import StartupError, StorageUnavailable
+from domain.ports import ProviderState
+
+Finding = tuple[str, str, str]
+"""A part, its state, and what was found."""
 
 WELL, ILL, OFF = "[green]ok[/]", "[red]trouble[/]", "[dim]not used[/]"
 
@@ -24,7 +31,7 @@ async def run(settings: Settings, console: Console) -> int:
         await _storage(settings),
         await _pooler(settings),
         await _broker(settings),
-        await _provider(settings),
+        *await _providers(settings),
         _tokens(settings),
         _configuration(settings),
     ]
@@ -37,7 +44,7 @@ async def run(settings: Settings, console: Console) -> int:
     return int(any(state == ILL for _, state, _ in findings))
 
 
-async def _storage(settings: Settings) -> tuple[str, str, str]:
+async def _storage(settings: Settings) -> Finding:
     if settings.storage.database_url is None:
         return "PostgreSQL", OFF, f"DATABASE_URL is not set: 'up' runs an embedded one in {settings.storage.data_dir}"
     where = _place(settings.database_url)
@@ -50,7 +57,7 @@ async def _storage(settings: Settings) -> tuple[str, str, str]:
     return "PostgreSQL", WELL, f"{where}: at revision {found}"
 
 
-async def _pooler(settings: Settings) -> tuple[str, str, str]:
+async def _pooler(settings: Settings) -> Finding:
     if settings.storage.database_url is None:
         return "Past a pooler", OFF, "an embedded PostgreSQL has none"
     told = settings.storage.direct_url is not None
@@ -66,7 +73,7 @@ async def _pooler(settings: Settings) -> tuple[str, str, str]:
     return "Past a pooler", OFF, "DATABASE_DIRECT_URL is not set, and DATABASE_URL leads to no pooler"
 
 
-async def _broker(settings: Settings) -> tuple[str, str, str]:
+async def _broker(settings: Settings) -> Finding:
     if settings.broker.amqp_url is None:
         return "RabbitMQ", OFF, "AMQP_URL is not set: idle workers look every WORKER_POLL_INTERVAL"
     where = _place(settings.broker.amqp_url.reveal())
@@ -74,16 +81,29 @@ async def _broker(settings: Settings) -> tuple[str, str, str]:
     return "RabbitMQ", ILL if trouble else WELL, f"{where}: {trouble or 'reachable'}"
 
 
-async def _provider(settings: Settings) -> tuple[str, str, str]:
-    if settings.llm.endpoint.base_url is None:
-        name = settings.providers.active or "none: 'up' then uses the practice provider, and a worker does not start"
-        return "Model server", OFF, f"LLM_BASE_URL is not set; AI_PROVIDER: {name}"
-    where = _place(settings.llm.endpoint.base_url)
-    trouble = await provider_trouble(settings)
-    return "Model server", ILL if trouble else WELL, f"{where}: {trouble or f'reachable, model {settings.llm.model}'}"
+async def _providers(settings: Settings) -> list[Finding]:
+    try:
+        states = await provider_states(settings)
+    except StartupError as error:
+        return [("Model profiles", ILL, str(error))]
+    if not states:
+        return [("Model profiles", OFF, "none: 'up' then uses the practice provider, and a worker does not start")]
+    return [(f"Profile {profile.name}", *_served(profile, state)) for profile, state in states]
 
 
-def _tokens(settings: Settings) -> tuple[str, str, str]:
+def _served(profile: ModelProfile, state: ProviderState) -> tuple[str, str]:
+    """How a profile's server is. Of its address no more than host and port: the rest may hold a key."""
+    where = f"{profile.provider} at {_host(profile.base_url)}" if profile.base_url else str(profile.provider)
+    if state.trouble:
+        return ILL, f"{where}: {state.trouble}"
+    if state.serves_model is False:
+        return ILL, f"{where}: reachable, but it does not list the model {profile.model}"
+    key = ", takes the key" if state.authorised and profile.api_key else ""
+    model = f", serves {profile.model}" if state.serves_model else f", model {profile.model}"
+    return WELL, f"{where}: reachable{key}{model}"
+
+
+def _tokens(settings: Settings) -> Finding:
     count = Keyring.of(settings.http).count
     if not count:
         return (
@@ -94,13 +114,17 @@ def _tokens(settings: Settings) -> tuple[str, str, str]:
     return "API tokens", WELL, f"{count} configured; the API asks for one"
 
 
-def _configuration(settings: Settings) -> tuple[str, str, str]:
+def _configuration(settings: Settings) -> Finding:
     file, policies = settings.config.file, Configured(settings).policies
     if not file.exists():
         return "Configuration file", OFF, f"AI_SERVICE_CONFIG is not set, and there is no {file}: nothing is limited"
     queues = f" ({', '.join(policies.queues)})" if policies.queues else ""
     counts = f"queues: {len(policies.queues)}{queues}, owners: {len(policies.owners)}"
     return "Configuration file", WELL, f"{file}: {counts}, task types: {len(policies.task_types)}"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _place(url: str) -> str:
@@ -112,10 +136,18 @@ def _place(url: str) -> str:
 def _configured(settings: Settings) -> Table:
     table = Table("setting", "value", title="Settings", title_justify="left")
     for section in settings.__struct_fields__:
-        values = getattr(settings, section)
-        for name in getattr(values, "__struct_fields__", ()):
-            table.add_row(f"{section}.{name}", escape(_shown(getattr(values, name))))
+        for name, value in _each(section, getattr(settings, section)):
+            table.add_row(name, escape(_shown(value)))
     return table
+
+
+def _each(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """A setting, or those of a section, however deep: each value is shown for itself, or a URL would be shown whole."""
+    if not isinstance(value, Struct):
+        yield name, value
+        return
+    for field in value.__struct_fields__:
+        yield from _each(f"{name}.{field}", getattr(value, field))
 
 
 def _shown(value: object) -> str:

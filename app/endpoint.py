@@ -28,6 +28,7 @@ class ProviderName(StrEnum):
     OLLAMA = "ollama"
     ANTHROPIC = "anthropic"
     SPEACHES = "speaches"
+    FASTER_WHISPER = "faster-whisper"
     WHISPER_ASR = "whisper-asr"
 
 
@@ -35,7 +36,7 @@ _P = ProviderName
 
 PROVIDERS_OF: dict[ModelKind, tuple[ProviderName, ...]] = {
     ModelKind.CHAT: (_P.PRACTICE, _P.OPENAI, _P.VLLM, _P.LLAMA_SERVER, _P.LMSTUDIO, _P.OLLAMA, _P.ANTHROPIC),
-    ModelKind.SPEECH: (_P.PRACTICE, _P.OPENAI, _P.VLLM, _P.SPEACHES, _P.WHISPER_ASR),
+    ModelKind.SPEECH: (_P.PRACTICE, _P.OPENAI, _P.VLLM, _P.SPEACHES, _P.FASTER_WHISPER, _P.WHISPER_ASR),
     ModelKind.EMBEDDINGS: (_P.PRACTICE, _P.OPENAI, _P.VLLM, _P.LLAMA_SERVER, _P.LMSTUDIO, _P.OLLAMA),
 }
 """Which of them can serve a profile of a kind."""

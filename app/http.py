@@ -23,9 +23,11 @@ from app.api.health import Health
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import LIMITED_BY, problem_of
+from app.api.providers import ProvidersAsked
 from app.api.queues import Standing, Steered
 from app.api.stats import Figures
 from app.api.steer import Steering
+from app.api.uploads import Uploaded, Uploading
 from app.api.work import Completing, Working
 from app.keyring import Keyring
 from app.services import Services
@@ -52,8 +54,11 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
             Steering,
             Working,
             Figures,
+            ProvidersAsked,
             Steered,
             _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
+            _limited(Uploading, "MAX_UPLOAD_BYTES", limits.max_upload_bytes + ENVELOPE_BYTES),
+            Uploaded,
             _limited(Completing, "MAX_RESULT_BYTES", limits.max_result_bytes + ENVELOPE_BYTES),
         ],
         **guarded,

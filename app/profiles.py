@@ -60,6 +60,11 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
         return self.api_key.reveal() if self.api_key else ""
 
     @property
+    def speaks_openai(self) -> bool:
+        """Whether its address is that of an API like OpenAI's, whatever server it is."""
+        return self.base_url.rstrip("/").endswith("/v1")
+
+    @property
     def route(self) -> Profile:
         return Profile(self.name, self.kind, self.queue, str(self.provider), self.model, self.fallbacks)
 
@@ -118,7 +123,13 @@ def _moved(known: ModelProfile, to: ModelProfile) -> ModelProfile:
     )
 
 
-SPEAK_OPENAI = (ProviderName.OPENAI, ProviderName.VLLM, ProviderName.LLAMA_SERVER, ProviderName.SPEACHES)
+SPEAK_OPENAI = (
+    ProviderName.OPENAI,
+    ProviderName.VLLM,
+    ProviderName.LLAMA_SERVER,
+    ProviderName.SPEACHES,
+    ProviderName.FASTER_WHISPER,
+)
 
 
 def _endpoints(settings: Settings, file: Configuration) -> dict[ProviderName, Endpoint]:
@@ -163,16 +174,18 @@ def _of_variables(
         yield _of_provider(name, str(name), endpoints, settings)
     if settings.llm.endpoint.base_url:
         llm = settings.llm
-        yield _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=llm.model)
+        model = llm.endpoint.model or llm.model
+        yield _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=model)
     speech = settings.speech
     if speech.whisper.base_url:
         model = speech.whisper.model or WHISPER_MODEL
         yield _profile(WHISPER, ModelKind.SPEECH, ProviderName.OPENAI, speech.whisper, settings, model=model)
     if speech.whisperx.base_url:
-        native = not speech.whisperx.base_url.rstrip("/").endswith("/v1")
-        provider = ProviderName.WHISPER_ASR if native else ProviderName.OPENAI
         model = speech.whisperx.model or speech.whisper.model or WHISPER_MODEL
-        yield _profile(WHISPERX, ModelKind.SPEECH, provider, speech.whisperx, settings, model=model)
+        whisperx = _profile(
+            WHISPERX, ModelKind.SPEECH, ProviderName.WHISPER_ASR, speech.whisperx, settings, model=model
+        )
+        yield replace(whisperx, provider=ProviderName.OPENAI) if whisperx.speaks_openai else whisperx
 
 
 def _with_stand_ins(

@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import httpx
+import structlog
+from msgspec.structs import replace
 
 from actors.chain import Backend
-from adapters.providers.health import HttpHealth, Server
-from adapters.providers.openai_chat import OpenAIChatProvider, open_client
-from adapters.providers.practice import PracticeProvider
+from actors.speech import FileLimits
+from adapters.providers.anthropic_chat import MAX_TOKENS, AnthropicChatProvider
+from adapters.providers.client import open_client, tls
+from adapters.providers.discovery import USUAL, Found, Place, discover
+from adapters.providers.health import HttpHealth, Server, ServerKind
+from adapters.providers.ollama_chat import OllamaChatProvider
+from adapters.providers.openai_chat import OpenAIChatProvider
+from adapters.providers.openai_embeddings import OpenAIEmbeddings
+from adapters.providers.openai_speech import DIALECTS, OPENAI, OpenAISpeechProvider
+from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
+from adapters.providers.practice_speech import PracticeSpeechProvider
+from adapters.providers.recording_call import open_speech_client
+from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
-from app.endpoint import ProviderName
-from app.profiles import ModelProfile
+from app.endpoint import Endpoint, ProviderName
+from app.profiles import WHISPERX, ModelProfile
+from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
-from domain.ports import ChatProvider, EmbeddingProvider, SpeechProvider
+from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
 from domain.routing import ModelKind, Routes
 
 P = TypeVar("P")
 
+log = structlog.get_logger()
+
 Tls = tuple[bool, Path | None]
+
+
+# What is said to speak OpenAI's API may be any of the others: it is recognised by what it lists.
+SERVERS = {provider: ServerKind(provider) for provider in ProviderName if provider in {*ServerKind} - {"openai"}}
 
 
 class Clients:
     """An HTTP client for each way to trust servers, opened when it is first needed; of one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[..., httpx.AsyncClient]) -> None:
+        """
+        Args:
+            opened: makes a client that trusts what its `verify` says.
+        """
+        self._opened = opened
         self._open: dict[Tls, httpx.AsyncClient] = {}
 
+    @property
+    def usual(self) -> httpx.AsyncClient:
+        """That which trusts the well-known authorities."""
+        return self._trusting((True, None))
+
     def of(self, profile: ModelProfile) -> httpx.AsyncClient:
-        way = profile.ssl_verify, profile.ca_bundle
+        return self._trusting((profile.ssl_verify, profile.ca_bundle))
+
+    def _trusting(self, way: Tls) -> httpx.AsyncClient:
         if way not in self._open:
-            self._open[way] = open_client()
+            self._open[way] = self._opened(verify=tls(*way))
         return self._open[way]
 
     async def close(self) -> None:
@@ -51,7 +83,8 @@ class Serving:
 
     def __init__(self, configured: Configured) -> None:
         self._configured = configured
-        self._clients = Clients()
+        self._clients = Clients(open_client)
+        self._speech_clients = Clients(open_speech_client)
         self._make()
 
     @property
@@ -82,13 +115,16 @@ class Serving:
         self._look()
         return self._embeddings
 
-    def profile(self, name: str) -> ModelProfile | None:
-        """How this one is served."""
+    def file_limits(self, name: str) -> FileLimits:
+        """What the speech server of a profile takes in one call."""
         self._look()
-        return self._profiles.get(name)
+        profile = self._profiles[name]
+        longest = profile.max_file_length
+        return FileLimits(profile.max_file_bytes, longest.total_seconds() if longest else None)
 
     async def close(self) -> None:
         await self._clients.close()
+        await self._speech_clients.close()
 
     def _look(self) -> None:
         if self._configured.look():
@@ -99,12 +135,18 @@ class Serving:
         self._profiles = {profile.name: profile for profile in served.profiles}
         self._routes = served.routes
         self._chat = _backends(served.profiles, ModelKind.CHAT, self._chat_provider)
-        self._speech: dict[str, Backend[SpeechProvider]] = {}
-        self._embeddings: dict[str, Backend[EmbeddingProvider]] = {}
+        self._speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
+        self._embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
         self._health = HttpHealth(
-            open_client(),
+            self._clients.usual,
             {
-                profile.name: Server(profile.base_url, api_key=profile.key)
+                profile.name: Server(
+                    profile.base_url,
+                    SERVERS.get(profile.provider),
+                    profile.key,
+                    model=profile.model,
+                    client=self._clients.of(profile),
+                )
                 for profile in served.profiles
                 if profile.provider is not ProviderName.PRACTICE
             },
@@ -115,17 +157,47 @@ class Serving:
         return self._health
 
     def _chat_provider(self, profile: ModelProfile) -> ChatProvider:
+        client = self._clients.of(profile)
         match profile.provider:
             case ProviderName.PRACTICE:
                 return PracticeProvider()
+            case ProviderName.ANTHROPIC:
+                return AnthropicChatProvider(client, max_tokens=profile.max_tokens or MAX_TOKENS, **_common(profile))
+            case ProviderName.OLLAMA if not profile.speaks_openai:
+                return OllamaChatProvider(client, num_ctx=profile.num_ctx, **_common(profile))
             case _:
-                return OpenAIChatProvider(
-                    self._clients.of(profile),
-                    model=profile.model,
-                    base_url=profile.base_url,
-                    api_key=profile.key,
-                    timeout=profile.timeout,
+                return OpenAIChatProvider(client, **_common(profile))
+
+    def _speech_provider(self, profile: ModelProfile) -> SpeechProvider:
+        client = self._speech_clients.of(profile)
+        match profile.provider:
+            case ProviderName.PRACTICE:
+                return PracticeSpeechProvider()
+            case ProviderName.WHISPER_ASR:
+                # Of the engine under this name it is known that it takes no prompt; any other tells of itself.
+                engine = WHISPERX if profile.name == WHISPERX else None
+                return WhisperAsrProvider(client, engine=engine, most_bytes=profile.max_file_bytes, **_common(profile))
+            case _:
+                dialect = DIALECTS.get(profile.provider, OPENAI)
+                return OpenAISpeechProvider(
+                    client, most_bytes=profile.max_file_bytes, dialect=dialect, **_common(profile)
                 )
+
+    def _embedding_provider(self, profile: ModelProfile) -> EmbeddingProvider:
+        if profile.provider is ProviderName.PRACTICE:
+            return PracticeEmbeddings()
+        return OpenAIEmbeddings(self._clients.of(profile), **_common(profile))
+
+
+class _Common(TypedDict):
+    model: str
+    base_url: str
+    api_key: str
+    timeout: timedelta
+
+
+def _common(profile: ModelProfile) -> _Common:
+    return _Common(model=profile.model, base_url=profile.base_url, api_key=profile.key, timeout=profile.timeout)
 
 
 class CurrentHealth:
@@ -139,6 +211,9 @@ class CurrentHealth:
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return await self._current().pressure(model_profile)
+
+    async def status(self, model_profile: str) -> ProviderState:
+        return await self._current().status(model_profile)
 
 
 @asynccontextmanager
@@ -158,7 +233,41 @@ def _backends(
     profiles: Iterable[ModelProfile], kind: ModelKind, provider: Callable[[ModelProfile], P]
 ) -> dict[str, Backend[P]]:
     return {
-        profile.name: Backend(provider(profile), str(profile.provider), profile.model, profile.fallbacks)
+        profile.name: Backend(profile.name, provider(profile), str(profile.provider), profile.model, profile.fallbacks)
         for profile in profiles
         if profile.kind is kind
     }
+
+
+async def with_a_provider(settings: Settings, places: Sequence[Place] = USUAL) -> Settings:
+    """Where no model is configured: a server that runs on this machine, else practice. The log tells which.
+
+    Args:
+        places: where to look.
+
+    Raises:
+        StartupError: what is configured cannot be used.
+    """
+    if Configured(settings).served.profiles:
+        return settings
+    found = await _discovered(places) if settings.providers.discover else None
+    if found is None:
+        log.warning("no model is configured: the practice provider answers", hint="see docs/providers.md")
+        return replace(settings, providers=replace(settings.providers, active="practice"))
+    log.info("model server found on this machine", provider=found.provider, model=found.model)
+    endpoint = Endpoint(base_url=found.base_url, model=found.model)
+    match found.provider:
+        case "ollama":
+            providers = replace(settings.providers, active="ollama", ollama=endpoint.over(settings.providers.ollama))
+        case "lmstudio":
+            providers = replace(
+                settings.providers, active="lmstudio", lmstudio=endpoint.over(settings.providers.lmstudio)
+            )
+        case _:
+            return replace(settings, llm=replace(settings.llm, endpoint=endpoint.over(settings.llm.endpoint)))
+    return replace(settings, providers=providers)
+
+
+async def _discovered(places: Sequence[Place]) -> Found | None:
+    async with open_client() as client:
+        return await discover(client, places)

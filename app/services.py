@@ -12,14 +12,17 @@ from domain.usecases.browse import Browse
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
+from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 
 
 @dataclass(frozen=True)
 class Services:
     submit: Submit
+    uploads: Uploads
     browse: Browse
     foresee: Foresee
     steer: Steer
@@ -30,3 +33,4 @@ class Services:
     follow: Follow
     chats: Chats
     watch: Watch
+    providers: Providers

@@ -21,6 +21,7 @@ from app.endpoint import HOST, Endpoint, UrlWithUser, http_url
 from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
+from domain.outbound import AllowedHosts, parse_allowed_hosts
 from domain.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -114,11 +115,18 @@ class Limits(Struct, frozen=True):
     max_input_bytes: int
     max_result_bytes: int
     max_batch_bytes: int
+    max_upload_bytes: int
+    """Of an upload, and of what lies at a caller's URL."""
     max_crashes: int
     chat_timeout: timedelta
     """For a chat that names none, from its submission on."""
     circuit_threshold: int
     """Calls in a row that found no provider, after which a queue's circuit opens."""
+
+
+class Outbound(Struct, frozen=True):
+    allowed_hosts: AllowedHosts
+    """That callers' URLs may lead to, though they are not public."""
 
 
 class Logs(Struct, frozen=True):
@@ -136,6 +144,7 @@ class Settings(Struct, frozen=True):
     worker: Worker
     config: Config
     limits: Limits
+    outbound: Outbound
     retry: RetryPolicy
     logs: Logs
 
@@ -219,10 +228,12 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
             max_batch_bytes=env.get("MAX_BATCH_BYTES", _size, 64 * MIB),
+            max_upload_bytes=env.get("MAX_UPLOAD_BYTES", _large_size, 512 * MIB),
             max_crashes=env.get("MAX_CRASHES", _between(1, 1000), 3),
             chat_timeout=env.get("CHAT_TIMEOUT", positive_duration, timedelta(minutes=5)),
             circuit_threshold=env.get("CIRCUIT_THRESHOLD", _between(1, 1000), 5),
         ),
+        outbound=Outbound(allowed_hosts=env.get("ALLOWED_HOSTS", parse_allowed_hosts, AllowedHosts())),
         retry=RetryPolicy(
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
             slow=env.get("RETRY_DELAY_SLOW", duration, timedelta(minutes=2)),
@@ -276,10 +287,18 @@ def _lease(given: str) -> timedelta:
 
 
 def _size(given: str) -> int:
+    return _size_to(1, given)
+
+
+def _large_size(given: str) -> int:
+    return _size_to(64, given)
+
+
+def _size_to(most_gib: int, given: str) -> int:
     match = _SIZE.fullmatch(given)
     size = int(match[1]) * _SIZES[(match[2] or "B").lower()] if match else 0
-    if not 0 < size <= GIB:
-        raise ValueError("a number of bytes such as 1048576 or 1MiB, at most 1GiB")
+    if not 0 < size <= most_gib * GIB:
+        raise ValueError(f"a number of bytes such as 1048576 or 1MiB, at most {most_gib}GiB")
     return size
 
 

@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
-from msgspec.structs import replace
 
-from app import configfile
 from app.bootstrap import Application, EmbeddedPostgres, build, migrate_if_wanted, rescue_everyone
 from app.parts import Died
-from app.profiles import served
+from app.providers import with_a_provider
 from app.serve import Api
 from app.settings import Settings
 from app.worker import STOP_TIMEOUT_MS, start
@@ -60,7 +58,7 @@ async def everything(
     Args:
         died: told which part ended by itself.
     """
-    application = build(_with_a_provider(settings), dsn=dsn, with_worker=True)
+    application = build(await with_a_provider(settings), dsn=dsn, with_worker=True)
     await migrate_if_wanted(application)
     if settings.storage.database_url is None:
         await rescue_everyone(application)
@@ -83,10 +81,3 @@ def _watch(postgres: EmbeddedPostgres, over: threading.Event, died: Died) -> Non
             log.critical("part died", part="the embedded PostgreSQL")
             died("the embedded PostgreSQL")
             return
-
-
-def _with_a_provider(settings: Settings) -> Settings:
-    """Where no model is configured, the practice provider answers, and says so."""
-    if served(settings, configfile.read(settings.config.file, required=settings.config.required)).profiles:
-        return settings
-    return replace(settings, providers=replace(settings.providers, active="practice"))

@@ -31,13 +31,14 @@ class Caller(Struct, frozen=True):
     weight: float = 1.0
     """The owner's share of GPU time, relative to others'."""
 
-    def must_have(self, right: Right) -> None:
+    def must_have(self, *any_of: Right) -> None:
         """
         Raises:
-            Forbidden: the token does not give this right.
+            Forbidden: the token gives none of these rights.
         """
-        if right not in self.rights:
-            raise Forbidden(f"This token may not do that: it lacks the right '{right}'.")
+        if not self.rights.intersection(any_of):
+            named = "' or '".join(any_of)
+            raise Forbidden(f"This token may not do that: it lacks the right '{named}'.")
 
     def owner_of(self, named: str | None) -> str:
         """The owner of a job that names this one, or none.

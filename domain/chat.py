@@ -15,6 +15,9 @@ from domain.results import Usage
 
 T = TypeVar("T")
 
+SCHEMA_AT = "/response_format/json_schema/schema"
+"""Where the schema of the answer is, from the input's root."""
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -41,6 +44,14 @@ class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether the answer must be JSON."""
         return self.response_format is not UNSET and self.response_format.get("type") in ("json_object", "json_schema")
 
+    @property
+    def schema(self) -> object | None:
+        """The JSON schema that the answer must fit; None where none was given."""
+        if self.response_format is UNSET or self.response_format.get("type") != "json_schema":
+            return None
+        schema: object = self.response_format["json_schema"]["schema"]
+        return schema
+
 
 class ChatAnswer(Struct, frozen=True, kw_only=True):
     """What a chat model answered."""
@@ -64,6 +75,17 @@ class _ChatInput(Struct):
     seed: int | UnsetType | None = UNSET
 
 
+class _Wanted(Struct):
+    schema: dict[str, Any] | bool
+    name: str | UnsetType | None = UNSET
+    strict: bool | UnsetType | None = UNSET
+
+
+class _ResponseFormat(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _Wanted | UnsetType | None = UNSET
+
+
 _decoder = msgspec.json.Decoder(_ChatInput)
 
 
@@ -80,6 +102,7 @@ def parse_chat_input(data: bytes | msgspec.Raw) -> ChatRequest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # A Raw taken from a request's body has not been looked at as closely: its text need not even be UTF-8.
         raise BadInput([Problem("", "must be JSON in UTF-8, and not nested too deeply")]) from None
+    _check_response_format(given.response_format)
     return ChatRequest(
         messages=given.messages or _compact(given),
         max_tokens=_set(given.max_tokens),
@@ -89,6 +112,18 @@ def parse_chat_input(data: bytes | msgspec.Raw) -> ChatRequest:
         stop=_set(given.stop),
         seed=_set(given.seed),
     )
+
+
+def _check_response_format(given: dict[str, Any] | UnsetType | None) -> None:
+    """Of the answer's format what we read ourselves; the rest is between the caller and the model server."""
+    if not isinstance(given, dict):
+        return
+    try:
+        wanted = msgspec.convert(given, _ResponseFormat)
+    except msgspec.ValidationError as error:
+        raise BadInput([Problem.of(error).below("/response_format")]) from None
+    if wanted.type == "json_schema" and not isinstance(wanted.json_schema, _Wanted):
+        raise BadInput([Problem("/response_format/json_schema", "give the schema: {name, schema}")])
 
 
 def _compact(given: _ChatInput) -> list[Message]:

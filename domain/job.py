@@ -203,6 +203,11 @@ class LeasedJob(Struct, frozen=True):
         return Settlement(self.lease, RunOutcome.RELEASED, JobStatus.PENDING)
 
 
+def line_of(task_type: str, model_profile: str) -> str:
+    """What jobs of a kind wait in that have no queue. No name of a queue has a space in it."""
+    return f"{task_type} {model_profile}"
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """One unit of AI work, in full."""
 
@@ -252,8 +257,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def line(self) -> str:
-        """What it waits in: its queue, or the jobs of its kind where it has none. No name has a space in it."""
-        return self.queue or f"{self.task_type} {self.model_profile}"
+        """What it waits in: its queue, or the jobs of its kind where it has none."""
+        return self.queue or line_of(self.task_type, self.model_profile)
 
     def claim(
         self,
@@ -393,6 +398,11 @@ class Job(Struct, frozen=True, kw_only=True):
         """Move a pending job whose time has come among those that may be claimed."""
         ready = self.status is JobStatus.PENDING and self.run_at <= now
         return replace(self, due=True) if ready and not self.due else self
+
+    def route(self, queue: str) -> Job:
+        """Let a pending job that had no queue wait in this one, in its old place."""
+        unserved = self.queue is None and self.status is JobStatus.PENDING and self.due
+        return replace(self, queue=queue) if unserved else self
 
     def _without_lease(self, status: JobStatus, now: datetime) -> Job:
         return replace(

@@ -179,13 +179,14 @@ def _shared(before: Line, line: Line) -> int:
     """Words at the beginning of a line that the end of an earlier one has already."""
     common = min(before.end, line.end) - line.start
     if before.words == line.words:
-        return len(line.words) if common > 0 or before.start == line.start else 0
+        shorter = min(before.seconds, line.seconds)
+        return len(line.words) if common > LIMITS.twice * shorter or before.start == line.start else 0
     if common <= 0:
         return 0
     longest = min(len(before.words), len(line.words))
     # Words that the pieces of a recording share are those of their margin, never a minute of them.
     for count in range(min(longest, 60), LIMITS.overlap_words - 1, -1):
-        if before.words[-count:] == line.words[:count]:
+        if before.words[-count] == line.words[0] and before.words[-count:] == line.words[:count]:
             return count
     return 0
 

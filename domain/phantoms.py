@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002  # Russian letters are what this is about
 """What speech models say when nobody speaks: credits and outros of the videos that they learned from.
 
 Credits are never said on a call and are cut wherever they stand. Outros are what people say too: they count only where
@@ -14,7 +15,12 @@ import re
 from bisect import bisect_left, bisect_right
 from itertools import accumulate, pairwise
 
-from domain.segments import Cut, Line, sentence_breaks
+from domain.segments import Cut, Line, sentence_breaks, words_of
+
+
+def _phrases(table: str) -> frozenset[str]:
+    return frozenset(" ".join(words_of(phrase)[0]) for line in table.strip().splitlines() for phrase in line.split("|"))
+
 
 _MADE = r"(?:сделал|делал|создавал|создал|подогнал|подготовил|выполнил|добавил|перевел|редактировал)[аи]?"
 _SUBTITLES = (
@@ -79,29 +85,30 @@ _OUTROS = """
 thanks for watching | thank you for watching | thank you so much for watching | thank you very much for watching
 thanks for watching and see you next time | thank you for your watching | please subscribe
 please subscribe to my channel | please subscribe to the channel | please like and subscribe | like and subscribe
-like share and subscribe | don t forget to subscribe | don t forget to like and subscribe | see you in the next video
-see you next video | i ll see you in the next video | i ll see you next time | to be continued
-we ll be right back | thank you for listening | if you enjoyed this video please subscribe
-vielen dank für s zuschauen | vielen dank fürs zuschauen | vielen dank für die aufmerksamkeit | bis zum nächsten mal
-merci d avoir regardé cette vidéo | merci d avoir regardé | abonnez vous à ma chaîne | abonnez vous
-n oubliez pas de vous abonner | gracias por ver el video | gracias por ver el vídeo | suscríbete al canal | suscríbete
+like share and subscribe | don't forget to subscribe | don't forget to like and subscribe | see you in the next video
+see you next video | i'll see you in the next video | i'll see you next time | to be continued
+we'll be right back | thank you for listening | if you enjoyed this video please subscribe
+vielen dank für's zuschauen | vielen dank fürs zuschauen | vielen dank für die aufmerksamkeit | bis zum nächsten mal
+merci d'avoir regardé cette vidéo | merci d'avoir regardé | abonnez-vous à ma chaîne | abonnez-vous
+n'oubliez pas de vous abonner | gracias por ver el video | gracias por ver el vídeo | suscríbete al canal | suscríbete
 grazie per aver guardato il video | grazie per la visione | iscrivetevi al canale | obrigado por assistir
-obrigado por assistir ao vídeo | inscreva se no canal | bedankt voor het kijken | dziękuję za oglądanie
+obrigado por assistir ao vídeo | inscreva-se no canal | bedankt voor het kijken | dziękuję za oglądanie
 dziękuję za obejrzenie | dziękuję za uwagę | dziękuję za obejrzenie filmu | zapraszam do subskrypcji
 izlediğiniz için teşekkürler | izlediğiniz için teşekkür ederim | abone olmayı unutmayın
 terima kasih telah menonton | cảm ơn các bạn đã xem video | terima kasih sudah menonton
-谢 谢 观 看 | 謝 謝 觀 看 | 谢 谢 大 家 | ご 視 聴 ありがとうございました | ご 視 聴 あ り が と う ご ざ い ま し た
-チ ャ ン ネ ル 登 録 を お 願 い し ま す | 次 の 動 画 で お 会 い し ま し ょ う
+谢谢观看 | 謝謝觀看 | 谢谢大家 | ご視聴ありがとうございました
+チャンネル登録をお願いします | 次の動画でお会いしましょう
 시청해주셔서 감사합니다 | 구독과 좋아요 부탁드립니다 | شكرا على المشاهدة | ευχαριστώ που παρακολουθήσατε
 """
-OUTROS = frozenset(phrase.strip() for line in _OUTROS.strip().splitlines() for phrase in line.split("|"))
+OUTROS = _phrases(_OUTROS)
 """What people say as well: it counts as a whole segment only, and where something else speaks against it."""
 
-NOTES = frozenset(
-    "музыка|играет музыка|музыкальная заставка|тишина|без звука|пауза|нет речи|шум|звонок|гудки|"
-    "music|music playing|blank audio|silence|no speech|no audio|inaudible|noise|background noise|sound|"
-    "beep|ringing|phone ringing|dial tone|musik|musique|música|musica".split("|")
-)
+_NOTES = """
+музыка | играет музыка | музыкальная заставка | тишина | без звука | пауза | нет речи | шум | звонок | гудки
+music | music playing | blank audio | silence | no speech | no audio | inaudible | noise | background noise | sound
+beep | ringing | phone ringing | dial tone | musik | musique | música | musica
+"""
+NOTES = _phrases(_NOTES)
 """What a model writes in brackets where there is no speech."""
 
 _ANYWHERE = {marker: re.compile(rf"(?<!\S)(?:{pattern})(?!\S)") for marker, pattern in ANYWHERE.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from domain.policy import Policies
 from domain.queue import Hold, QueueState
 from domain.speech import AudioSource, Recording, SpeechCall, Transcript
 from domain.texts import TextPiece
+from domain.upload import Upload
 
 
 class Claim(Struct, frozen=True):
@@ -337,6 +338,15 @@ class JobStore(Presence, Protocol):
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
 
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        """Move due jobs without a queue to the one that their task type and model profile are bound to now.
+
+        Only some of them at once, where there are many.
+
+        Returns:
+            How many by queue.
+        """
+
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         """Take running jobs from dead workers: their leases ran out, or they are proven dead before that."""
 
@@ -433,6 +443,60 @@ class QueueStore(Protocol):
         """Keep what the queue's model server was found to take, if its policy still asks for that; None: nothing."""
 
 
+class UploadStore(Protocol):
+    """Where uploaded files are kept in pieces, beside the jobs that use them.
+
+    Every method raises `StorageUnavailable` while the storage cannot be reached.
+    """
+
+    async def append(self, upload_id: UUID, place: int, data: bytes) -> None:
+        """Keep one piece of a file that is coming in; the places count from 0. It is no upload before it is finished.
+
+        Pieces of what is not finished within an hour of the last one are pruned.
+        """
+
+    async def finish(self, upload_id: UUID, owner_service: str, *, chunks: int, size: int) -> Upload:
+        """Make these pieces an upload.
+
+        Raises:
+            UploadNotFound: some have been pruned.
+        """
+
+    async def discard(self, upload_id: UUID) -> None:
+        """Have the pieces of an unfinished one pruned now."""
+
+    async def get(self, upload_id: UUID) -> Upload:
+        """
+        Raises:
+            UploadNotFound.
+        """
+
+    def read(self, upload: Upload) -> AsyncIterator[bytes]:
+        """Its content, piece by piece.
+
+        Raises:
+            UploadNotFound: it is gone, or goes meanwhile.
+        """
+
+    async def remove(self, upload_id: UUID) -> None:
+        """Take an upload away, unless it is needed.
+
+        Raises:
+            UploadNotFound.
+            UploadInUse: a job that is pending or running uses it.
+        """
+
+    async def prune(self) -> int:
+        """Take away uploads that are no longer needed, and what is left of those that never came whole.
+
+        No longer needed: its jobs are completed or cancelled, or erased; 24 hours after creation, where no job used it;
+        24 hours after its last job ended, where one failed. Bounded: what is left waits for the next time.
+
+        Returns:
+            How many uploads were taken away.
+        """
+
+
 class Health(Protocol):
     """Asks model servers how they are, by means that cost them nothing."""
 
@@ -441,6 +505,31 @@ class Health(Protocol):
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         """What the server tells of its own load; None where it tells nothing."""
+
+
+class ProviderState(Struct, frozen=True, kw_only=True):
+    """How a model server answered when it was last asked."""
+
+    reachable: bool
+    """Whether it can be used at all, as far as can be told: one that is slow is not away."""
+    trouble: str | None = None
+    """What is wrong with it, in our words; they name no address."""
+    latency: float | None = None
+    """Seconds that its answer took; None: it gave none."""
+    models: tuple[str, ...] | None = None
+    """What it lists, the first of them; None: it lists nothing that could be read."""
+    serves_model: bool | None = None
+    """Whether it lists the model that the profile asks it for; None: it is no server of which that tells anything."""
+    authorised: bool | None = None
+    """Whether it takes our key; None: it was not asked for anything that needs one."""
+    asked_at: datetime
+
+
+class ProviderProbe(Protocol):
+    """Asks model servers what they serve, by means that cost nothing."""
+
+    async def status(self, model_profile: str) -> ProviderState:
+        """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
 
 
 class Events(Protocol):
@@ -545,7 +634,8 @@ class Recordings(Protocol):
         """What the file holds, and where somebody speaks.
 
         Raises:
-            RunFailed: `bad_audio`: nothing that can be heard, or more than is allowed.
+            RunFailed: `bad_audio`: nothing that can be heard, or more than is allowed; `internal_error`: this machine
+                cannot look.
         """
 
     async def split(self, recording: Recording, folder: Path) -> list[Recording]:
@@ -560,6 +650,7 @@ class Recordings(Protocol):
 
         Raises:
             RunFailed: `bad_audio`.
+            ValueError: not even a second fits.
         """
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  # Russian letters and foreign punctuation are what this is about
 """Segments of a transcript while it is judged: their words, their times, and how they are cut, split and merged.
 
 A text is only ever cut, never written: what comes out was in what came in. Speakers are never made up.
@@ -30,14 +31,13 @@ _IDEOGRAPHIC_END = re.compile(r"[。！？](?![。！？])")
 Cut = tuple[int, int]
 """Words of a segment, from the first to before the second."""
 
-ABBREVIATIONS = frozenset(
-    # Russian
-    "г гг д ул пр просп пер пл обл р рн стр корп кв оф эт тел доб т е к п пп ст руб коп тыс млн млрд трлн кг км см мм "
-    "им гр др проч см напр мин сек час пн вт ср чт пт сб вс янв фев мар апр авг сен сент окт ноя нояб дек н "
-    # English
-    "mr mrs ms dr prof st jr sr no vs etc inc ltd co corp dept est approx ave blvd rd apt ext tel fig vol eg ie am pm "
-    "jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
+_ABBREVIATIONS = """
+г гг д ул пр просп пер пл обл р рн стр корп кв оф эт тел доб т е к п пп ст руб коп тыс млн млрд трлн кг км см мм
+им гр др проч напр мин сек час пн вт ср чт пт сб вс янв фев мар апр авг сен сент окт ноя нояб дек н
+mr mrs ms dr prof st jr sr no vs etc inc ltd co corp dept est approx ave blvd rd apt ext tel fig vol eg ie am pm
+jan feb mar apr jun jul aug sep sept oct nov dec
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 """Words whose full stop does not end a sentence."""
 
 
@@ -351,7 +351,8 @@ def _plus(value: float | None, seconds: float) -> float | None:
 def _compared(word: str) -> str:
     if word.isascii():
         return word.lower()
-    return unicodedata.normalize("NFKC", word).lower().replace("ё", "е")
+    # The dotted capital of Turkish is two characters in lower case.
+    return unicodedata.normalize("NFKC", word).lower().replace("\u0307", "").replace("ё", "е")
 
 
 def _word_times(timed: Sequence[Word], words: tuple[str, ...], start: float, end: float) -> tuple[Span, ...]:

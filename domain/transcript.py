@@ -7,8 +7,9 @@ give speaks for nothing and against nothing.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ __all__ = ["Flag", "Found", "Judged", "joined", "judge", "merge", "retry_call", 
 
 RETRY_TEMPERATURES = (0.2, 0.4)
 """Of the first retry, and of each after it: a decoder that is in a loop at 0 is in it again."""
+
+MOST_TURNS = 10
 
 
 class Flag(StrEnum):
@@ -76,11 +79,12 @@ def judge(transcript: Transcript, sound: Sound, prompt: str = "") -> Judged:
     hearing = Hearing(sound)
     given = lines_of(transcript, sound)
     case = _Case(hearing, Prompt(prompt))
-    lines, before = given, None
-    # What is cut or split can show what was hidden; each turn has less left to cut, so that this ends.
-    while lines != before:
-        before = lines
-        lines = case.cleaned(split(lines, hearing))
+    lines = given
+    # What is cut or split can show what was hidden: by the second turn, but for texts that are made to take many.
+    for _ in range(MOST_TURNS):
+        before, lines = lines, split(case.cleaned(lines), hearing)
+        if lines == before:
+            break
     return Judged(
         segments=tuple(line.segment for line in lines),
         flags=tuple(Found(flag, case.cuts[flag], round(case.lost[flag], 3)) for flag in Flag if case.cuts[flag]),
@@ -103,7 +107,7 @@ class _Case:
         self.hearing = hearing
         self.prompt = prompt
         self.cuts: Counter[Flag] = Counter()
-        self.lost: Counter[Flag] = Counter()
+        self.lost: defaultdict[Flag, float] = defaultdict(float)
 
     def cleaned(self, lines: list[Line]) -> list[Line]:
         """The lines without what nobody said, in order."""
@@ -113,9 +117,8 @@ class _Case:
         for period in range(1, LIMITS.longest_period + 1):
             lines = self._without(lines, Flag.LOOP, loops(lines, period, self.hearing))
         lines = self._without(lines, Flag.OVERLAP, overlaps(lines))
-        timed = any(line.seconds > 0 for line in lines)
-        doubtful = {i: flag for i, line in enumerate(lines) for flag in self._doubts(line, timed)}
-        lines = self._without_lines(lines, doubtful)
+        lines = self._without_lines(lines, self._unspeakable(lines))
+        lines = self._without_lines(lines, {i: flag for i, line in enumerate(lines) for flag in self._doubts(line)})
         lines = self._without_lines(lines, self._unheard(lines))
         return sorted(lines, key=lambda line: (line.start, line.end))
 
@@ -140,7 +143,21 @@ class _Case:
             self._without([lines[i] for i in whole], flag, dict(enumerate(whole.values())))
         return [line for index, line in enumerate(lines) if index not in flags]
 
-    def _doubts(self, line: Line, timed: bool) -> Iterator[Flag]:
+    def _unspeakable(self, lines: Sequence[Line]) -> dict[int, Flag]:
+        """Lines with more text than a mouth can speak until the next one begins."""
+        if not any(line.seconds > 0 for line in lines):
+            return {}
+        last = self.hearing.spans[-1].end if self.hearing.spans else 0.0
+        if _too_fast(lines, last):
+            return dict.fromkeys(range(len(lines)), Flag.IMPOSSIBLE_RATE)
+        nexts = (*(line.start for line in lines[1:]), last)
+        return {
+            i: Flag.IMPOSSIBLE_RATE
+            for i, (line, until) in enumerate(zip(lines, nexts, strict=True))
+            if _too_fast([line], until)
+        }
+
+    def _doubts(self, line: Line) -> Iterator[Flag]:
         """Why the whole line is to go; the last reason counts."""
         heard = self._heard(line)
         letters = len(line.text)
@@ -153,8 +170,6 @@ class _Case:
             yield Flag.SILENT
         if self._is_gibberish(line):
             yield Flag.GIBBERISH
-        if timed and letters > LIMITS.fastest * (line.seconds + LIMITS.fastest_slack):
-            yield Flag.IMPOSSIBLE_RATE
         if line.seconds > LIMITS.slowest_after and letters < LIMITS.slowest * line.seconds and not heard:
             yield Flag.IMPOSSIBLE_RATE
         against = line.surely_silent or line.unsure or not heard
@@ -177,22 +192,24 @@ class _Case:
         return sum(map(len, line.words)) >= LIMITS.no_confidence_letters
 
     def _unheard(self, lines: Sequence[Line]) -> dict[int, Flag]:
-        """In a recording in which nobody was heard: all, unless it is a talk that the voice detector missed."""
-        if self.hearing.seconds >= LIMITS.click:
+        """In a recording in which nobody was heard: all, unless it is a talk that the voice detector missed.
+
+        Where hardly anything was heard, what the model itself takes for no speech.
+        """
+        if self.hearing.seconds >= LIMITS.hardly_any:
             return {}
         if len({word for line in lines for word in line.words}) >= LIMITS.unheard_words:
             return {}
-        return {i: Flag.UNHEARD for i, line in enumerate(lines) if not line.surely_spoken}
+        nobody = self.hearing.seconds < LIMITS.click
+        return {
+            i: Flag.UNHEARD
+            for i, line in enumerate(lines)
+            if (nobody and not line.surely_spoken) or (line.no_speech_prob or 0.0) > LIMITS.no_speech
+        }
 
 
-def _each(lines: Sequence[Line], find: object) -> Cuts:
-    assert callable(find)
-    found: Cuts = {}
-    for index, line in enumerate(lines):
-        cuts: list[Cut] = find(line)
-        if cuts:
-            found[index] = cuts
-    return found
+def _each(lines: Sequence[Line], find: Callable[[Line], list[Cut]]) -> Cuts:
+    return {index: cuts for index, line in enumerate(lines) if (cuts := find(line))}
 
 
 def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
@@ -202,8 +219,7 @@ def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
         return None
     if not lines:
         return _failure("Nothing is left of the transcript but there is speech", ErrorCode.TRANSCRIPT_HALLUCINATION)
-    # As much again and a bit: each segment given twice is a server's habit, and not the model's.
-    if lost >= LIMITS.speech and lost > LIMITS.lost * (lost + kept) + 0.01:
+    if lost >= LIMITS.speech and lost > LIMITS.lost * (lost + kept):
         reason = max(case.lost, key=lambda flag: case.lost[flag])
         part = f"{lost / (lost + kept):.0%} of the speech is under text that nobody said"
         return _failure(f"{part} (most of it: {reason})", ErrorCode.TRANSCRIPT_HALLUCINATION)
@@ -213,35 +229,48 @@ def _hallucinated(lines: Sequence[Line], case: _Case) -> Failure | None:
 def _incomplete(
     transcript: Transcript, given: Sequence[Line], lines: Sequence[Line], hearing: Hearing
 ) -> Failure | None:
-    if transcript.cut_short and (lines or hearing.seconds >= LIMITS.speech):
+    spoken = hearing.seconds >= LIMITS.speech
+    if transcript.cut_short and (lines or spoken):
         return _failure("The server stopped before the end of the recording", ErrorCode.TRANSCRIPT_INCOMPLETE)
-    if hearing.seconds < LIMITS.speech:
-        return None
-    if not given:
+    if not given and spoken:
         return _failure("The transcript is empty but there is speech", ErrorCode.TRANSCRIPT_INCOMPLETE)
-    if not any(line.seconds > 0 for line in given):
+    # Without any times nothing tells where the text belongs.
+    if not spoken or not any(line.seconds > 0 for line in given):
         return None
     missing = sum(_gaps(given, hearing)) + sum(_hollow(line, hearing) for line in lines)
     if missing >= LIMITS.gaps_speech and missing > LIMITS.gaps * hearing.seconds:
         part = f"{missing / hearing.seconds:.0%} of the speech has no text"
         return _failure(part, ErrorCode.TRANSCRIPT_INCOMPLETE)
-    last = max(line.end for line in given)
-    after = hearing.seconds - hearing.until(last + LIMITS.gap_margin)
-    early = last < LIMITS.early_end * hearing.spans[-1].end
-    if early and after >= LIMITS.gaps_speech and after > LIMITS.early_end_speech * hearing.seconds:
+    if _ends_early(given, hearing):
         return _failure("The transcript ends well before the speech does", ErrorCode.TRANSCRIPT_INCOMPLETE)
     return None
 
 
+def _ends_early(lines: Sequence[Line], hearing: Hearing) -> bool:
+    last = max(line.end for line in lines)
+    after = hearing.seconds - hearing.until(last + LIMITS.gap_margin)
+    enough = max(LIMITS.gaps_speech, LIMITS.early_end_speech * hearing.seconds)
+    return last < LIMITS.early_end * hearing.spans[-1].end and after >= enough
+
+
 def _gaps(lines: Sequence[Line], hearing: Hearing) -> Iterator[float]:
-    """Seconds of speech in each time without a segment, but for short ones."""
-    end = 0.0
-    for line in lines:
-        speech = hearing.within(end, line.start - LIMITS.gap_margin)
-        if speech >= LIMITS.gap:
-            yield speech
-        end = max(end, line.end + LIMITS.gap_margin)
-    yield hearing.seconds - hearing.until(end)
+    """Seconds of speech in each time without a segment, but for those that only times that are out make."""
+    end, margin = 0.0, LIMITS.gap_margin
+    for start, until in (*((line.start, line.end) for line in lines), (math.inf, math.inf)):
+        if hearing.within(end + margin if end else 0.0, start - margin) >= LIMITS.gap:
+            yield hearing.within(end, start)
+        end = max(end, until)
+
+
+def _too_fast(lines: Sequence[Line], until: float) -> bool:
+    """Whether nobody can have spoken all of it by then; some servers end a segment where it starts."""
+    taken = max(until, *(line.end for line in lines)) - lines[0].start
+    return sum(_spoken(line.text) for line in lines) > LIMITS.fastest * (taken + LIMITS.fastest_slack)
+
+
+def _spoken(text: str) -> int:
+    """Characters that it has when it is spoken: a digit is a word."""
+    return len(text) + LIMITS.digit * sum(map(str.isdigit, text))
 
 
 def _hollow(line: Line, hearing: Hearing) -> float:

@@ -34,10 +34,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     """A fast speaker reaches 25. Chosen."""
     fastest_slack: float = 2.0
     """Added to a segment's time: its ends are out by as much. Chosen."""
+    digit: int = 3
+    """Letters that a digit stands for beyond its own: models count on and on. Chosen."""
     slowest: float = 0.5
     slowest_after: float = 5.0
     """A segment as long as this with less text than `slowest` holds a word and a long silence, or nothing."""
-    stretched: float = 2.0
+    stretched: float = 3.0
     """A stock phrase with less text than this for each second of speech stands for speech that is not in it. Chosen."""
     natural: float = 5.0
     """A message that is played again and again is spoken at this rate at least. Chosen."""
@@ -47,13 +49,15 @@ class Limits(Struct, frozen=True, kw_only=True):
     """By which a segment's ends are out. Chosen."""
     click: float = 0.25
     """Less speech than this in a whole recording is a click: the shortest words take as long. Chosen."""
+    hardly_any: float = 1.0
+    """Less than this is a noise, if the model's `no_speech_prob` says so too: it made `You` of silence at 0.70."""
     unheard_words: int = 12
     """As many different words are kept though the detector heard nobody: it misses quiet lines. Chosen."""
 
     # Loops
     loop_copies: tuple[int, ...] = (12, 8, 6)
     """Copies of one word, of two, and of more. People say `yes` six times and `hello` eight times; measured."""
-    suspect_copies: int = 3
+    suspect_copies: int = 4
     """Copies that make a loop where nobody can have spoken them: more text than the speech there has room for."""
     suspect_words: int = 8
     longest_period: int = 40
@@ -80,22 +84,25 @@ class Limits(Struct, frozen=True, kw_only=True):
     echo_sentence: int = 4
     """A sentence of the prompt as long as this, word by word. Chosen."""
     echo_window: int = 4
+    twice: float = 0.5
+    """A segment that says what another does is its copy where they share more than this of the shorter one's time."""
     overlap_words: int = 3
     """Words that two segments share where their times overlap: pieces of a recording that were cut with a margin."""
 
     # Verdicts
     speech: float = 3.0
     """Less speech than this is not worth a failure."""
-    lost: float = 0.5
-    """A larger part of the speech under text that nobody said is a hallucination."""
+    lost: float = 0.55
+    """A larger part of the speech under text that nobody said is a hallucination. Half of it and a bit: each segment
+    given twice is a habit of servers."""
     early_end: float = 0.6
     """A transcript that ends before this part of the recording, with speech after it, is not complete ..."""
     early_end_speech: float = 0.1
     """... where that is more than this part of the speech. Chosen."""
     gaps: float = 0.2
     """A larger part of the speech without text is not complete."""
-    gap: float = 1.5
-    """Shorter speech without text is a breath, a cough or a time that is out. Chosen."""
+    gap: float = 1.0
+    """Shorter speech without text, `gap_margin` away from any, is a breath, a cough or a time that is out. Chosen."""
     gap_margin: float = 1.0
     gaps_speech: float = 5.0
     """Less speech without text than this is no failure, however short the recording. Chosen."""

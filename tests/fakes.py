@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from adapters.memory.store import MemoryJobStore
 from domain.adaptive import Adapted, Pressure, Workload
 from domain.circuit import Circuit
-from domain.errors import StorageUnavailable
+from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange
+from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -148,6 +148,14 @@ class FakeHealth:
     async def pressure(self, model_profile: str) -> Pressure | None:
         return self.loads.get(model_profile)
 
+    async def status(self, model_profile: str) -> ProviderState:
+        self.asked.append(model_profile)
+        if model_profile in self.down:
+            return ProviderState(reachable=False, trouble="The provider accepts no connections.", asked_at=NOW)
+        return ProviderState(
+            reachable=True, latency=0.0125, models=("qwen",), serves_model=True, authorised=True, asked_at=NOW
+        )
+
 
 class FragileStore(MemoryJobStore):
     """A store that can be away, and that refuses results that a test names."""
@@ -174,3 +182,15 @@ class FragileStore(MemoryJobStore):
     def _must_be_there(self) -> None:
         if self.away:
             raise StorageUnavailable
+
+
+class FakeSchemas:
+    """Takes any schema but `False`, which nothing fits."""
+
+    def check(self, schema: object) -> None:
+        if schema is False:
+            raise BadInput([Problem("/type", "is wrong")])
+
+    def misfit(self, schema: object, document: object) -> str | None:
+        self.check(schema)
+        return None if document == schema else "at /items/3: required"

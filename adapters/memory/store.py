@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from adapters.memory.queues import MemoryQueueStore
+from adapters.memory.uploads import MemoryUploadStore
 from domain.adaptive import OVERLOADS, Workload
 from domain.circuit import Circuit, CircuitState
 from domain.errors import (
@@ -24,6 +25,7 @@ from domain.errors import (
     JobNotFound,
     KeyReused,
     LeaseLost,
+    NoSuchUpload,
     TooManyPending,
 )
 from domain.events import JobEvent, Progress, Pulse, StatusChange
@@ -63,6 +65,7 @@ from domain.ports import (
     WorkerBeat,
 )
 from domain.queue import Hold
+from domain.results import ProviderAttempt
 
 LATELY = timedelta(minutes=5)
 PATIENCE = timedelta(seconds=5)
@@ -111,10 +114,13 @@ class MemoryJobStore:
         self._closing: dict[Lease, _ClosingSlot] = {}
         self._trials: dict[str, Lease] = {}
         self.queues = MemoryQueueStore(self)
+        self.uploads = MemoryUploadStore(now, self._jobs)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         if reused := self._with_anothers_key(jobs):
             raise KeyReused(reused)
+        if lacking := [new.id for new in jobs if not self._is_known(new) and not self.uploads.usable(new)]:
+            raise NoSuchUpload(lacking)
         self._must_have_room(jobs, ceilings)
         return [self._add(new) for new in jobs]
 
@@ -239,6 +245,16 @@ class MemoryJobStore:
         promoted = [job for each in waiting if (job := each.promote(now)).due]
         self._jobs.update({job.id: job for job in promoted})
         return dict(Counter(job.queue for job in promoted if job.queue))
+
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        waiting = [
+            (job, queue) for job in self._jobs.values() if (queue := bindings.get((job.task_type, job.model_profile)))
+        ]
+        routed = [routed for job, queue in waiting if (routed := job.route(queue)) is not job]
+        for job in routed:
+            self._jobs[job.id] = job
+            self._weigh(job, None)
+        return dict(Counter(job.queue for job in routed if job.queue))
 
     async def rescue(self, terms: RescueTerms) -> list[JobEvent]:
         now = self._now()
@@ -443,13 +459,16 @@ class MemoryJobStore:
         new = {
             (each.owner_service, each.idempotency.key if each.idempotency else each.id)
             for each in jobs
-            if each.id not in self._jobs
-            and (each.idempotency is None or (each.owner_service, each.idempotency.key) not in self._keys)
+            if not self._is_known(each)
         }
         for owner, more in Counter(owner for owner, _ in new).items():
             pending = sum((job.owner_service, job.status) == (owner, JobStatus.PENDING) for job in self._jobs.values())
             if owner in ceilings and pending + more > ceilings[owner]:
                 raise TooManyPending(owner, ceilings[owner], more)
+
+    def _is_known(self, new: NewJob) -> bool:
+        key = (new.owner_service, new.idempotency.key) if new.idempotency else None
+        return new.id in self._jobs or key in self._keys
 
     def _add(self, new: NewJob) -> Added:
         key = (new.owner_service, new.idempotency.key) if new.idempotency else None
@@ -461,6 +480,7 @@ class MemoryJobStore:
         job = new.stored(next(self._seq), run_at=run_at, due=run_at <= now, now=now)
         self._jobs[job.id] = job
         self._weigh(job, new.weight)
+        self.uploads.use(new)
         self._changes[job.id].append(StatusChange(job.number, job.status, now))
         if key and new.idempotency:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
@@ -509,14 +529,16 @@ class MemoryJobStore:
     def _ready(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.status is JobStatus.PENDING and job.due]
 
-    def _put(self, before: Job, after: Job, outcome: RunOutcome) -> JobEvent:
+    def _put(
+        self, before: Job, after: Job, outcome: RunOutcome, attempts: tuple[ProviderAttempt, ...] = ()
+    ) -> JobEvent:
         """Keep a job's new state, and what led to it."""
         self._jobs[after.id] = after
         if before.lease and before.lease != after.lease:
             self._leave_slot(before, before.lease, outcome)
         failure = after.failure if outcome in TELLING else None
         if before.lease and before.lease != after.lease and before.started_at and before.worker_id:
-            record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure)
+            record = RunRecord(before.started_at, before.worker_id, after.updated_at, outcome, failure, attempts)
             waited = before.started_at - _due_since(before)
             self._runs[after.id].append(_EndedRun(before.lease, record, waited))
         if after.number != before.number:
@@ -554,7 +576,7 @@ class MemoryJobStore:
         except (KeyError, LeaseLost):
             ended = (run.record.outcome for run in self._runs[lease.job_id] if run.lease == lease)
             return next(ended, None) is settlement.outcome
-        self._put(job, settled, settlement.outcome)
+        self._put(job, settled, settlement.outcome, settlement.attempts)
         return True
 
     def _leave_slot(self, job: Job, lease: Lease, outcome: RunOutcome) -> None:

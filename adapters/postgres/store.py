@@ -43,6 +43,7 @@ from domain.job import (
     RunOutcome,
     RunRecord,
     Settlement,
+    line_of,
 )
 from domain.ports import (
     DEMAND_LIMIT,
@@ -65,6 +66,7 @@ from domain.ports import (
     WorkerBeat,
 )
 from domain.queue import Hold
+from domain.results import ProviderAttempt
 
 log = structlog.get_logger()
 
@@ -82,6 +84,8 @@ LANES_KEPT = timedelta(hours=1)
 
 COUNTED_AHEAD = 1_000
 """Up to so many jobs a position is counted; farther off it is estimated."""
+
+_attempts = msgspec.json.Decoder(tuple[ProviderAttempt, ...])
 
 NO_CLAIM = Claim(queue="", task_types=(), model_profiles=(), worker_id="", lease=timedelta(0), limit=0)
 
@@ -120,6 +124,7 @@ class PostgresJobStore:
                 ended_at=row["ended_at"],
                 outcome=RunOutcome(row["outcome"]) if row["outcome"] else None,
                 failure=failure_of(row),
+                attempts=_attempts.decode(row["attempts"]) if row["attempts"] else (),
             )
             for row in await self._fetch("runs", job_id)
         ]
@@ -152,6 +157,8 @@ class PostgresJobStore:
         return max(COUNTED_AHEAD + 1, int(estimated["jobs"]))
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
+        if noted := [each for each in settlements if each.attempts]:
+            await self._note_attempts(noted)
         try:
             rows = await self._run(EXCHANGE, [*_columns(settlements), *_claim_arguments(claim or NO_CLAIM)])
         except REFUSED as error:
@@ -162,6 +169,12 @@ class PostgresJobStore:
                 [settlements[row["lost"] - 1] for row in rows if row["lost"] is not None]
             ),
         )
+
+    async def _note_attempts(self, settlements: Sequence[Settlement]) -> None:
+        """Apart from the runs that they belong to, and before these are stored: few runs make several calls."""
+        tokens, jobs = [each.lease.token for each in settlements], [each.lease.job_id for each in settlements]
+        attempts = [msgspec.json.encode(each.attempts) for each in settlements]
+        await self._fetch("note_attempts", tokens, jobs, attempts)
 
     async def renew(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[Lease]:
         given = [[held.job_id for held in leases], [held.token for held in leases], lease]
@@ -218,6 +231,12 @@ class PostgresJobStore:
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return [row["id"] for row in await self._fetch("erase_jobs", job_ids)]
+
+    async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        rows = await self._fetch(
+            "route_jobs", [line_of(*kind) for kind in bindings], list(bindings.values()), SWEEP_LIMIT
+        )
+        return {row["queue"]: row["jobs"] for row in rows}
 
     async def promote_due(self) -> dict[str, int]:
         promoted: Counter[str] = Counter()

@@ -50,6 +50,8 @@ RULES = (
             "could not decode",
             "could not be decoded",
             "failed to load audio",
+            "failed to read audio",
+            "failed to read wav",
             "invalid or unsupported audio",
             "corrupted or unsupported",
             "invalid file format",

@@ -35,6 +35,9 @@ LONGEST_TOKEN = 128
 are runs of 128 blanks; of other characters none is longer.
 """
 
+LONGEST_COUNT = 16 << 20
+"""Bytes: a server that counts names every token."""
+
 WORTH_COUNTING = 3
 """Bytes of text to each token of context, from which on the server is asked to count: most texts have three to five."""
 
@@ -47,15 +50,13 @@ class Limit(Struct, frozen=True):
     """It can tell how many tokens a prompt has."""
 
 
-UNKNOWN = Limit()
-
 Learn = Callable[[], Awaitable[Limit]]
 Count = Callable[[list[Message]], Awaitable[int | None]]
 
 
 async def knows_nothing() -> Limit:
     """For a server that tells nothing."""
-    return UNKNOWN
+    return Limit()
 
 
 async def counts_nothing(messages: list[Message]) -> int | None:
@@ -109,7 +110,8 @@ class ContextWindow:
         limit = await self._latest()
         if limit.tokens is None:
             return
-        found = fewest_tokens(request.messages)
+        # Looked at more closely only where there is so much of it that it may be too much.
+        found = fewest_tokens(request.messages) if size > LONGEST_TOKEN * (limit.tokens - 1) else 0
         if found < limit.tokens and limit.counts and size >= WORTH_COUNTING * limit.tokens:
             found = await self._count(request.messages) or found
         # At least one token of an answer must fit too.
@@ -132,31 +134,41 @@ def fewest_tokens(messages: list[Message]) -> int:
     Counted are the characters that are not blank, for some tokenizers fold blanks; and only what the user said, for
     templates of chats may drop or shorten what comes from elsewhere.
     """
-    said = sum(len(re.sub(r"\s+", "", text)) for text in _texts(each for each in messages if each.role == "user"))
+    said = sum(len("".join(text.split())) for text in _texts(each for each in messages if each.role == "user"))
     return -(-said // LONGEST_TOKEN)
 
 
 def openai_window(client: httpx.AsyncClient, base_url: str, api_key: str, model: str) -> ContextWindow:
-    """What vLLM and llama-server tell; others list their models without it."""
+    """What vLLM, llama-server and LM Studio tell; others list their models without it."""
     headers = bearer(api_key)
 
+    async def ask(url: str) -> Any:
+        return await look(client, "GET", url, headers=headers, patience=PATIENCE)
+
     async def learn() -> Limit:
-        listed = _models(await look(client, "GET", below(base_url, "models"), headers=headers, patience=PATIENCE))
-        # A server of one model answers to any name.
-        found = [each for each in listed if each.get("id") == model] or (listed if len(listed) == 1 else [])
-        if not found:
-            return UNKNOWN
-        if found[0].get("owned_by") == "llamacpp":
-            return Limit(
-                _of_slot(await look(client, "GET", beside(base_url, "props"), headers=headers, patience=PATIENCE))
-            )
-        length = _size(found[0].get("max_model_len"))
-        return Limit(length, counts=length is not None and found[0].get("owned_by") == "vllm")
+        found = _model(await ask(below(base_url, "models")), model)
+        match found.get("owned_by"):
+            case "vllm":
+                return Limit(_size(found.get("max_model_len")), counts=True)
+            case "llamacpp":
+                return Limit(_of_slot(await ask(beside(base_url, "props"))))
+            # LM Studio, whatever is loaded.
+            case "organization_owner":
+                loaded = _model(await ask(beside(base_url, "api/v0/models")), model)
+                return Limit(_size(loaded.get("loaded_context_length")))
+            case _:
+                return Limit(_size(found.get("max_model_len")))
 
     async def count(messages: list[Message]) -> int | None:
         body = {"model": model, "messages": msgspec.to_builtins(messages)}
         answer = await look(
-            client, "POST", beside(base_url, "tokenize"), headers=headers, patience=COUNTING_PATIENCE, body=body
+            client,
+            "POST",
+            beside(base_url, "tokenize"),
+            headers=headers,
+            patience=COUNTING_PATIENCE,
+            body=body,
+            longest=LONGEST_COUNT,
         )
         return _size(answer.get("count")) if isinstance(answer, dict) else None
 
@@ -180,9 +192,12 @@ def ollama_window(client: httpx.AsyncClient, url: str, api_key: str, model: str,
     return ContextWindow(num_ctx, learn=learn)
 
 
-def _models(listed: Any) -> list[dict[str, Any]]:
+def _model(listed: Any, name: str) -> dict[str, Any]:
+    """What a server lists of the model; a server of one model answers to any name."""
     data = listed.get("data") if isinstance(listed, dict) else None
-    return [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    models = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    found = [each for each in models if each.get("id") == name] or (models if len(models) == 1 else [])
+    return found[0] if found else {}
 
 
 def _of_slot(props: Any) -> int | None:

@@ -112,7 +112,7 @@ class Incoming(ABC):
             content=content,
             model=self._model or model,
             usage=self._usage,
-            finish_reason=re.sub(r"\W", "", self.finish_reason)[:40] if self.finish_reason else UNSET,
+            finish_reason=re.sub(r"\W", "", self.finish_reason or "")[:40] or UNSET,
         )
 
     @property

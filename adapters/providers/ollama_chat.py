@@ -1,8 +1,8 @@
 """Chat with Ollama by its own API, which unlike its OpenAI-compatible one knows `num_ctx`.
 
 Left to itself Ollama drops the beginning of a prompt that is too long and says nothing. It is asked not to (`truncate`
-and `shift`), and answers `context_length` then; versions before 0.12.6 do not hear that. There a prompt that fills the
-context, as far as its size is known, counts as cut.
+and `shift`), and answers `context_length` then; versions before the end of 2025 do not hear that. There a prompt
+that fills the context, as far as its size is known, counts as cut.
 """
 
 from __future__ import annotations

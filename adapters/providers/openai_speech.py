@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from adapters.providers import classify_speech
+from adapters.providers.client import below
 from adapters.providers.languages import spoken
 from adapters.providers.recording_call import SpeechServer
 from adapters.providers.transcription import read_transcript
@@ -49,15 +50,15 @@ DIALECTS = {
 
 
 def transcriptions_url(base_url: str) -> str:
-    """Where recordings are sent to, given where the API begins; an address without a path gets `/v1`."""
-    base = httpx.URL(base_url)
-    return str(base.copy_with(path=f"{base.path.rstrip('/') or '/v1'}/audio/transcriptions"))
+    """Where recordings are sent to, given where the API begins."""
+    return below(base_url, "audio/transcriptions")
 
 
 class OpenAISpeechProvider:
     """One model of one server.
 
     Args:
+        client: of `open_speech_client`.
         base_url: where the API begins: `http://host:8004/v1`, or `http://host:8004`.
         api_key: sent as a bearer token, shown nowhere.
         timeout: for a whole call.

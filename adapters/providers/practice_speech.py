@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,8 @@ from domain.job import LeasedJob
 from domain.speech import Recording, Said, SpeechCall, Transcript
 
 LONGEST_SEGMENT = 10.0
+# Silence is as good a recording to practise with: a model that doubts itself there is not believed.
+SURE: dict[str, Any] = {"avg_logprob": -0.05, "no_speech_prob": 0.01}
 WORDY = 5.0
 """Seconds in which a whole sentence can be said."""
 
@@ -57,7 +60,7 @@ def _segments(seconds: float) -> list[Said]:
     parts = max(1, math.ceil(seconds / LONGEST_SEGMENT))
     bounds = [round(seconds * number / parts, 3) for number in range(parts + 1)]
     return [
-        Said(start=start, end=end, text=_text(seconds, number, parts, start))
+        Said(start=start, end=end, text=_text(seconds, number, parts, start), **SURE)
         for number, (start, end) in enumerate(pairwise(bounds), 1)
     ]
 

@@ -9,28 +9,61 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 import aiohttp
 import httpx
+from httpx_aiohttp import AiohttpTransport
 from msgspec import Struct
 
 from adapters.providers import classify
+from adapters.providers.client import (
+    CALL_ERRORS,
+    CONNECT_TIMEOUT,
+    POOL_TIMEOUT,
+    WRITE_TIMEOUT,
+    bearer,
+    read,
+    read_error,
+)
 from domain.errors import ErrorCode, RunFailed, TooLong
 from domain.speech import Recording
 
 PIECE = 256 << 10
 LONGEST_ANSWER = 32 << 20
 """Five hours with each word's times and twice over, as WhisperX gives them, are half of it."""
-LONGEST_ERROR = 64 << 10
-
-# The aiohttp transport lets some of aiohttp's own errors through.
-CALL_ERRORS = (httpx.HTTPError, aiohttp.ClientError)
-
 Fields = Sequence[tuple[str, str]]
+
+
+def open_speech_client(*, verify: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+    """A client for any number of speech servers and calls. It belongs to one event loop and is to be closed there.
+
+    Unlike that of other providers it keeps no connection, and waits for an answer as long as the call may take.
+
+    Args:
+        verify: whom it trusts.
+    """
+    context = httpx.create_ssl_context(verify=verify, trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        # To ask the server to close is not enough: aiohttp keeps what the server leaves open.
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(client=session, trust_env=False),
+        timeout=httpx.Timeout(
+            connect=CONNECT_TIMEOUT.total_seconds(),
+            write=WRITE_TIMEOUT.total_seconds(),
+            pool=POOL_TIMEOUT.total_seconds(),
+            read=None,
+        ),
+        trust_env=False,
+    )
 
 
 class SpeechAnswer(Struct, frozen=True):
@@ -54,6 +87,7 @@ class SpeechServer:
     """Where recordings are sent to.
 
     Args:
+        client: of `open_speech_client`; another one has servers that break connections fail calls that did nothing.
         url: of the call itself.
         api_key: sent as a bearer token, shown nowhere.
         timeout: for a whole call; a speech server says nothing until it has finished.
@@ -110,25 +144,18 @@ class SpeechServer:
             timeout=self._patience(),
         )
         async with sent as response:
-            body = bytearray()
-            if response.is_success:
-                await _read(response, body, LONGEST_ANSWER)
-            else:
-                # Where the body does not arrive the status must do.
-                with suppress(*CALL_ERRORS):
-                    await _read(response, body, LONGEST_ERROR)
-            return SpeechAnswer(response.status_code, response.headers, bytes(body))
+            body = await (read(response, LONGEST_ANSWER) if response.is_success else read_error(response))
+            return SpeechAnswer(response.status_code, response.headers, body)
 
     def _headers(self, form: _Form) -> dict[str, str]:
-        headers = {
+        return {
             "content-type": f"multipart/form-data; boundary={form.boundary}",
             # Some servers cannot read a body whose length they are not told.
             "content-length": str(form.size),
             "connection": "close",
             "accept-encoding": "identity",
+            **bearer(self._api_key),
         }
-        # Not an f-string: a secret that prints as stars would be sent as stars.
-        return {**headers, "authorization": "Bearer " + self._api_key} if self._api_key else headers
 
     def _patience(self) -> httpx.Timeout:
         usual = self._client.timeout
@@ -202,14 +229,6 @@ def _ending(format_: str) -> str:
 
 def _lost(error: OSError) -> RunFailed:
     return RunFailed(ErrorCode.STORAGE_ERROR, f"The recording cannot be read again: {os.strerror(error.errno or 5)}.")
-
-
-async def _read(response: httpx.Response, body: bytearray, limit: int) -> None:
-    """The body up to about the limit; what is cut there no longer parses."""
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > limit:
-            return
 
 
 def _now() -> datetime:

@@ -34,6 +34,7 @@ class WhisperAsrProvider:
     """One server, which has one model.
 
     Args:
+        client: of `open_speech_client`.
         base_url: `http://host:9000`.
         model: what the server is known to run; it does not tell.
         engine: `openai_whisper`, `faster_whisper` or `whisperx`, where it is known. Otherwise the first answer tells,

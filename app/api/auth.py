@@ -14,7 +14,7 @@ from app.keyring import Keyring
 from domain.access import ANYBODY, Caller, Right
 
 RIGHT = "right"
-"""A route names its right by this option: `@post("/", opt={"right": Right.WORK})`."""
+"""A route names its right by this option: `@post("/", opt={"right": Right.WORK})`; a tuple means any of them."""
 
 
 def guard_of(keyring: Keyring) -> Guard:
@@ -23,7 +23,7 @@ def guard_of(keyring: Keyring) -> Guard:
     # Not a plain function, which Litestar would run in a thread.
     async def must_be_allowed(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         caller = ANYBODY if keyring.open else _authenticated(connection, keyring)
-        caller.must_have(_right_of(handler))
+        caller.must_have(*_rights_of(handler))
         connection.scope["user"] = caller
 
     return must_be_allowed
@@ -34,9 +34,10 @@ def caller_of(request: Request[Caller, Any, Any]) -> Caller:
     return request.user
 
 
-def _right_of(handler: BaseRouteHandler) -> Right:
-    """The right that a route asks for. One that names none lets nobody in: KeyError."""
-    return Right(handler.opt[RIGHT])
+def _rights_of(handler: BaseRouteHandler) -> tuple[Right, ...]:
+    """The right that a route asks for, or several, of which one is enough. Named none: nobody gets in (KeyError)."""
+    named = handler.opt[RIGHT]
+    return named if isinstance(named, tuple) else (Right(named),)
 
 
 def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], keyring: Keyring) -> Caller:

@@ -5,7 +5,7 @@ Litestar's own schemas of structs lose constraints and the type of what passes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -69,10 +69,11 @@ def refusals(*wanted: int | type[Exception]) -> list[Answer]:
 def operation(
     *answers: Answer,
     body: Struct | None = None,
+    content: Mapping[str, OpenAPIMediaType] | None = None,
     query: type[Struct] | None = None,
     parameters: Sequence[Parameter] = (),
 ) -> type[Operation]:
-    """What a route takes and answers. A body is given as an example of it."""
+    """What a route takes and answers. A body is given as an example of it, or as its types where it is no JSON."""
 
     @dataclass
     class Documented(Operation):
@@ -81,6 +82,8 @@ def operation(
             self.responses = {str(answer.status): answer.response() for answer in answers}
             if body is not None:
                 self.request_body = RequestBody({"application/json": _content(body)}, required=True)
+            if content is not None:
+                self.request_body = RequestBody(dict(content), required=True)
 
         def schemas(self) -> dict[str, Any]:
             """The schemas that it refers to."""

@@ -7,7 +7,7 @@ from litestar import Controller, Response, get
 from app.api.documents import Answer, operation
 from app.api.injected import Injected
 from app.wire import examples
-from app.wire.health import Liveness, ReadinessView
+from app.wire.health import ActiveProvider, Liveness, ReadinessView
 
 
 class Health(Controller):
@@ -21,6 +21,26 @@ class Health(Controller):
     )
     async def healthz(self) -> Liveness:
         return Liveness()
+
+    @get(
+        "/health",
+        operation_id="health",
+        summary="Does the process live?",
+        description="The same as `/healthz`.",
+        operation_class=operation(Answer(200, examples.ALIVE, "It does.")),
+    )
+    async def health(self) -> Liveness:
+        return Liveness()
+
+    @get(
+        "/health/provider",
+        operation_id="health_provider",
+        summary="Who serves a chat that names no model?",
+        description="What is configured; `/api/v1/providers/status` asks the server.",
+        operation_class=operation(Answer(200, examples.ACTIVE_PROVIDER, "The active provider, or that there is none.")),
+    )
+    async def provider(self, services: Injected) -> ActiveProvider:
+        return ActiveProvider.of(services.providers.active)
 
     @get(
         "/readyz",

@@ -33,6 +33,8 @@ from domain.errors import (
     StorageUnavailable,
     TooLarge,
     TooManyPending,
+    UploadInUse,
+    UploadNotFound,
 )
 
 logger = structlog.get_logger()
@@ -62,6 +64,8 @@ KINDS: dict[type[Exception], Kind] = {
     UnreadableBody: Kind("unreadable-body", HTTPStatus.BAD_REQUEST, "The body cannot be read"),
     Forbidden: Kind("forbidden", HTTPStatus.FORBIDDEN, "The token does not allow this"),
     JobNotFound: Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job"),
+    UploadNotFound: Kind("upload-not-found", HTTPStatus.NOT_FOUND, "No such upload"),
+    UploadInUse: Kind("upload-in-use", HTTPStatus.CONFLICT, "The upload is in use"),
     QueueNotFound: Kind("queue-not-found", HTTPStatus.NOT_FOUND, "No such queue"),
     InvalidTransition: Kind("invalid-transition", HTTPStatus.CONFLICT, "The job's state does not allow this"),
     LeaseLost: Kind("lease-lost", HTTPStatus.CONFLICT, "The lease is lost"),

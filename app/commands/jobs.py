@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -29,6 +30,7 @@ from app.commands.options import (
 from app.commands.output import Form
 from app.commands.steering import CANCEL, RETRY, Verb, steer_all, steer_each
 from app.commands.submission import Sender, Written, opened, parse_input, read_jobs, with_options
+from domain.errors import ServiceError
 
 cli = typer.Typer(
     name="jobs",
@@ -56,6 +58,10 @@ def submit_command(
     file: Annotated[
         str | None,
         typer.Option("--file", "-f", help="Whole jobs: a JSON document, or JSON lines, sent in batches; - is stdin."),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option("--audio", metavar="FILE", help="A recording: uploaded, and named in the input as `upload_id`."),
     ] = None,
     priority: Annotated[PriorityName | None, typer.Option("--priority", help="Higher ones start first.")] = None,
     max_attempts: Annotated[int | None, typer.Option("--max-attempts", help="Failed runs until it fails.")] = None,
@@ -88,11 +94,11 @@ def submit_command(
         "deadline_at": deadline_at and moment(deadline_at, ahead=True),
     }
     options = {name: value for name, value in said.items() if value not in (None, {})}
-    if (input_ is None) == (file is None):
-        raise typer.BadParameter("give either --input, for one job, or --file.")
+    if (input_ is None and audio is None) == (file is None):
+        raise typer.BadParameter("give either --input or --audio (or both), for one job, or --file.")
     form = Form.of(json=machine, quiet=quiet)
     with opened(file) as text, service() as client:
-        written = read_jobs(text) if text else iter([Written(1, {"input": parse_input(input_ or "")})])
+        written = read_jobs(text) if text else iter([Written(1, {"input": _input(client, input_, audio, owner)})])
         ready = (Written(each.line, with_options(each.job, options)) for each in written)
         first = list(islice(ready, 2))
         if len(first) == 1:
@@ -102,6 +108,17 @@ def submit_command(
         job_ids = _submit_many(Sender(client, key), chain(first, ready), None if wait else form)
         if wait:
             _all_ended(_waited(client, job_ids, timeout), form)
+
+
+def _input(client: Client, given: str | None, audio: Path | None, owner: str | None) -> dict[str, Any]:
+    """The input of one job, with its recording uploaded."""
+    parsed = parse_input(given) if given is not None else {}
+    if audio is None:
+        return parsed
+    try:
+        return parsed | {"upload_id": client.upload(audio, owner_service=owner).upload_id}
+    except OSError as error:
+        raise ServiceError(f"{audio} cannot be read: {error.strerror}.") from error
 
 
 def _submit_one(client: Client, job: dict[str, Any], key: str | None) -> Job:

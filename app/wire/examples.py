@@ -9,10 +9,11 @@ from uuid import UUID
 from msgspec import Raw, json
 
 from app.wire.chat import ChatRequestBody, ChatView, QueuedJobView, QueuedView, WithdrawnView
-from app.wire.health import Components, Liveness, ReadinessView
+from app.wire.health import ActiveProvider, Components, Liveness, ReadinessView
 from app.wire.jobs import JobRow, JobView
 from app.wire.lists import JobPage
 from app.wire.problem import ProblemDetails
+from app.wire.providers import ProviderCircuit, ProviderList, ProviderView
 from app.wire.queues import CircuitView, QueueList, QueueStatusView, QueueView
 from app.wire.runs import RunList, RunView
 from app.wire.stats import (
@@ -30,6 +31,7 @@ from app.wire.stats import (
 )
 from app.wire.steer import ErasedView, Erasure, JobsWhere, SteeredView
 from app.wire.submit import BatchedJob, BatchJob, BatchView, JobDefaults, NewBatch, NewJob
+from app.wire.uploads import UploadDetails, UploadView
 from app.wire.work import (
     ClaimedJob,
     ClaimedJobs,
@@ -44,7 +46,8 @@ from domain.chat import Message
 from domain.circuit import CircuitState
 from domain.errors import ErrorCode
 from domain.job import JobStatus, RunOutcome
-from domain.results import Usage
+from domain.results import ProviderAttempt, Usage
+from domain.routing import ModelKind
 from domain.usecases.outlook import WaitingFor
 
 JOB_ID = UUID("01981a52-1c00-7c4e-9d2f-3b1a5e6f7081")
@@ -130,6 +133,16 @@ RUNS = RunList(
             outcome=RunOutcome.COMPLETED,
             error_code=None,
             error_message=None,
+            attempts=(
+                ProviderAttempt(
+                    provider="vllm",
+                    model="qwen2.5-14b",
+                    error_code="provider_unavailable",
+                    error_message="The provider accepts no connections.",
+                    duration_ms=12,
+                ),
+                ProviderAttempt(provider="anthropic", model="claude-sonnet-4-5", duration_ms=2400),
+            ),
         )
     ]
 )
@@ -272,10 +285,47 @@ WORKERS = WorkerList(
     ]
 )
 
+ACTIVE_PROVIDER = ActiveProvider("qwen2.5-14b", "Qwen/Qwen2.5-14B-Instruct-AWQ", configured=True, kind="vllm")
 ALIVE = Liveness()
 READY = ReadinessView("degraded", Components(postgres="ok", broker="down"))
 UNREADY = ReadinessView("down", Components(postgres="down", broker="ok"))
 
+PROVIDERS = ProviderList(
+    [
+        ProviderView(
+            profile="qwen2.5-14b",
+            kind=ModelKind.CHAT,
+            provider="vllm",
+            model="Qwen/Qwen2.5-14B-Instruct-AWQ",
+            queue="gpu.llm",
+            fallbacks=["claude"],
+            reachable=True,
+            serves_model=True,
+            authorised=True,
+            models=["Qwen/Qwen2.5-14B-Instruct-AWQ"],
+            trouble=None,
+            latency_ms=3.2,
+            circuit=ProviderCircuit(state=CircuitState.CLOSED, reason=None),
+            asked_at=_STARTED,
+        ),
+        ProviderView(
+            profile="whisper-large-v3",
+            kind=ModelKind.SPEECH,
+            provider="openai",
+            model="openai/whisper-large-v3",
+            queue="gpu.speech",
+            fallbacks=[],
+            reachable=False,
+            serves_model=None,
+            authorised=None,
+            models=None,
+            trouble="The provider accepts no connections.",
+            latency_ms=None,
+            circuit=ProviderCircuit(state=CircuitState.OPEN, reason=ErrorCode.PROVIDER_UNAVAILABLE),
+            asked_at=_STARTED,
+        ),
+    ]
+)
 QUESTION = ChatRequestBody(
     messages=[Message("system", "Answer in one sentence."), Message("user", "What does the caller ask for?")],
     max_tokens=200,
@@ -324,3 +374,6 @@ REFUSED_CHAT = _chat_problem(
     refused=True,
 )
 LATE_CHAT = _chat_problem(504, ErrorCode.TIMEOUT, "It was not answered within its caller's time.")
+
+UPLOAD = UploadView(UUID("01981a52-1b00-7d3e-8c2f-1b3a5e6f7082"), 1_843_244)
+UPLOAD_DETAILS = UploadDetails(UPLOAD.upload_id, UPLOAD.bytes, _SUBMITTED)

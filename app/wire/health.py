@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from domain.routing import Profile
 from domain.usecases.report import Readiness
 
 
@@ -13,6 +14,21 @@ class Liveness(Struct, frozen=True):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
+
+
+class ActiveProvider(Struct, frozen=True):
+    """Who serves a chat that names no model. All but `configured` is null where nobody does."""
+
+    name: Annotated[str | None, Meta(description="The model profile.")]
+    model: str | None
+    configured: bool
+    kind: Annotated[str | None, Meta(description="What kind of server: `vllm`, `ollama`, `anthropic` ...")] = None
+
+    @classmethod
+    def of(cls, profile: Profile | None) -> ActiveProvider:
+        if profile is None:
+            return cls(None, None, configured=False)
+        return cls(profile.name, profile.model or None, configured=True, kind=profile.provider or None)
 
 
 class Components(Struct, frozen=True):

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from app.wire.fields import Moment
 from domain.errors import ErrorCode
 from domain.job import RunOutcome, RunRecord
+from domain.results import ProviderAttempt
 
 
 class RunView(Struct, kw_only=True, frozen=True):
@@ -21,6 +22,10 @@ class RunView(Struct, kw_only=True, frozen=True):
     outcome: Annotated[RunOutcome | None, Meta(description="How it ended; null while it goes on.")]
     error_code: ErrorCode | None
     error_message: str | None
+    attempts: Annotated[
+        tuple[ProviderAttempt, ...],
+        Meta(description="The calls of providers that it made, where there was more than one, in their order."),
+    ]
 
     @classmethod
     def of(cls, run: RunRecord) -> RunView:
@@ -31,6 +36,7 @@ class RunView(Struct, kw_only=True, frozen=True):
             outcome=run.outcome,
             error_code=run.failure.code if run.failure else None,
             error_message=run.failure.message if run.failure else None,
+            attempts=run.attempts,
         )
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
 from domain.events import JobEvent
 from domain.job import JobStatus
-from domain.ports import Events, JobStore, RescueTerms
+from domain.ports import Events, JobStore, RescueTerms, UploadStore
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
 TENDED_EVERY = 30.0
 """Seconds between two looks for what a crash or a race may have left of lines: it stops all claims for a moment."""
+
+PRUNED_EVERY = 5.0
+"""Seconds between two looks for uploads that nobody needs any more."""
+
+
+ROUTED_EVERY = 30.0
+"""Seconds between two looks for jobs without a queue that could have one, where nothing has changed."""
 
 
 class Reconciled(Struct, frozen=True):
@@ -41,7 +48,12 @@ class Reconcile:
     events: Events
     terms: RescueTerms
     monotonic: Callable[[], float]
+    uploads: UploadStore | None = None
+    """None: there are none to prune."""
     _tended_at: float = float("-inf")
+    _routed_at: float = float("-inf")
+    _routed: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    _pruned_at: float = float("-inf")
 
     async def round(self, *, rescue: bool = True) -> Reconciled:
         """Promote what is due, cancel what is late, rescue what lost its worker, make room for what is urgent.
@@ -70,10 +82,26 @@ class Reconcile:
 
     async def tidy(self) -> None:
         """What may take long and is not urgent: beside the rounds, lest it hold up rescues."""
+        await self._route()
         await self._tend()
         await self.chores.fold_tallies()
+        await self._prune()
+
+    async def _route(self) -> None:
+        """When something else is served than before; and now and then, for jobs that were started afresh meanwhile."""
+        bindings = self.routes().bindings()
+        if bindings == self._routed and self.monotonic() - self._routed_at < ROUTED_EVERY:
+            return
+        while moved := await self.chores.route(bindings):
+            await self.wake.for_jobs(moved)
+        self._routed, self._routed_at = bindings, self.monotonic()
 
     async def _tend(self) -> None:
         if self.monotonic() - self._tended_at >= TENDED_EVERY:
             self._tended_at = self.monotonic()  # also if it fails: it would stop claims all the time
             await self.chores.tend_lines()
+
+    async def _prune(self) -> None:
+        if self.uploads and self.monotonic() - self._pruned_at >= PRUNED_EVERY:
+            self._pruned_at = self.monotonic()
+            await self.uploads.prune()

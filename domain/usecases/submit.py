@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,15 +12,18 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from domain.access import Caller
-from domain.chat import parse_chat_input
-from domain.errors import BadInput, JobNotFound, KeyReused, Problem, StorageUnavailable, TooLarge
+from domain.chat import SCHEMA_AT, parse_chat_input
+from domain.embedding import parse_embedding_input
+from domain.errors import BadInput, JobNotFound, KeyReused, NoSuchUpload, Problem, StorageUnavailable, TooLarge
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, JobId, JobStatus, NewJob, Priority
 from domain.policy import Policies
-from domain.ports import Added, Events, JobStore
+from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
+from domain.speech import AudioUpload, parse_speech_input
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
@@ -30,6 +33,8 @@ MOST_PROBLEMS = 20
 """Problems of a batch that are told at once; whoever has more will not read them all."""
 
 KEY_REUSED = Problem("/idempotency_key", "This key came with another request before: use a new key for a new job.")
+
+NO_SUCH_UPLOAD = Problem("/input/upload_id", "no such upload: it was never there, is another owner's, or was pruned")
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -75,6 +80,7 @@ class Submit:
     """Those in force: of owners, how many jobs may wait; of queues, whether urgent jobs take slots."""
     new_id: Callable[[], JobId]
     max_input_bytes: int
+    schemas: Schemas
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -90,6 +96,8 @@ class Submit:
                 [added] = await self._store([new])
             except KeyReused:
                 raise BadInput([KEY_REUSED]) from None
+            except NoSuchUpload:
+                raise BadInput([NO_SUCH_UPLOAD]) from None
             if added.created:
                 return added
             with suppress(JobNotFound):  # erased since it was found: then this one is new
@@ -108,12 +116,13 @@ class Submit:
         try:
             return Batch(batch_id, await self._store(accepted))
         except KeyReused as error:
-            places = [place for place, new in enumerate(accepted) if new.id in error.job_ids]
-            raise BadInput([KEY_REUSED.below(f"/jobs/{place}") for place in places[:MOST_PROBLEMS]]) from None
+            raise _in_batch(KEY_REUSED, accepted, error.job_ids) from None
+        except NoSuchUpload as error:
+            raise _in_batch(NO_SUCH_UPLOAD, accepted, error.job_ids) from None
 
     async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
         policies = self.policies()
-        stored = await self.jobs.add(accepted, _ceilings(policies))
+        stored = await self._added(accepted, _ceilings(policies))
         created = [added.job for added in stored if added.created]
         # After the commit: a ticket must never arrive before its row.
         self.events.publish([JobEvent.of(job, JobStatus.PENDING, job.number) for job in created])
@@ -123,6 +132,16 @@ class Submit:
             with suppress(StorageUnavailable):  # the jobs are stored, and the scheduler looks every second
                 await self.preempt.make_room(queue)
         return stored
+
+    async def _added(self, accepted: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
+        while True:
+            try:
+                return await self.jobs.add(accepted, ceilings)
+            except NoSuchUpload as error:
+                if served := [new.id for new in accepted if new.id in error.job_ids and new.queue]:
+                    raise NoSuchUpload(served) from None
+                # Not served here: what its input means is for its worker to say.
+                accepted = [replace(new, upload_id=None) if new.id in error.job_ids else new for new in accepted]
 
     def _accept_all(self, caller: Caller, submissions: Sequence[Submission], batch_id: UUID) -> list[NewJob]:
         accepted: list[NewJob] = []
@@ -148,7 +167,7 @@ class Submit:
             )
         _must_be_startable(submission)
         queue = self.routes().queue_of(submission.task_type, submission.model_profile)
-        _check_input(submission, served=queue is not None)
+        upload_id = _check_input(submission, self.schemas, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=caller.owner_of(submission.owner_service),
@@ -167,7 +186,13 @@ class Submit:
             give_backs=submission.give_backs,
             # A token for all owners says nothing of any one's share.
             weight=caller.weight if caller.owner else None,
+            upload_id=upload_id,
         )
+
+
+def _in_batch(problem: Problem, accepted: Sequence[NewJob], job_ids: Collection[UUID]) -> BadInput:
+    places = [place for place, new in enumerate(accepted) if new.id in job_ids]
+    return BadInput([problem.below(f"/jobs/{place}") for place in places[:MOST_PROBLEMS]])
 
 
 def _ceilings(policies: Policies) -> dict[str, int]:
@@ -181,15 +206,54 @@ def _must_be_startable(submission: Submission) -> None:
         raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
-def _check_input(submission: Submission, *, served: bool) -> None:
-    """What is served here is checked now, not when it runs; what is not must at least be an object."""
+def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> UUID | None:
+    """What is served here is checked now, not when it runs; what is not must at least be an object.
+
+    Returns:
+        The upload that it names.
+    """
+    kind = TASK_KINDS.get(submission.task_type)
     try:
-        if served and TASK_KINDS[submission.task_type] is ModelKind.CHAT:
-            parse_chat_input(submission.input)
-        else:
-            _must_be_object(submission.input)
+        if served and kind is ModelKind.CHAT:
+            _check_chat(submission.input, schemas)
+            return None
+        _must_be_object(submission.input)
+        if not served:
+            return _upload_of(submission.input) if kind is ModelKind.SPEECH else None
+        match kind:
+            case ModelKind.EMBEDDINGS:
+                parse_embedding_input(submission.input)
+            case ModelKind.SPEECH:
+                source = parse_speech_input(submission.input).source
+                return source.id if isinstance(source, AudioUpload) else None
     except BadInput as error:
         raise BadInput([problem.below("/input") for problem in error.problems], error.code) from None
+    return None
+
+
+class _WithUpload(Struct):
+    upload_id: UUID
+
+
+_with_upload = msgspec.json.Decoder(_WithUpload)
+
+
+def _upload_of(data: Raw) -> UUID | None:
+    """The upload that an external worker's job seems to name: it is kept for that job."""
+    try:
+        return _with_upload.decode(data).upload_id
+    except msgspec.DecodeError:
+        return None
+
+
+def _check_chat(data: Raw, schemas: Schemas) -> None:
+    schema = parse_chat_input(data).schema
+    if schema is None:
+        return
+    try:
+        schemas.check(schema)
+    except BadInput as error:
+        raise BadInput([problem.below(SCHEMA_AT) for problem in error.problems], error.code) from None
 
 
 def _must_be_object(data: Raw) -> None:

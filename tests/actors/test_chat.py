@@ -14,6 +14,7 @@ from domain.job import LeasedJob
 from domain.ports import ChatProvider, Tell, nobody
 from domain.results import Usage
 from tests.factories import leased_job
+from tests.fakes import FakeSchemas
 
 
 class FakeProvider:
@@ -31,8 +32,8 @@ def job(data: bytes = b'{"user": "Hi"}') -> LeasedJob:
 
 
 def chat(provider: FakeProvider, max_result_bytes: int = 1_000) -> Chat:
-    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend(provider, "vllm", "qwen")}
-    return Chat(Chain(lambda: served), max_result_bytes, Tellings(NoTexts()))
+    served: dict[str, Backend[ChatProvider]] = {"qwen2.5-14b": Backend("qwen2.5-14b", provider, "vllm", "qwen")}
+    return Chat(Chain(lambda: served), max_result_bytes, FakeSchemas(), Tellings(NoTexts()))
 
 
 async def test_the_result_is_the_answer_in_its_schema() -> None:
@@ -50,7 +51,7 @@ async def test_the_result_is_the_answer_in_its_schema() -> None:
 
 async def test_a_profile_that_is_not_served_here_is_worth_another_try() -> None:
     with pytest.raises(RunFailed) as caught:
-        await Chat(Chain(dict), 1_000, Tellings(NoTexts()))(job())
+        await Chat(Chain(dict), 1_000, FakeSchemas(), Tellings(NoTexts()))(job())
 
     assert caught.value.failure.code is ErrorCode.MODEL_UNAVAILABLE
 
@@ -73,3 +74,36 @@ async def test_a_result_may_have_the_limit_and_not_a_byte_more() -> None:
 
     assert caught.value.failure.code is ErrorCode.BAD_RESPONSE
     assert "é" not in caught.value.failure.message
+
+
+def wants(schema: object) -> LeasedJob:
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return job(msgspec.json.encode({"user": "Hi", "response_format": wanted}))
+
+
+async def test_an_answer_that_fits_its_schema_is_a_result() -> None:
+    result = msgspec.json.decode((await chat(FakeProvider('{"a": 1}'))(wants({"a": 1}))).result)
+    assert result["content"] == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"secret": 1}', "The answer does not fit the JSON schema: at /items/3: required"),
+        ("secret", "The answer is not the JSON that was asked for."),
+        ("[" * 100_000, "The answer is not the JSON that was asked for."),
+    ],
+)
+async def test_one_that_does_not_is_a_bad_response_that_quotes_nothing(content: str, message: str) -> None:
+    with pytest.raises(RunFailed) as caught:
+        await chat(FakeProvider(content))(wants({"a": 1}))
+
+    assert caught.value.failure.code is ErrorCode.BAD_RESPONSE
+    assert caught.value.failure.message == message
+
+
+async def test_what_is_no_schema_after_all_is_bad_input() -> None:
+    with pytest.raises(BadInput) as caught:
+        await chat(FakeProvider("{}"))(wants(False))
+
+    assert [problem.pointer for problem in caught.value.problems] == ["/response_format/json_schema/schema/type"]

@@ -115,7 +115,7 @@ def test_what_happens_in_another_process_takes_a_job_from_its_run_at_once(
     bus.start()
     with working(database, vhost, stage) as application:
         until(lambda: len(stage.started) == SLOTS)
-        until(lambda: bindings(rabbitmq, vhost) == {"*.*.cancelled", "*.*.revoked"}, "the worker hears")
+        until(lambda: bindings(rabbitmq, vhost) == {"*.*.cancelled", "*.*.followed", "*.*.revoked"}, "the worker hears")
         until(bus._publisher.link.ready.is_set)
         began = time.monotonic()
         bus.publish(asyncio.run(cancel(database, *ids[:2])))

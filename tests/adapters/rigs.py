@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from adapters.memory.store import MemoryJobStore
-from domain.ports import JobStore, QueueStore
+from domain.ports import JobStore, QueueStore, UploadStore
 from tests.fakes import FakeClock
 
 
@@ -22,6 +22,9 @@ class Rig(Protocol):
 
     @property
     def queues(self) -> QueueStore: ...
+
+    @property
+    def uploads(self) -> UploadStore: ...
 
     async def now(self) -> datetime: ...
 
@@ -46,6 +49,10 @@ class MemoryRig:
     @property
     def queues(self) -> QueueStore:
         return self.store.queues
+
+    @property
+    def uploads(self) -> UploadStore:
+        return self.store.uploads
 
     async def now(self) -> datetime:
         return self._clock.now()

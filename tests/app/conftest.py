@@ -11,6 +11,7 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from adapters.schemas.json_schema import JsonSchemas
 from app.claims import Claims
 from app.converse import Chats
 from app.follow import Follow
@@ -32,9 +33,11 @@ from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
+from domain.usecases.providers import Providers
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
@@ -43,10 +46,12 @@ from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, Re
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 LIMITS = Limits(
     max_input_bytes=MAX_INPUT_BYTES,
     max_result_bytes=MAX_RESULT_BYTES,
     max_batch_bytes=MAX_BATCH_BYTES,
+    max_upload_bytes=MAX_UPLOAD_BYTES,
     max_crashes=3,
     chat_timeout=timedelta(minutes=5),
     circuit_threshold=5,
@@ -76,6 +81,9 @@ class Api:
     clock: FakeClock
     services: Services
     file: PolicyFileInMemory
+    health: FakeHealth
+    routes: list[Routes]
+    """The last of them is in force."""
     readers: Readers
 
     async def submit(self, **changes: Any) -> httpx.Response:
@@ -131,21 +139,32 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
     profile = Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, provider="vllm", model="Qwen/Qwen2.5-14B-Instruct")
-    routes = Routes([profile], active=profile.name) if routed else Routes()
+    routes = [Routes([profile], active=profile.name) if routed else Routes()]
     watch = Watch(store, soonest=NEVER)
     events.listen(watch.heard)
     readers = Readers()
     health = FakeHealth()
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
-    operate = Operate(store.queues, lambda: routes, wake)
+    operate = Operate(store.queues, lambda: routes[-1], wake)
     browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
-    submit = Submit(store, lambda: routes, wake, events, Preempt(store, events), file.read, new_id, MAX_INPUT_BYTES)
+    submit = Submit(
+        store,
+        lambda: routes[-1],
+        wake,
+        events,
+        Preempt(store, events),
+        file.read,
+        new_id,
+        MAX_INPUT_BYTES,
+        JsonSchemas(),
+    )
     steer = Steer(store, wake, events)
-    converse = Converse(submit, steer, lambda: routes, store.queues, clock.now, circuits_last=0.0)
+    converse = Converse(submit, steer, lambda: routes[-1], store.queues, clock.now, circuits_last=0.0)
     services = Services(
         submit=submit,
+        uploads=Uploads(store.uploads, new_id, MAX_UPLOAD_BYTES),
         browse=browse,
         foresee=Foresee(store, report),
         steer=steer,
@@ -156,10 +175,11 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
         follow=Follow(browse, watch, readers, events, keep_alive=NEVER),
         chats=Chats(converse, browse, watch, readers, events, CHAT_TIMEOUT, look_every=0.02),
         watch=watch,
+        providers=Providers(lambda: routes[-1], health, operate),
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file, readers)
+    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes, readers)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from app.cli import cli
 from app.commands import up
 from app.server import bind
 from app.settings import from_env
+from tests.servers.model_server import ModelServer, refuses, tells
 from tests.servers.pgbouncer import PgBouncer
 
 COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
@@ -181,6 +182,45 @@ async def test_the_doctor_shows_no_secret(unused_tcp_port: int):
     assert shown.count("trouble") == 3
     assert f"{nowhere}/jobs" in shown
     assert f"http://{nowhere}/v1" in shown
+
+
+async def test_the_doctor_asks_the_server_of_each_profile(tmp_path: Path, unused_tcp_port: int):
+    nowhere = f"http://127.0.0.1:{unused_tcp_port}"
+    pages = {"/v1/models": tells({"data": [{"id": "qwen", "owned_by": "vllm"}]}), "/health": tells()}
+    with ModelServer(pages=pages) as server:
+        (path := tmp_path / "c.json").write_text(
+            json.dumps(
+                {
+                    "profiles": [
+                        {"name": "good", "provider": "vllm", "base_url": server.base_url, "model": "qwen"},
+                        {"name": "other", "provider": "vllm", "base_url": server.base_url, "model": "llama"},
+                        {"name": "gone", "kind": "speech", "base_url": f"{nowhere}/hunter2/v1"},
+                        {"name": "tried", "provider": "practice"},
+                    ]
+                }
+            )
+        )
+        status, shown = await examined({"AI_SERVICE_CONFIG": str(path)})
+        assert server.requests == []
+    assert status == 1
+    assert re.search(r"Profile good .* ok .* vllm at 127\.0\.0\.1:\d+: reachable, serves qwen", shown)
+    assert re.search(r"Profile other .* trouble .* reachable, but it does not list the model llama", shown)
+    assert re.search(rf"Profile gone .* trouble .* openai at 127\.0\.0\.1:{unused_tcp_port}: ", shown)
+    assert re.search(r"Profile tried .* ok .* practice: reachable", shown)
+    assert "hunter2" not in shown
+
+
+async def test_the_doctor_finds_that_a_key_is_refused():
+    with ModelServer(pages={"*": refuses(401)}) as server:
+        status, shown = await examined({"LLM_BASE_URL": server.base_url, "LLM_API_KEY": "hunter2"})
+    assert status == 1
+    assert re.search(r"Profile qwen2.5-14b .* trouble .* The provider refuses the key", shown)
+    assert "hunter2" not in shown
+
+
+async def test_the_doctor_says_that_no_model_is_configured():
+    _, shown = await examined({})
+    assert re.search(r"Model profiles .* not used .* none", shown)
 
 
 async def test_the_doctor_finds_the_way_past_a_pooler_well(database: str, pgbouncer: PgBouncer):

@@ -185,8 +185,8 @@ BAD_PLACES: list[tuple[Any, str]] = [
         {"owners": {"me": {}, f"{SECRET} {SECRET}": {}}},
         "name 2 of owners to be a letter or digit, then up to 99 letters, digits or ._:/@+-",
     ),
-    ([WHOLE], "a table of any of queues, owners, task_types"),
-    (None, "a table of any of queues, owners, task_types"),
+    ([WHOLE], "a table of any of queues, owners, task_types, profiles, provider, lmstudio, ollama, anthropic"),
+    (None, "a table of any of queues, owners, task_types, profiles, provider, lmstudio, ollama, anthropic"),
 ]
 
 
@@ -202,7 +202,7 @@ def test_a_name_whose_dot_is_not_quoted_is_explained(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["", "-x", "x y", "x\n", "é", "a" * 101])
 def test_what_is_no_name_is_refused(name: str, tmp_path: Path):
-    for part in configfile.PARTS:
+    for part in configfile.SHARING:
         assert refusal(stored(tmp_path, {part: {name: {}}})).startswith(f"name 1 of {part} to be ")
 
 
@@ -266,6 +266,21 @@ GOOD: dict[str, Any] = {
     "max_pending": 1000,
     "max_running": 1,
     "max_run_time": "5m",
+    "kind": "speech",
+    "provider": "vllm",
+    "base_url": "https://gpu:8000/v1",
+    "api_key": SECRET,
+    "api_key_env": None,
+    "model": "Qwen/Qwen3-8B",
+    "ssl_verify": False,
+    "ca_bundle": "/etc/ssl/own.pem",
+    "queue": "gpu.llm",
+    "timeout": "5m",
+    "fallbacks": ["other"],
+    "num_ctx": 8192,
+    "max_tokens": 4096,
+    "max_file_bytes": 1_000_000,
+    "max_file_length": "10m",
 }
 
 
@@ -281,9 +296,9 @@ parts = {
     "queues": tables(configfile.QUEUE),
     "owners": tables(configfile.OWNER),
     "task_types": tables(configfile.TASK),
-    "profiles": values,
+    "profiles": tables(configfile.PROFILE),
     "provider": values,
-    "ollama": st.just({"api_key": SECRET}),
+    "ollama": st.just({"api_key": SECRET}) | st.dictionaries(st.sampled_from([*configfile.ENDPOINT]), values),
 }
 documents = (
     st.fixed_dictionaries({}, optional=parts) | st.fixed_dictionaries({}, optional={**parts, SECRET: values}) | values
@@ -296,17 +311,15 @@ documents = (
 def test_whatever_the_file_holds_it_is_read_or_refused_in_one_line_without_a_secret(document: Any, tmp_path: Path):
     path = stored(tmp_path, document)
     try:
-        policies = configfile.read(path).policies
+        read = configfile.read(path)
     except StartupError:
         refusal(path)
     else:
-        _must_be_in_order(policies)
-        assert "hunter2" not in repr(policies)
+        _must_be_in_order(read.policies)
+        assert "hunter2" not in repr(read)
 
 
 def _must_be_in_order(policies: Policies) -> None:
-    print("ACC", policies)
-    print("ACC", policies)
     for queue in policies.queues.values():
         assert queue.concurrency is None or 1 <= queue.concurrency <= 10_000
         assert 0 <= queue.reserved_share <= 0.5

@@ -16,6 +16,7 @@ import pytest
 from app.secret import Secret
 from app.settings import from_env
 from domain.errors import StartupError
+from domain.outbound import AllowedHosts
 
 MIB = 1024 * 1024
 DAY = timedelta(days=1)
@@ -42,6 +43,13 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("MAX_INPUT_BYTES", "limits.max_input_bytes", MIB, {"4096": 4096, "2MiB": 2 * MIB, "64 kib": 65536}),
     ("MAX_RESULT_BYTES", "limits.max_result_bytes", 16 * MIB, {"1GiB": 1024 * MIB}),
     ("MAX_BATCH_BYTES", "limits.max_batch_bytes", 64 * MIB, {"1MiB": MIB}),
+    ("MAX_UPLOAD_BYTES", "limits.max_upload_bytes", 512 * MIB, {"64GiB": 64 * 1024 * MIB, "1MiB": MIB}),
+    (
+        "ALLOWED_HOSTS",
+        "outbound.allowed_hosts",
+        AllowedHosts(),
+        {"files.lan, *.internal": AllowedHosts(frozenset({"files.lan"}), (".internal",))},
+    ),
     ("MAX_CRASHES", "limits.max_crashes", 3, {"1": 1}),
     ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
@@ -90,6 +98,9 @@ UNUSABLE = [
     ("WORKER_LEASE_TIMEOUT", "4s", "a duration from 5s to 24h"),
     ("WORKER_LEASE_TIMEOUT", "25h", "a duration from 5s to 24h"),
     ("MAX_BATCH_BYTES", "64MB", "a number of bytes"),
+    ("MAX_UPLOAD_BYTES", "65GiB", "at most 64GiB"),
+    ("ALLOWED_HOSTS", "http://files.lan", "hosts, *.suffixes, addresses and networks"),
+    ("ALLOWED_HOSTS", "10.1.2.3/16", "of a network no bits after the prefix are set"),
     ("MAX_CRASHES", "40000", "a whole number from 1"),
     ("CIRCUIT_THRESHOLD", "0", "a whole number from 1 to 1000"),
     ("CIRCUIT_THRESHOLD", "1001", "a whole number from 1 to 1000"),

@@ -217,3 +217,9 @@ async def test_nothing_is_stored_when_the_job_is_refused(api: Api) -> None:
     await api.submit(max_attempts=0)
     await api.submit(input={"user": "Hi", "max_tokens": -1})
     assert (await api.client.get("/api/v1/jobs")).json()["jobs"] == []
+
+
+async def test_a_schema_that_is_none_is_refused_where_it_stands(api: Api) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"properties": {"a": {"type": "strin"}}}}}
+    response = await api.submit(input={"user": "Hello", "response_format": wanted})
+    assert pointers(response) == ["/input/response_format/json_schema/schema/properties/a/type"]

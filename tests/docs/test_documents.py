@@ -50,7 +50,9 @@ def commands(page: str, program: str) -> list[list[str]]:
 @pytest.fixture
 async def service(database: str) -> AsyncIterator[tuple[str, str]]:
     """The whole service as `make run` starts it; yields its address and its worker's."""
-    settings = from_env({"HTTP_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error"})
+    settings = from_env(
+        {"HTTP_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error", "PROVIDER_DISCOVERY": "false"}
+    )
     listener, worker_listener = bind("127.0.0.1", 0, "HTTP_PORT"), bind("127.0.0.1", 0, "WORKER_HTTP_PORT")
     async with up.everything(settings, database, listener, worker_listener):
         yield url_of(listener), url_of(worker_listener)

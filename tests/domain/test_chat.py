@@ -156,16 +156,40 @@ def test_what_cannot_be_read_is_bad_input_too(given: bytes):
     ("response_format", "wanted"),
     [
         (None, False),
-        ({}, False),
         ({"type": "text"}, False),
         ({"type": "json_object"}, True),
         ({"type": "json_schema", "json_schema": {"schema": {}}}, True),
-        ({"type": {"json_object": True}}, False),
-        ({"type": ["json_object"]}, False),
     ],
 )
 def test_whether_the_answer_must_be_json(response_format: Any, wanted: bool):
     assert parse({"user": "Hello", "response_format": response_format}).wants_json is wanted
+
+
+@pytest.mark.parametrize(
+    ("response_format", "pointer"),
+    [
+        ({}, "/type"),
+        ({"type": "yaml"}, "/type"),
+        ({"type": ["json_object"]}, "/type"),
+        ({"type": "json_schema"}, "/json_schema"),
+        ({"type": "json_schema", "json_schema": None}, "/json_schema"),
+        ({"type": "json_schema", "json_schema": {"name": "x"}}, "/json_schema/schema"),
+        ({"type": "json_schema", "json_schema": {"schema": "string"}}, "/json_schema/schema"),
+        ({"type": "json_schema", "json_schema": {"schema": {}, "name": 7}}, "/json_schema/name"),
+    ],
+)
+def test_what_is_wrong_with_the_wanted_format_is_pointed_at(response_format: Any, pointer: str):
+    assert pointers({"user": "Hello", "response_format": response_format}) == [f"/response_format{pointer}"]
+
+
+def test_the_schema_of_the_answer_is_that_of_the_wanted_format():
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "null"}}}
+    assert parse({"user": "Hello", "response_format": wanted}).schema == {"type": "null"}
+
+
+@pytest.mark.parametrize("wanted", [None, {"type": "text"}, {"type": "json_object", "json_schema": {"schema": {}}}])
+def test_any_other_format_has_no_schema(wanted: Any):
+    assert parse({"user": "Hello", "response_format": wanted}).schema is None
 
 
 values = st.recursive(

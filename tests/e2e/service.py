@@ -44,6 +44,7 @@ DEFAULTS = {
     "HTTP_HOST": "127.0.0.1",
     "WORKER_HTTP_HOST": "127.0.0.1",
     "LLM_MODEL": PROFILE,
+    "PROVIDER_DISCOVERY": "false",
     "LOG_FORMAT": "json",
     "LOG_LEVEL": "debug",
     "RETRY_DELAY_FAST": "200ms",

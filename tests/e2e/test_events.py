@@ -29,7 +29,7 @@ async def api(
     """A whole service whose waiters never look by themselves."""
     monkeypatch.setattr(bootstrap, "NEWCOMERS_AFTER", NEVER)
     monkeypatch.setattr(bootstrap, "NET_EVERY", NEVER)
-    environment = {"DATABASE_URL": database, "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error"}
+    environment = {"DATABASE_URL": database, "SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "error", "AI_PROVIDER": "practice"}
     if request.param == "of RabbitMQ":
         environment["AMQP_URL"] = request.getfixturevalue("vhost")
     settings = from_env(environment)

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import threading
 from asyncio.trsock import TransportSocket
 from collections import deque
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 MODEL = "scripted-model"
 PATIENCE = 10.0
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Reply:
         await self.head(status, {"content-length": str(len(body)), **headers})
         await self.raw(body)
 
-    async def start_stream(self, content_type: str = "text/event-stream") -> None:
+    async def start_stream(self, content_type: str = EVENTS) -> None:
         self.chunked = True
         await self.head(200, {"content-type": content_type, "transfer-encoding": "chunked"})
 
@@ -129,7 +131,7 @@ def tells(body: object = "") -> Behaviour:
     return refuses(200, body)
 
 
-def streams(*pieces: bytes, content_type: str = "text/event-stream") -> Behaviour:
+def streams(*pieces: bytes, content_type: str = EVENTS) -> Behaviour:
     """Streams these bytes as they are, then ends well."""
 
     async def behave(request: Request, reply: Reply) -> None:
@@ -141,12 +143,12 @@ def streams(*pieces: bytes, content_type: str = "text/event-stream") -> Behaviou
     return behave
 
 
-def stalls(*pieces: bytes, headers_first: bool = True) -> Behaviour:
+def stalls(*pieces: bytes, headers_first: bool = True, content_type: str = EVENTS) -> Behaviour:
     """Streams these bytes, then nothing, until the client hangs up."""
 
     async def behave(request: Request, reply: Reply) -> None:
         if headers_first:
-            await reply.start_stream()
+            await reply.start_stream(content_type)
         for piece in pieces:
             await reply.piece(piece)
         await asyncio.Event().wait()
@@ -154,12 +156,12 @@ def stalls(*pieces: bytes, headers_first: bool = True) -> Behaviour:
     return behave
 
 
-def cuts(*pieces: bytes, headers_first: bool = True) -> Behaviour:
+def cuts(*pieces: bytes, headers_first: bool = True, content_type: str = EVENTS) -> Behaviour:
     """Streams these bytes, then breaks the connection off."""
 
     async def behave(request: Request, reply: Reply) -> None:
         if headers_first:
-            await reply.start_stream()
+            await reply.start_stream(content_type)
         for piece in pieces:
             await reply.piece(piece)
         reply.cut()
@@ -200,15 +202,20 @@ def completion(text: str, model: str = MODEL, finish_reason: str = "stop") -> by
 
 def stream(text: str, model: str = MODEL, finish_reason: str = "stop") -> list[bytes]:
     """The events of a streamed chat completion, a word each."""
-    words = text.split(" ")
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
-    deltas += [{"content": word if word is words[-1] else f"{word} "} for word in words]
+    deltas += [{"content": word} for word in words(text)]
     return [
         *(chunk({"index": 0, "delta": delta, "finish_reason": None}, model=model) for delta in deltas),
         chunk({"index": 0, "delta": {}, "finish_reason": finish_reason}, model=model),
         chunk(model=model, usage=_usage(text)),
         b"data: [DONE]\n\n",
     ]
+
+
+def words(text: str) -> list[str]:
+    """The pieces that a text is streamed in."""
+    *first, last = text.split(" ")
+    return [*(f"{word} " for word in first), last]
 
 
 def chunk(*choices: Mapping[str, Any], **fields: object) -> bytes:
@@ -218,8 +225,8 @@ def chunk(*choices: Mapping[str, Any], **fields: object) -> bytes:
 
 
 def _usage(text: str) -> dict[str, int]:
-    words = len(text.split())
-    return {"prompt_tokens": 3, "completion_tokens": words, "total_tokens": 3 + words}
+    count = len(text.split())
+    return {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": 3 + count}
 
 
 def _phrase(status: int) -> str:
@@ -234,18 +241,22 @@ class ModelServer:
         default: what it does to a call that the script does not reach.
         scripts_get: serve `GET` like `POST`.
         pages: what it does to `GET` by path, and by `*` to that of any other path; 404 without. None: as above.
+        asides: what it does to `POST` of these paths, apart from the script.
+        tls: speak TLS with this; for `https` addresses.
         port: 0: a free one.
     """
 
     default: Behaviour = field(default_factory=lambda: says("The answer."))
     scripts_get: bool = False
     pages: Mapping[str, Behaviour] | None = None
+    asides: Mapping[str, Behaviour] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     healthy: bool = True
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     """The calls so far, in the order in which they came."""
     looks: list[Request] = field(default_factory=list)
-    """Each `GET` so far that is not served like a call."""
+    """Each request so far that is not served like a call: each `GET`, and what was done aside."""
     running: int = 0
     """Calls that are being served now."""
     most_at_once: int = 0
@@ -283,11 +294,11 @@ class ModelServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"{self.origin}/v1"
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
 
     @property
     def calls(self) -> int:
@@ -340,7 +351,7 @@ class ModelServer:
     async def _come_up(self) -> None:
         listening = socket.create_server(("127.0.0.1", self._port), backlog=1024)
         self._port = listening.getsockname()[1]
-        self._listener = await asyncio.start_server(self._connected, sock=listening)
+        self._listener = await asyncio.start_server(self._connected, sock=listening, ssl=self.tls)
 
     async def _go_down(self) -> None:
         if self._listener:
@@ -380,7 +391,7 @@ class ModelServer:
             while not writer.is_closing():
                 request = await _read_request(reader, early)
                 reply = Reply(writer)
-                if request.method == "GET" and not self.scripts_get:
+                if request.path in self.asides or (request.method == "GET" and not self.scripts_get):
                     early = b""
                     await self._show(request, reply)
                 else:
@@ -390,7 +401,9 @@ class ModelServer:
         with self._changed:
             self.looks.append(request)
             self._changed.notify_all()
-        if self.pages is None:
+        if request.path in self.asides:
+            await self.asides[request.path](request, reply)
+        elif self.pages is None:
             await reply.whole(200 if self.healthy else 503, b'{"object": "list", "data": []}', JSON)
         else:
             path = request.path.partition("?")[0]

@@ -47,7 +47,9 @@ class Databases:
     def create(self, *, migrated: bool = True) -> str:
         """The DSN of a fresh database."""
         name = f"test_{uuid4().hex}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE if migrated else 'template1'}")
+        template = TEMPLATE if migrated else "template1"
+        # Without fsync, files are copied in half the time that it takes to log them.
+        self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self._dsn(name)
 
     def drop(self, dsn: str) -> None:

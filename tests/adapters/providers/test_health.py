@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from adapters.providers.health import HttpHealth, Server, ServerKind
 from adapters.providers.openai_chat import open_client
 from domain.adaptive import Pressure
-from domain.ports import Health
+from domain.ports import Health, ProviderProbe, ProviderState
 from tests.adapters.providers.test_gauges import LLAMA_SERVER as LLAMA_SERVER_METRICS
 from tests.adapters.providers.test_gauges import VLLM as VLLM_METRICS
 from tests.fakes import FakeClock
@@ -326,6 +326,10 @@ class TestAddresses:
             (ServerKind.VLLM, "/health"),
             (ServerKind.LLAMA_SERVER, "/health"),
             (ServerKind.OLLAMA, "/api/version"),
+            (ServerKind.SPEACHES, "/health"),
+            (ServerKind.WHISPER_ASR, "/docs"),
+            (ServerKind.LMSTUDIO, "/v1/models"),
+            (ServerKind.ANTHROPIC, "/v1/models"),
             (ServerKind.OPENAI, "/v1/models"),
         ],
     )
@@ -583,3 +587,171 @@ class TestPressure:
         server.pages = {"/metrics": tells(VLLM_METRICS.replace(b" 9.0", b" 0.0"))}
         clock.advance(timedelta(seconds=0.9))
         assert await asker.health.pressure(PROFILE) == Pressure(4, 0)
+
+
+def lists_models(*names: object) -> Behaviour:
+    return tells({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "vllm"} for name in names]})
+
+
+class TestStatus:
+    def probe(
+        self, client: httpx.AsyncClient, server: ModelServer, clock: FakeClock, *, model: str = "", **more: Any
+    ) -> ProviderProbe:
+        asked = Server(server.base_url, model=model, **more)
+        return HttpHealth(client, {PROFILE: asked}, patience=HASTY, monotonic=clock.monotonic, now=clock.now)
+
+    async def test_a_server_that_is_well_is_told_whole(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = {**VLLM, "/v1/models": lists_models("qwen", "other", 7, None)}
+        state = await self.probe(client, server, clock, model="qwen", api_key=KEY).status(PROFILE)
+        assert state == ProviderState(
+            reachable=True,
+            latency=0.0,
+            models=("qwen", "other"),
+            serves_model=True,
+            authorised=True,
+            asked_at=clock.now(),
+        )
+
+    async def test_a_profile_without_a_server_is_well(self, client: httpx.AsyncClient, clock: FakeClock):
+        health: ProviderProbe = HttpHealth(client, {}, now=clock.now)
+        assert await health.status("practice") == ProviderState(reachable=True, asked_at=clock.now())
+
+    @pytest.mark.parametrize(
+        ("listed", "model", "kind", "serves"),
+        [
+            (["qwen"], "qwen", ServerKind.VLLM, True),
+            (["qwen"], "llama", ServerKind.VLLM, False),
+            (["qwen2.5:latest"], "qwen2.5", ServerKind.OLLAMA, True),
+            (["qwen2.5"], "qwen2.5:latest", ServerKind.OLLAMA, True),
+            (["qwen2.5:7b"], "qwen2.5", ServerKind.OLLAMA, False),
+            (["claude-sonnet-4-5-20250929"], "claude-sonnet-4-5", ServerKind.ANTHROPIC, True),
+            (["claude-sonnet-4-5-20250929"], "claude-sonnet-4", ServerKind.ANTHROPIC, False),
+            (["a"], "b", ServerKind.LMSTUDIO, None),
+            (["a"], "b", ServerKind.LLAMA_SERVER, None),
+            (["a"], "", ServerKind.VLLM, None),
+            ([], "a", ServerKind.VLLM, None),
+        ],
+    )
+    async def test_whether_it_serves_the_model_is_told_where_its_list_tells(
+        self,
+        server: ModelServer,
+        client: httpx.AsyncClient,
+        clock: FakeClock,
+        listed: list[str],
+        model: str,
+        kind: ServerKind,
+        serves: bool | None,
+    ):
+        server.pages = {"/v1/models": lists_models(*listed), "*": tells()}
+        assert (await self.probe(client, server, clock, model=model, kind=kind).status(PROFILE)).serves_model is serves
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_one_that_refuses_the_key_is_reachable_and_not_authorised(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, status: int
+    ):
+        server.pages = {**VLLM, "/v1/models": refuses(status, {"error": f"no such key: {KEY}"})}
+        state = await self.probe(client, server, clock, api_key=KEY).status(PROFILE)
+        assert (state.reachable, state.authorised, state.models) == (True, False, None)
+        assert state.trouble == "The provider refuses the key."
+
+    async def test_a_list_that_is_open_to_anybody_tells_nothing_of_the_key(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = LLAMA_SERVER
+        probe = self.probe(client, server, clock, kind=ServerKind.LLAMA_SERVER, api_key=KEY)
+        assert (await probe.status(PROFILE)).authorised is None
+
+    async def test_anthropic_is_asked_in_its_own_way(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = {"/v1/models": lists_models("claude-sonnet-4-5")}
+        await self.probe(client, server, clock, kind=ServerKind.ANTHROPIC, api_key=KEY).status(PROFILE)
+        assert {look.path.partition("?")[0] for look in server.looks} == {"/v1/models"}
+        for look in server.looks:
+            assert look.headers["x-api-key"] == KEY
+            assert look.headers["anthropic-version"] == "2023-06-01"
+            assert "authorization" not in look.headers
+        assert server.requests == []
+
+    @pytest.mark.parametrize("kind", [ServerKind.WHISPER_ASR, ServerKind.SPEACHES, ServerKind.OPENAI, None])
+    async def test_a_speech_server_without_a_list_is_reachable(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, kind: ServerKind | None
+    ):
+        server.pages = {"/docs": tells("<html>"), "/health": tells()}
+        state = await self.probe(client, server, clock, kind=kind, model="whisper").status(PROFILE)
+        assert (state.reachable, state.trouble, state.models, state.serves_model) == (True, None, None, None)
+
+    async def test_whisper_asr_is_asked_for_nothing_that_it_has_not(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = {"/docs": tells("<html>")}
+        state = await self.probe(client, server, clock, kind=ServerKind.WHISPER_ASR).status(PROFILE)
+        assert (set(paths(server)), state.latency, state.authorised) == ({"/docs"}, 0.0, None)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_one_that_hangs_while_it_works_is_reachable(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock, kind: ServerKind | None
+    ):
+        server.pages = {"*": stalls(headers_first=False)}
+        state = await self.probe(client, server, clock, kind=kind).status(PROFILE)
+        assert (state.reachable, state.trouble, state.latency) == (True, None, None)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_one_that_is_away_is_told_in_our_words(
+        self, client: httpx.AsyncClient, clock: FakeClock, kind: ServerKind | None
+    ):
+        address = f"http://127.0.0.1:{closed_port()}/secret-path/v1?key={KEY}"
+        health = HttpHealth(client, {PROFILE: Server(address, kind, KEY)}, now=clock.now)
+        state = await health.status(PROFILE)
+        assert state == ProviderState(reachable=False, trouble=state.trouble, asked_at=clock.now())
+        assert "127.0.0.1" not in str(state)
+        assert "secret" not in str(state)
+
+    async def test_one_that_takes_no_connection_does_not_hold_up_the_answer(
+        self, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        with full() as port:
+            health = HttpHealth(client, {PROFILE: Server(f"http://127.0.0.1:{port}")}, patience=HASTY, now=clock.now)
+            assert not (await health.status(PROFILE)).reachable
+
+    async def test_it_is_asked_again_only_after_two_seconds(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = VLLM
+        probe = self.probe(client, server, clock, kind=ServerKind.VLLM)
+        await asyncio.gather(*(probe.status(PROFILE) for _ in range(20)))
+        clock.advance(timedelta(seconds=1.9))
+        await probe.status(PROFILE)
+        assert len(server.looks) == 2
+        clock.advance(timedelta(seconds=0.2))
+        await probe.status(PROFILE)
+        assert len(server.looks) == 4
+
+    async def test_profiles_of_one_server_share_its_answer_and_not_their_models(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = {**VLLM, "/v1/models": lists_models("one")}
+        servers = {name: Server(server.base_url, ServerKind.VLLM, model=name) for name in ("one", "two")}
+        health = HttpHealth(client, servers, monotonic=clock.monotonic, now=clock.now)
+        states = await asyncio.gather(*(health.status(name) for name in servers))
+        assert [state.serves_model for state in states] == [True, False]
+        assert len(server.looks) == 2
+
+    async def test_a_long_list_is_cut_and_yet_looked_through(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        server.pages = {"/v1/models": lists_models(*(f"model-{number}" for number in range(300)), "x" * 10_000)}
+        state = await self.probe(client, server, clock, model="model-299", kind=ServerKind.OPENAI).status(PROFILE)
+        assert state.models is not None
+        assert (len(state.models), state.serves_model) == (50, True)
+
+    async def test_each_server_is_asked_by_the_client_that_trusts_it(
+        self, server: ModelServer, client: httpx.AsyncClient, clock: FakeClock
+    ):
+        async with open_client(verify=False) as other:
+            await client.aclose()
+            server.pages = VLLM
+            health = HttpHealth(client, {PROFILE: Server(server.base_url, client=other)}, now=clock.now)
+            assert (await health.status(PROFILE)).reachable

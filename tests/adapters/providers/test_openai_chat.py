@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +35,6 @@ from tests.servers.model_server import (
     streams,
 )
 
-IDLE = timedelta(seconds=0.5)
 KEY = "k-very-secret"
 NO_WAIT = timedelta(seconds=30)
 
@@ -44,18 +43,6 @@ NO_WAIT = timedelta(seconds=30)
 def llmock() -> Iterator[LLMockServer]:
     with LLMockServer() as server:
         yield server
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(idle=IDLE) as client:
-        yield client
 
 
 @pytest.fixture
@@ -161,6 +148,15 @@ ANSWERS: dict[str, tuple[Behaviour, str]] = {
     "another choice": (streams(chunk(delta("Hi", "stop"), {**delta("Ho"), "index": 1}), DONE), "Hi"),
     "an error that is null": (streams(chunk(delta("Hi", "stop"), error=None), DONE), "Hi"),
     "thoughts before words": (streams(chunk(delta(reasoning_content="Hm")), chunk(delta("Hi", "stop")), DONE), "Hi"),
+    "a first delta without words, and fields of the server's own": (
+        streams(
+            chunk(delta(None, role="assistant"), system_fingerprint="b1"),
+            chunk(delta("Hi"), timings={"cache_n": 0}),
+            chunk(delta(finish_reason="stop"), timings={"predicted_per_second": 21.5}),
+            DONE,
+        ),
+        "Hi",
+    ),
     "cut at its token limit": (streams(chunk(delta("Hi", "length")), DONE), "Hi"),
     "a usage that makes no sense": (streams(chunk(delta("Hi", "stop"), usage="much"), DONE), "Hi"),
 }
@@ -170,8 +166,10 @@ ANSWERS: dict[str, tuple[Behaviour, str]] = {
 async def test_an_answer_is_understood(
     server: ModelServer, provider: OpenAIChatProvider, behaviour: Behaviour, content: str
 ) -> None:
+    told: list[str] = []
     server.script(behaviour)
-    assert (await ask(provider)).content == content
+    assert (await provider.chat(a_request(), a_job(), told.append)).content == content
+    assert "".join(told) == content
 
 
 LM_STUDIO = {"error": {"message": "Input does not fit in context length."}, "message": "Input does not fit."}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from adapters.providers.openai_chat import open_client
+from adapters.providers.client import open_client
 from adapters.providers.openai_speech import DIALECTS, OpenAISpeechProvider, transcriptions_url
+from adapters.providers.recording_call import open_speech_client
 from domain.errors import ErrorCode, Failure, RunFailed, TooLong
 from domain.speech import Recording, SpeechCall, Transcript
 from tests.adapters.providers.factories import a_job
@@ -47,7 +48,7 @@ def server() -> Iterator[SpeechServer]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client() as client:
+    async with open_speech_client() as client:
         yield client
 
 
@@ -98,7 +99,7 @@ async def test_every_kind_of_server_gives_the_same_transcript(
         (0.2, 1.4, "Go forward"),
         (1.5, 2.9, "ten metres."),
     ]
-    assert (transcript.language, transcript.model) == ("en", "whisper")
+    assert (transcript.language, transcript.model, transcript.cut_short) == ("en", "whisper", False)
 
 
 async def test_the_recording_arrives_as_it_is(
@@ -264,13 +265,14 @@ async def test_a_server_that_closes_after_a_crash_does_not_fail_the_next_call(
             assert (await hear(provider, recording)).segments
 
 
-async def test_such_a_server_fails_whoever_keeps_the_connection(client: httpx.AsyncClient) -> None:
+async def test_such_a_server_fails_whoever_keeps_the_connection() -> None:
     """That is: the test above tests something."""
     with SpeechServer(faster_whisper()) as server:
         url = transcriptions_url(server.base_url)
-        assert (await client.post(url, files={"file": ("x.wav", b"no recording")})).status_code == 500
-        with pytest.raises(httpx.HTTPError):
-            await client.post(url, files={"file": ("x.wav", wav())})
+        async with open_client() as client:
+            assert (await client.post(url, files={"file": ("x.wav", b"no recording")})).status_code == 500
+            with pytest.raises(httpx.HTTPError):
+                await client.post(url, files={"file": ("x.wav", wav())})
 
 
 async def test_one_recording_is_heard_at_a_time_and_a_hang_up_does_not_stop_it(
@@ -306,7 +308,7 @@ async def test_a_server_that_gives_up_is_a_timeout_and_goes_on_computing(make: M
     with SpeechServer(openai_asr(), gives_up=True) as server:
         server.hold()
         assert (await failure(make(server), recording)).code is ErrorCode.TIMEOUT
-        assert server.computing == 1
+        server.http.wait_until(lambda _: server.computing == 1)
 
 
 async def test_a_server_that_says_nothing_is_a_timeout(server: SpeechServer, make: Make, recording: Recording) -> None:
@@ -468,6 +470,25 @@ async def test_a_large_recording_is_never_whole_in_memory(client: httpx.AsyncCli
             tracemalloc.stop()
     assert arrived[0] > 300 << 20
     assert peak < 8 << 20
+
+
+async def test_a_server_that_refuses_half_a_recording_is_heard(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    recording = a_recording(tmp_path, b"", seconds=900.0)
+    with recording.path.open("r+b") as file:
+        file.truncate(64 << 20)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")
+        with suppress(ConnectionError):
+            while await reader.read(64 << 10):
+                pass
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        provider = OpenAISpeechProvider(client, model="m", base_url=url, timeout=NO_WAIT, most_bytes=None)
+        assert isinstance(await error(provider, recording), TooLong)
 
 
 async def test_a_recording_that_becomes_shorter_is_a_storage_error(client: httpx.AsyncClient, tmp_path: Path) -> None:

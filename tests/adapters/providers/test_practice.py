@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
-from adapters.providers.practice import PracticeProvider
+from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
 from domain.chat import ChatAnswer, Message
+from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, RunFailed
+from domain.results import Usage
 from tests.adapters.providers.factories import a_job, a_request
 
 
@@ -112,3 +115,67 @@ async def test_what_is_wrong_with_a_practice_is_said() -> None:
     with pytest.raises(RunFailed) as failed:
         await ask({"practice": {"times": "two"}})
     assert failed.value.failure.message == "/practice/times: Expected `int | null`, got `str`"
+
+
+async def tell(practice: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[float]]:
+    """What is told of an answer to "Who? When?", and the waits in between."""
+    told: list[str] = []
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("adapters.providers.practice.asyncio.sleep", sleep)
+    request = a_request(Message("user", "Who? When?"))
+    await PracticeProvider().chat(request, a_job({"practice": practice}), told.append)
+    return told, waits
+
+
+async def test_an_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await tell({}, monkeypatch) == (["Practice answer to: Who? When?"], [])
+
+
+async def test_asked_to_it_speaks_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, waits = await tell({"tokens_per_second": 50}, monkeypatch)
+    assert told == ["Practice ", "answer ", "to: ", "Who? ", "When?"]
+    assert waits == [0.02] * 5
+
+
+async def test_it_always_ends_well() -> None:
+    assert (await ask()).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("rate", [0, -1, "fast", 1e9])
+async def test_a_rate_that_makes_no_sense_is_bad_input(rate: object) -> None:
+    assert await run({"tokens_per_second": rate}) is ErrorCode.BAD_INPUT
+
+
+async def embed(*texts: str, practice: object = None, **options: Any) -> EmbeddingAnswer:
+    request = EmbeddingRequest(input=list(texts), **options)
+    return await PracticeEmbeddings().embed(request, a_job({"practice": practice}))
+
+
+async def test_its_vectors_are_of_length_one_and_always_the_same() -> None:
+    first, second = (await embed("a", "b")).embeddings
+    assert (await embed("b", "a")).embeddings == (second, first)
+    assert first != second
+    assert [len(first), len(second)] == [64, 64]
+    assert math.hypot(*first) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 4096])
+async def test_its_vectors_have_the_dimensions_that_are_asked_for(dimensions: int) -> None:
+    answer = await embed("a", dimensions=dimensions)
+    assert len(answer.embeddings[0]) == dimensions
+    assert math.hypot(*answer.embeddings[0]) == pytest.approx(1)
+
+
+async def test_its_embeddings_say_what_they_are() -> None:
+    answer = await embed("one two", "three")
+    assert (answer.model, answer.usage) == ("practice", Usage(prompt_tokens=3, total_tokens=3))
+
+
+async def test_embeddings_too_fail_on_request() -> None:
+    with pytest.raises(RunFailed) as failed:
+        await embed("a", practice={"error_code": "timeout"})
+    assert failed.value.failure.code is ErrorCode.TIMEOUT

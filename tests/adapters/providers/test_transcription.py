@@ -33,7 +33,7 @@ def times(transcript: Transcript) -> list[tuple[float, float]]:
 
 
 def test_a_segment_keeps_its_figures() -> None:
-    figures = {"avg_logprob": -0.2, "compression_ratio": 1.4, "no_speech_prob": 0.01}
+    figures: dict[str, Any] = {"avg_logprob": -0.2, "compression_ratio": 1.4, "no_speech_prob": 0.01}
     [said] = read({"segments": [{**SEGMENT, **figures, "speaker": "A", "tokens": [1], "id": "seg_0"}]}).segments
     assert said == Said(start=0.5, end=2.0, text="Hello there.", speaker="A", **figures)
 

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from domain.errors import ErrorCode, Failure
 from domain.events import StatusChange
-from domain.job import EXPIRED, JobId, JobStatus, RunOutcome, RunRecord, crash
+from domain.job import EXPIRED, JobId, JobStatus, RunOutcome, RunRecord, Settlement, crash
 from domain.ports import JobStore
+from domain.results import ProviderAttempt
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import A_MINUTE, MAX_CRASHES, rescue_late
 from tests.moves import (
@@ -210,3 +211,27 @@ async def test_jobs_that_end_together_have_their_own_histories(store: JobStore):
         RunOutcome.FAILED,
         RunOutcome.RELEASED,
     ]
+
+
+ATTEMPTS = (
+    ProviderAttempt(
+        provider="vllm", model="qwen", error_code="timeout", error_message="It fell silent.", duration_ms=9
+    ),
+    ProviderAttempt(provider="ollama", model="qwen", duration_ms=40),
+)
+
+
+async def test_a_run_that_made_several_calls_tells_of_each(rig: Rig):
+    held = await run_one(rig.store)
+    await settle(rig.store, replace(held.complete(b"{}"), attempts=ATTEMPTS))
+    [run] = await rig.store.runs(held.id)
+    assert run.attempts == ATTEMPTS
+
+
+async def test_the_calls_of_a_failed_run_are_kept_and_the_next_has_its_own(rig: Rig):
+    held = await run_one(rig.store)
+    failed = Settlement(held.lease, RunOutcome.FAILED, JobStatus.PENDING, failure=TIMED_OUT, attempts=ATTEMPTS)
+    await settle(rig.store, failed)
+    [again] = await take(rig.store)
+    await settle(rig.store, again.complete(b"{}"))
+    assert [run.attempts for run in await rig.store.runs(held.id)] == [ATTEMPTS, ()]

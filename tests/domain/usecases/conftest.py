@@ -43,6 +43,7 @@ def routes() -> Routes:
         [
             Profile("qwen2.5-14b", ModelKind.CHAT, "gpu.llm"),
             Profile("whisper-large-v3", ModelKind.SPEECH, "gpu.speech"),
+            Profile("bge-m3", ModelKind.EMBEDDINGS, "gpu.llm"),
         ]
     )
 

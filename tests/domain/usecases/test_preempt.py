@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec import Raw
 
 from domain.access import ANYBODY
 from domain.errors import StorageUnavailable
@@ -15,11 +16,16 @@ from domain.usecases.submit import Submit
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import NOW, QUEUE, new_beat, new_id, submission
-from tests.fakes import FakeClock, FragileStore, RecordingEvents
+from tests.fakes import FakeClock, FakeSchemas, FragileStore, RecordingEvents
 from tests.moves import one, several, statuses, take, taken_ids
 
 PREEMPT = Policies({QUEUE: QueuePolicy(preempt=True)})
 HIGH, LOW = Priority.HIGH, Priority.LOW
+SPEECH = {
+    "task_type": "transcribe",
+    "model_profile": "whisper-large-v3",
+    "input": Raw(b'{"audio_url": "https://example.com/a.wav"}'),
+}
 SLOTS = 2
 
 
@@ -137,7 +143,7 @@ class TestSubmit:
         preempt: Preempt,
         policies: list[Policies],
     ) -> Submit:
-        return Submit(store, lambda: routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000)
+        return Submit(store, lambda: routes, wake, events, preempt, lambda: policies[-1], new_id, 1_000, FakeSchemas())
 
     async def test_a_high_job_takes_a_slot_at_once(self, submit: Submit, store: FragileStore, events: RecordingEvents):
         _, victim = await all_slots_run(store)
@@ -157,9 +163,7 @@ class TestSubmit:
             pytest.param({"priority": Priority.NORMAL}, id="not urgent"),
             pytest.param({"priority": HIGH, "run_at": NOW + timedelta(hours=1)}, id="not due"),
             pytest.param({"priority": HIGH, "model_profile": "theirs"}, id="not of a queue"),
-            pytest.param(
-                {"priority": HIGH, "task_type": "transcribe", "model_profile": "whisper-large-v3"}, id="other"
-            ),
+            pytest.param({"priority": HIGH, **SPEECH}, id="other"),
         ],
     )
     async def test_any_other_job_takes_none(

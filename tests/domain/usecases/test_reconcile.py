@@ -11,9 +11,9 @@ from domain.policy import Policies, QueuePolicy
 from domain.ports import RescueTerms
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
-from domain.usecases.reconcile import TENDED_EVERY, Reconcile, Reconciled
+from domain.usecases.reconcile import PRUNED_EVERY, TENDED_EVERY, Reconcile, Reconciled
 from domain.usecases.wake import Wake
-from tests.factories import LEASE, NOW, QUEUE, new_beat
+from tests.factories import LEASE, NOW, QUEUE, new_beat, new_id
 from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
 from tests.moves import cancel, each, lend_one, one, run_one, statuses, take, taken_ids
 
@@ -269,3 +269,21 @@ async def test_housekeeping_folds_the_tallies(
     monkeypatch.setattr(store, "fold_tallies", fold_tallies)
     await reconcile.tidy()
     assert folded == [True]
+
+
+async def test_uploads_that_nobody_needs_are_pruned_now_and_then(
+    store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents, clock: FakeClock
+):
+    preempt, terms = Preempt(store, events), RescueTerms(MAX_CRASHES, RETRY_DELAY)
+    reconcile = Reconcile(store, store, lambda: routes, wake, preempt, events, terms, clock.monotonic, store.uploads)
+    await reconcile.tidy()
+    for upload_id in (new_id(), new_id()):
+        await store.uploads.append(upload_id, 0, b"abc")
+        await store.uploads.finish(upload_id, "beeline", chunks=1, size=3)
+        await store.uploads.remove(upload_id)
+    assert store.uploads._chunks
+    await reconcile.tidy()
+    assert store.uploads._chunks
+    clock.advance(timedelta(seconds=PRUNED_EVERY))
+    await reconcile.tidy()
+    assert not store.uploads._chunks

@@ -4,35 +4,47 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
 from domain.access import ANYBODY, Caller
-from domain.errors import BadInput, ErrorCode, Forbidden, StorageUnavailable, TooLarge, TooManyPending
+from domain.errors import (
+    BadInput,
+    ErrorCode,
+    Forbidden,
+    StorageUnavailable,
+    TooLarge,
+    TooManyPending,
+    UploadInUse,
+)
 from domain.events import JobEvent
 from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
 from domain.policy import OwnerPolicy, Policies
 from domain.ports import Added
 from domain.routing import Routes
+from domain.upload import Upload
 from domain.usecases.preempt import Preempt
 from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
 from domain.usecases.wake import Wake
-from tests.factories import NOW, QUEUE, new_id, submission
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.factories import NO_JOB, NOW, QUEUE, new_id, submission
+from tests.fakes import FakeClock, FakeSchemas, FragileStore, RecordingEvents, RecordingTickets
 from tests.moves import cancel, found, take
 
 LIMIT = 1_000
 AN_HOUR = timedelta(hours=1)
 BAD = Raw(b'{"messages": []}')
 KEY = IdempotencyKey("call-7", b"fingerprint")
+SPEECH_INPUT = Raw(b'{"audio_url": "https://example.com/a.wav"}')
 LION = Caller(owner="lion", priority=Priority.LOW)
 
 
 @pytest.fixture
 def submit(store: FragileStore, routes: Routes, wake: Wake, events: RecordingEvents) -> Submit:
-    return Submit(store, lambda: routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT)
+    return Submit(store, lambda: routes, wake, events, Preempt(store, events), Policies, new_id, LIMIT, FakeSchemas())
 
 
 @pytest.fixture
@@ -47,6 +59,21 @@ async def stored(submit: Submit, caller: Caller = ANYBODY, **asked: Any) -> Job:
     return (await submit.one(caller, submission(**asked))).job
 
 
+async def uploaded(store: FragileStore) -> Upload:
+    upload_id = new_id()
+    await store.uploads.append(upload_id, 0, b"abc")
+    return await store.uploads.finish(upload_id, "beeline", chunks=1, size=3)
+
+
+NO_UPLOAD = Upload(UUID(NO_JOB), "beeline", 3, NOW)
+
+
+def speech(upload: Upload) -> dict[str, Any]:
+    """A job that uses it."""
+    given = Raw(f'{{"upload_id": "{upload.id}"}}'.encode())
+    return {"task_type": "transcription", "model_profile": "whisper-large-v3", "input": given}
+
+
 def pointers(refusal: pytest.ExceptionInfo[BadInput]) -> list[str]:
     return [problem.pointer for problem in refusal.value.problems]
 
@@ -56,6 +83,14 @@ def submitted(job: Job) -> JobEvent:
 
 
 class TestOne:
+    async def test_a_schema_that_is_none_is_refused_where_it_stands(self, submit: Submit, nothing_happened: Any):
+        wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": False}}
+        asked = submission(input=Raw(msgspec.json.encode({"user": "Hi", "response_format": wanted})))
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, asked)
+        assert pointers(refusal) == ["/input/response_format/json_schema/schema/type"]
+        await nothing_happened()
+
     async def test_a_job_is_stored_as_it_was_asked_for(self, submit: Submit, store: FragileStore):
         asked = submission(
             owner_ref="beeline/42",
@@ -114,10 +149,38 @@ class TestOne:
         assert job.status is JobStatus.PENDING
 
     async def test_the_input_of_a_speech_job_is_not_read_as_chat(self, submit: Submit):
-        job = await stored(
-            submit, task_type="transcription", model_profile="whisper-large-v3", input=Raw(b'{"user": 1}')
-        )
+        job = await stored(submit, task_type="transcription", model_profile="whisper-large-v3", input=SPEECH_INPUT)
         assert job.queue == "gpu.speech"
+
+    async def test_the_upload_that_a_speech_job_names_is_kept_for_it(self, submit: Submit, store: FragileStore):
+        upload = await uploaded(store)
+        await stored(submit, **speech(upload))
+        with pytest.raises(UploadInUse):
+            await store.uploads.remove(upload.id)
+
+    async def test_one_that_an_external_workers_job_names_is_kept_for_it_as_well(
+        self, submit: Submit, store: FragileStore
+    ):
+        upload = await uploaded(store)
+        job = await stored(submit, **speech(upload) | {"model_profile": "their_own"})
+        assert job.queue is None
+        with pytest.raises(UploadInUse):
+            await store.uploads.remove(upload.id)
+
+    @pytest.mark.parametrize("upload_id", [f'"{NO_JOB}"', '"our-own-7"', "7"])
+    async def test_what_an_external_workers_job_names_need_not_be_there(self, submit: Submit, upload_id: str):
+        given = Raw(f'{{"upload_id": {upload_id}}}'.encode())
+        job = await stored(submit, task_type="transcribe", model_profile="their_own", input=given)
+        assert job.status is JobStatus.PENDING
+
+    async def test_the_same_job_again_is_found_when_its_upload_is_long_gone(self, submit: Submit, store: FragileStore):
+        upload = await uploaded(store)
+        asked = submission(**speech(upload), idempotency=KEY)
+        first = await submit.one(ANYBODY, asked)
+        await cancel(store, first.job.id)
+        await store.uploads.prune()
+        again = await submit.one(ANYBODY, asked)
+        assert (again.created, again.job.id, again.job.status) == (False, first.job.id, JobStatus.CANCELLED)
 
     async def test_without_storage_nobody_is_woken_or_told(
         self, submit: Submit, store: FragileStore, tickets: RecordingTickets, events: RecordingEvents
@@ -143,6 +206,52 @@ class TestRefused:
         with pytest.raises(BadInput) as refusal:
             await submit.one(ANYBODY, submission(input=Raw(given)))
         assert pointers(refusal) == [pointer]
+        await nothing_happened()
+
+    @pytest.mark.parametrize(
+        ("task_type", "profile", "given", "pointer"),
+        [
+            ("transcription", "whisper-large-v3", b"{}", "/input"),
+            ("transcription", "whisper-large-v3", b'{"upload_id": "x"}', "/input/upload_id"),
+            ("transcribe", "whisper-large-v3", b'{"audio_url": "ftp://a"}', "/input/audio_url"),
+            ("transcribe", "whisper-large-v3", b'{"audio_base64": "YWJj", "audio_url": "http://a"}', "/input"),
+            ("transcribe", "whisper-large-v3", b'{"audio_base64": "YWJj", "their": "\xff"}', "/input"),
+            ("embedding", "bge-m3", b'{"input": []}', "/input/input"),
+            ("embedding", "bge-m3", b'{"input": "a", "dimensions": 0}', "/input/dimensions"),
+        ],
+    )
+    async def test_a_bad_input_for_a_model_of_another_kind_is_refused_with_its_place(
+        self, submit: Submit, nothing_happened: Any, task_type: str, profile: str, given: bytes, pointer: str
+    ):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(task_type=task_type, model_profile=profile, input=Raw(given)))
+        assert pointers(refusal) == [pointer]
+        await nothing_happened()
+
+    async def test_an_upload_that_is_not_there_is_refused(self, submit: Submit, nothing_happened: Any):
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(ANYBODY, submission(**speech(NO_UPLOAD)))
+        assert pointers(refusal) == ["/input/upload_id"]
+        await nothing_happened()
+
+    async def test_another_owners_upload_is_as_good_as_none(
+        self, submit: Submit, store: FragileStore, nothing_happened: Any
+    ):
+        upload = await uploaded(store)
+        with pytest.raises(BadInput) as refusal:
+            await submit.one(LION, submission(**speech(upload), owner_service=None))
+        assert pointers(refusal) == ["/input/upload_id"]
+        await nothing_happened()
+
+    async def test_of_a_batch_every_job_whose_upload_is_not_there_is_pointed_at(
+        self, submit: Submit, store: FragileStore, nothing_happened: Any
+    ):
+        upload = await uploaded(store)
+        elsewhere = speech(NO_UPLOAD) | {"model_profile": "their_own"}
+        asked = [submission(**each) for each in (speech(upload), speech(NO_UPLOAD), elsewhere, speech(NO_UPLOAD))]
+        with pytest.raises(BadInput) as refusal:
+            await submit.batch(ANYBODY, asked)
+        assert pointers(refusal) == ["/jobs/1/input/upload_id", "/jobs/3/input/upload_id"]
         await nothing_happened()
 
     @pytest.mark.parametrize("task_type", ["llm_chat", "their_own"])
@@ -343,7 +452,7 @@ class TestBatch:
     async def test_it_wakes_workers_by_queue_and_tells_of_every_job(
         self, submit: Submit, tickets: RecordingTickets, events: RecordingEvents
     ):
-        speech = {"task_type": "transcription", "model_profile": "whisper-large-v3"}
+        speech = {"task_type": "transcription", "model_profile": "whisper-large-v3", "input": SPEECH_INPUT}
         batch = await submit.batch(
             ANYBODY,
             [
