@@ -41,10 +41,11 @@ async def test_a_run_tells_nothing_that_nobody_reads() -> None:
 async def test_a_job_that_is_streamed_tells_from_its_start_and_is_bound_by_it() -> None:
     tellings, heard = told()
     with tellings.of(job(b'{"user":"Hi","stream":true}')) as tell:
-        assert not tell.bound
+        bound = [tell.bound]
         tell("Hello ")
         tell("you")
-        assert tell.bound
+        bound.append(tell.bound)
+    assert bound == [False, True]
     assert heard.pieces == [(0, "Hello "), (6, "you")]
 
 
