@@ -85,7 +85,7 @@ def test_every_configuration_that_is_shown_is_served(
     (path := tmp_path / f"configuration.{ending}").write_text(text.replace("/etc/ssl/our-ca.pem", authority))
 
     file = configfile.read(path)
-    shown = served(from_env({}), file)
+    shown = served(from_env({"ANTHROPIC_API_KEY": "a key", "ANTHROPIC_MODEL": "claude"}), file)
     assert {entry.name for entry in file.profiles} <= {profile.name for profile in shown.profiles}
     assert shown.profiles or file.policies.queues
 
