@@ -51,7 +51,9 @@ class Configured:
             return False
         policies, profiles = self.policies, self.served
         self._put_in_force(found)
-        different = policies != self.policies or profiles != self.served
+        if profiles == self.served:
+            self.served = profiles  # the very same: nobody need make anything of it anew
+        different = policies != self.policies or profiles is not self.served
         log.info(
             "configuration read again",
             changed=different,

@@ -127,7 +127,9 @@ class Serving:
         await self._speech_clients.close()
 
     def _look(self) -> None:
-        if self._configured.look():
+        self._configured.look()
+        # Whoever else looks at the configuration may have seen the change first.
+        if self._configured.served is not self._made_of:
             self._make()
 
     def _make(self) -> None:
@@ -151,6 +153,7 @@ class Serving:
                 if profile.provider is not ProviderName.PRACTICE
             },
         )
+        self._made_of = served
 
     def _current_health(self) -> HttpHealth:
         self._look()

@@ -1,0 +1,53 @@
+"""What is served at this moment: how a changed configuration comes into it, and what of the one before goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from app.configured import Configured
+from app.providers import Serving
+from app.settings import Config, from_env
+from tests.fakes import FakeClock
+
+GPU = {"provider": "vllm", "base_url": "http://gpu:8000/v1"}
+
+
+class Rig:
+    """A configuration file, and what is served by it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._clock = FakeClock()
+        self.profiles(first=GPU)
+        settings = replace(from_env({}), config=Config(file=path, required=True))
+        self.configured = Configured(settings, clock=self._clock.monotonic)
+        self.serving = Serving(self.configured)
+
+    def profiles(self, **entries: Any) -> None:
+        self._path.write_text(json.dumps({"profiles": entries}))
+        self._clock.advance(timedelta(seconds=2))
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "config.json")
+    yield rig
+    await rig.serving.close()
+
+
+async def test_a_changed_configuration_is_served(rig: Rig) -> None:
+    rig.profiles(second=GPU)
+    assert (rig.serving.profiles(), list(rig.serving.chat())) == (("second",), ["second"])
+
+
+async def test_a_change_that_somebody_else_saw_first_is_served_too(rig: Rig) -> None:
+    rig.profiles(second=GPU)
+    assert rig.configured.look()
+    assert (rig.serving.profiles(), list(rig.serving.chat())) == (("second",), ["second"])
