@@ -28,7 +28,7 @@ from adapters.providers.recording_call import open_speech_client
 from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
 from app.endpoint import Endpoint, ProviderName
-from app.profiles import WHISPERX, ModelProfile
+from app.profiles import LARGEST_AUDIO, WHISPERX, ModelProfile
 from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
@@ -116,9 +116,11 @@ class Serving:
         return self._embeddings
 
     def file_limits(self, name: str) -> FileLimits:
-        """What the speech server of a profile takes in one call."""
+        """What the speech server of a profile takes in one call; the usual, where the profile has gone meanwhile."""
         self._look()
-        profile = self._profiles[name]
+        profile = self._profiles.get(name)
+        if profile is None:
+            return FileLimits(LARGEST_AUDIO)
         longest = profile.max_file_length
         return FileLimits(profile.max_file_bytes, longest.total_seconds() if longest else None)
 

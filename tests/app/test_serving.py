@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from actors.speech import FileLimits
 from app.configured import Configured
+from app.profiles import LARGEST_AUDIO
 from app.providers import Serving
 from app.settings import Config, from_env
 from tests.fakes import FakeClock
 
 GPU = {"provider": "vllm", "base_url": "http://gpu:8000/v1"}
+EAR = {"kind": "speech", "provider": "practice", "max_file_bytes": 4096, "max_file_length": "10m"}
 
 
 class Rig:
@@ -51,3 +54,12 @@ async def test_a_change_that_somebody_else_saw_first_is_served_too(rig: Rig) -> 
     rig.profiles(second=GPU)
     assert rig.configured.look()
     assert (rig.serving.profiles(), list(rig.serving.chat())) == (("second",), ["second"])
+
+
+async def test_what_a_server_takes_is_as_its_profile_says(rig: Rig) -> None:
+    rig.profiles(ear=EAR)
+    assert rig.serving.file_limits("ear") == FileLimits(4096, 600.0)
+
+
+async def test_a_run_whose_profile_is_gone_by_now_goes_on_by_the_usual_limits(rig: Rig) -> None:
+    assert rig.serving.file_limits("gone") == FileLimits(LARGEST_AUDIO)
