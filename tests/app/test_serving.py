@@ -63,3 +63,9 @@ async def test_what_a_server_takes_is_as_its_profile_says(rig: Rig) -> None:
 
 async def test_a_run_whose_profile_is_gone_by_now_goes_on_by_the_usual_limits(rig: Rig) -> None:
     assert rig.serving.file_limits("gone") == FileLimits(LARGEST_AUDIO)
+
+
+@pytest.mark.parametrize("host", ["[1]", "\N{SNOWMAN}", "xn--a"])
+async def test_an_address_that_cannot_be_called_is_refused_and_what_was_served_goes_on(rig: Rig, host: str) -> None:
+    rig.profiles(second={"provider": "vllm", "base_url": f"http://{host}/v1"})
+    assert (rig.serving.profiles(), list(rig.serving.chat())) == (("first",), ["first"])
