@@ -70,5 +70,6 @@ class Configured:
         return file, served(self._settings, file)
 
     def _put_in_force(self, read: tuple[Configuration, Served]) -> None:
-        file, self.served = read
+        file, profiles = read
         self.policies: Policies = file.policies
+        self.served: Served = profiles
