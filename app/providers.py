@@ -89,7 +89,7 @@ class Serving:
 
     @property
     def health(self) -> CurrentHealth:
-        return CurrentHealth(self._current_health)
+        return CurrentHealth(self._current_health, self._fallbacks)
 
     def policies(self) -> Policies:
         self._look()
@@ -157,6 +157,10 @@ class Serving:
         )
         self._made_of = served
 
+    def _fallbacks(self, name: str) -> tuple[str, ...]:
+        profile = self._profiles.get(name)
+        return profile.fallbacks if profile else ()
+
     def _current_health(self) -> HttpHealth:
         self._look()
         return self._health
@@ -208,11 +212,17 @@ def _common(profile: ModelProfile) -> _Common:
 class CurrentHealth:
     """Asks after the servers of the moment."""
 
-    def __init__(self, current: Callable[[], HttpHealth]) -> None:
+    def __init__(self, current: Callable[[], HttpHealth], fallbacks: Callable[[str], Sequence[str]]) -> None:
         self._current = current
+        self._fallbacks = fallbacks
 
     async def answers(self, model_profile: str) -> bool:
-        return await self._current().answers(model_profile)
+        """Whether the profile's jobs find somebody: its own server, or one that it falls back on."""
+        health = self._current()
+        for name in (model_profile, *self._fallbacks(model_profile)):
+            if await health.answers(name):
+                return True
+        return False
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return await self._current().pressure(model_profile)

@@ -19,6 +19,7 @@ from app.settings import Config, from_env
 from tests.fakes import FakeClock
 
 GPU = {"provider": "vllm", "base_url": "http://gpu:8000/v1"}
+NOWHERE = {"provider": "vllm", "base_url": "http://127.0.0.1:1/v1"}
 EAR = {"kind": "speech", "provider": "practice", "max_file_bytes": 4096, "max_file_length": "10m"}
 
 
@@ -69,3 +70,15 @@ async def test_a_run_whose_profile_is_gone_by_now_goes_on_by_the_usual_limits(ri
 async def test_an_address_that_cannot_be_called_is_refused_and_what_was_served_goes_on(rig: Rig, host: str) -> None:
     rig.profiles(second={"provider": "vllm", "base_url": f"http://{host}/v1"})
     assert (rig.serving.profiles(), list(rig.serving.chat())) == (("first",), ["first"])
+
+
+async def test_a_profile_whose_server_is_down_is_served_by_one_that_it_falls_back_on(rig: Rig) -> None:
+    rig.profiles(
+        alone=NOWHERE,
+        both={**NOWHERE, "fallbacks": ["alone", "spare"]},
+        neither={**NOWHERE, "fallbacks": ["alone"]},
+        spare={"provider": "practice"},
+    )
+    health = rig.serving.health
+    assert [await health.answers(name) for name in ("alone", "both", "neither")] == [False, True, False]
+    assert not (await health.status("both")).reachable
