@@ -50,9 +50,9 @@ class Configured:
         if found is None:
             return False
         policies, profiles = self.policies, self.served
-        self._put_in_force(found)
-        if profiles == self.served:
-            self.served = profiles  # the very same: nobody need make anything of it anew
+        file, read = found
+        # The very same profiles, where they say the same: nobody need make anything of them anew.
+        self._put_in_force((file, profiles if read == profiles else read))
         different = policies != self.policies or profiles is not self.served
         log.info(
             "configuration read again",
@@ -70,6 +70,5 @@ class Configured:
         return file, served(self._settings, file)
 
     def _put_in_force(self, read: tuple[Configuration, Served]) -> None:
-        file, profiles = read
+        file, self.served = read
         self.policies: Policies = file.policies
-        self.served: Served = profiles
