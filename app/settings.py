@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from app import configfile, keyfile
 from app.durations import duration, positive_duration
@@ -210,7 +209,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         ),
         speech=Speech(
             whisper=_endpoint(env, "AUDIO_TRANSCRIPTION", "AUDIO_LLM", "LLM"),
-            whisperx=_whisperx(env),
+            whisperx=_endpoint(env, "WHISPERX", address="WHISPERX_URL"),
             prompt=env.get("AUDIO_TRANSCRIPTION_PROMPT", _text, ""),
             timeout=env.get("AUDIO_TRANSCRIPTION_TIMEOUT", positive_duration, timedelta(minutes=30)),
         ),
@@ -364,23 +363,20 @@ def _config(given: Path | None) -> Config:
     return config
 
 
-def _endpoint(env: _Env, prefix: str, *keys_of: str) -> Endpoint:
+def _endpoint(env: _Env, prefix: str, *keys_of: str, address: str = "") -> Endpoint:
     """
     Args:
         keys_of: prefixes of the keys that are taken in turn where it has none of its own.
+        address: the variable of its address, where that has a name of its own.
     """
     keys = [env.get(f"{each}_API_KEY", _secret, None) for each in (prefix, *keys_of)]
     return Endpoint(
-        base_url=env.get(f"{prefix}_BASE_URL", _http_url, None),
+        base_url=env.get(address or f"{prefix}_BASE_URL", _http_url, None),
         api_key=next(filter(None, keys), None),
         model=env.get(f"{prefix}_MODEL", _model, None),
         ssl_verify=env.get(f"{prefix}_SSL_VERIFY", _boolean, None),
         ca_bundle=env.get(f"{prefix}_CA_BUNDLE", _file, None),
     )
-
-
-def _whisperx(env: _Env) -> Endpoint:
-    return replace(_endpoint(env, "WHISPERX"), base_url=env.get("WHISPERX_URL", _http_url, None))
 
 
 def _http_url(given: str) -> str:

@@ -49,7 +49,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_every_command_is_known_to_these_tests():
-    assert set(EVERY_COMMAND) == {*COMMANDS, "jobs", "queues"}
+    assert set(EVERY_COMMAND) == {*COMMANDS, "chat", "jobs", "queues"}
 
 
 @pytest.mark.parametrize(

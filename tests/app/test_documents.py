@@ -18,7 +18,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "null": NoneType,
 }
-GUARDED = ("/api/", "/queue/")
+GUARDED = ("/api/", "/queue/", "/chat")
 ALWAYS = {"401", "403", "429", "500", "503"}
 PATHS = {
     ("get", "/api/v1/jobs"): ALWAYS | {"200", "422"},
@@ -53,6 +53,11 @@ PATHS = {
     ("post", "/queue/resume"): ALWAYS | {"200", "404", "422"},
     ("post", "/queue/start"): ALWAYS | {"200", "404", "422"},
     ("post", "/queue/stop"): ALWAYS | {"200", "404", "422"},
+    ("post", "/chat"): ALWAYS | {"200", "400", "413", "422", "502", "504"},
+    ("post", "/chat/stream"): ALWAYS | {"200", "400", "413", "422", "502", "504"},
+    ("post", "/queue/jobs"): ALWAYS | {"202", "400", "413", "422"},
+    ("get", "/queue/jobs/{job_id}"): ALWAYS | {"200", "404"},
+    ("delete", "/queue/jobs/{job_id}"): ALWAYS | {"200", "404", "409"},
     ("get", "/api/v1/providers/status"): ALWAYS | {"200"},
     ("get", "/health"): {"200"},
     ("get", "/health/provider"): {"200"},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import shlex
+import wave
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 
 from adapters.rabbitmq.events import Body, messages
 from app import configfile, keyfile, up
+from app.endpoint import ProviderName
 from app.http import openapi_document
 from app.server import bind, url_of
 from app.settings import from_env
@@ -63,17 +66,33 @@ async def run_curl(words: list[str], addresses: tuple[str, str], job_id: str) ->
     url = next(word for word in words if word.startswith("http"))
     url = url.replace(DOCUMENTED, addresses[0]).replace(DOCUMENTED_WORKER, addresses[1]).replace("/ID", f"/{job_id}")
     headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
-    body = next((words[place + 1] for place, word in enumerate(words) if word == "-d"), None)
+    body: str | bytes | None
+    body = next((words[place + 1] for place, word in enumerate(words) if word in ("-d", "--data-binary")), None)
+    if body == "@call.wav":
+        body = recording()
     async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
         return await client.request("POST" if body else "GET", url, content=body, headers=headers)
 
 
-async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, str]):
-    submit, wait = commands("README.md", "curl")
+def recording(seconds: int = 3) -> bytes:
+    """A WAV file, of silence."""
+    with wave.open(file := io.BytesIO(), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8_000)
+        sound.writeframes(bytes(2 * 8_000 * seconds))
+    return file.getvalue()
 
+
+async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, str]):
+    chat, submit, wait = commands("README.md", "curl")
+
+    answered = await run_curl(chat, service, "")
     submitted = await run_curl(submit, service, "")
     ended = await run_curl(wait, service, submitted.json()["id"])
 
+    assert answered.status_code == 200
+    assert answered.json()["model"] == "practice"
     assert submitted.status_code == 201
     assert ended.json()["status"] == "completed"
     assert ended.json()["result"]["model"] == "practice"
@@ -82,6 +101,18 @@ async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, st
 async def test_the_commands_for_operators_are_answered(service: tuple[str, str]):
     for command in commands("docs/operations.md", "curl"):
         assert (await run_curl(command, service, "")).status_code == 200
+
+
+async def test_the_commands_for_chats_and_uploads_are_answered(service: tuple[str, str]):
+    answers = [await run_curl(command, service, "") for command in commands("docs/api.md", "curl")]
+
+    assert [(answer.request.url.path, answer.status_code) for answer in answers] == [
+        ("/chat", 200),
+        ("/chat/stream", 200),
+        ("/queue/jobs", 202),
+        ("/api/v1/uploads", 201),
+    ]
+    assert "event: done" in answers[1].text
 
 
 async def test_practising_a_failure_goes_as_described(service: tuple[str, str]):
@@ -118,7 +149,7 @@ def test_every_call_is_documented_and_no_other():
     documented = re.findall(r"`(GET|POST|DELETE) (/[^`?]+)`", API.partition("## A job")[0])
 
     assert sorted(documented) == sorted(
-        (method.upper(), path.replace("{job_id}", "{id}"))
+        (method.upper(), re.sub(r"{\w+_id}", "{id}", path))
         for path, methods in DESCRIPTION["paths"].items()
         for method in methods
     )
@@ -205,7 +236,7 @@ class Recorded(Mapping[str, str]):
 
 
 def test_the_configuration_files_that_are_shown_say_the_same(tmp_path: Path):
-    toml, _ = blocks("docs/configuration.md", "toml")
+    toml, *_ = blocks("docs/configuration.md", "toml")
     [document] = blocks("docs/configuration.md", "json")
     (tmp_path / "config.toml").write_text(toml)
     (tmp_path / "config.json").write_text(document)
@@ -224,9 +255,18 @@ def test_the_documented_keys_of_the_configuration_file_are_those_of_the_code():
     page = (ROOT / "docs/configuration.md").read_text()
     documented = re.findall(r"^\| `(\w+)\.NAME\.(\w+)` \|", page, re.MULTILINE)
     policies = {"queues": QueuePolicy, "owners": OwnerPolicy, "task_types": TaskPolicy}
+    known = [(part, field) for part, policy in policies.items() for field in policy.__struct_fields__]
 
-    assert documented == [(part, field) for part, policy in policies.items() for field in policy.__struct_fields__]
+    assert documented == [*known, *(("profiles", field) for field in configfile.PROFILE)]
     assert all(f"`{key}" in page for key in configfile.PARTS)
+    [sections] = re.findall(r"`lmstudio`, `ollama` and `anthropic` are tables of (.*?), with", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", sections) == list(configfile.ENDPOINT)
+
+
+def test_every_kind_of_server_is_documented_with_the_configuration_file():
+    [row] = re.findall(r"^\| `profiles.NAME.provider` .*$", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+
+    assert set(re.findall(r"`([a-z-]+)`", row)) == set(ProviderName)
 
 
 def test_the_refusal_that_is_shown_is_what_is_said(tmp_path: Path):
