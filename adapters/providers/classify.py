@@ -281,7 +281,7 @@ SHORTEST_SECRET, SHORTEST_QUOTE = 4, 16
 
 
 # Servers print what they were sent in the notation of their language.
-ESCAPED = re.compile(r"""\\(?:u([0-9a-f]{4})|([nrtbf"'/\\]))""", re.IGNORECASE)
+ESCAPED = re.compile(r"""\\(?:u([0-9a-f]{4})|x([0-9a-f]{2})|([nrtbf"'/\\]))""", re.IGNORECASE)
 
 
 def _quote(error: ProviderError, private: Sequence[str]) -> str:
@@ -295,8 +295,8 @@ def _quote(error: ProviderError, private: Sequence[str]) -> str:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    code, char = found.groups()
-    if code:
+    long, short, char = found.groups()
+    if code := long or short:
         return chr(int(code, 16))
     return " " if char.isalpha() else char
 
