@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
@@ -63,12 +63,12 @@ class Chats:
             ChatFailed.
             BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
-        async for told in self.stream(caller, question):
+        async for told in self._chat(caller, question, reads=False):
             if isinstance(told, Chatted):
                 return told
         raise AssertionError("A chat ends with an answer, or a failure.")
 
-    async def stream(self, caller: Caller, question: Question) -> AsyncIterator[Text | Chatted | None]:
+    def stream(self, caller: Caller, question: Question) -> AsyncIterator[Text | Chatted | None]:
         """The answer's text as it comes, then the answer. None now and then, while nothing is to be told.
 
         All of the text is that of one run, in order and without a gap, and together it is the answer's content.
@@ -76,6 +76,14 @@ class Chats:
         Raises:
             ChatFailed, also after some of the text.
             BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
+        """
+        return self._chat(caller, question, reads=True)
+
+    async def _chat(self, caller: Caller, question: Question, *, reads: bool) -> AsyncIterator[Text | Chatted | None]:
+        """
+        Args:
+            reads: whether the text is wanted too. Who waits for the answer alone is not held to what others, who read
+                along, were told: a next run, or another provider, may still answer.
         """
         timeout = question.timeout or self.timeout
         end = monotonic() + timeout.total_seconds()
@@ -85,7 +93,7 @@ class Chats:
         waiter, reader = ForChange(_pulse(job), woken), Reader(woken.set)
         asking, run, silent_until = Asking(self.events), 0, monotonic() + self.held_back
         with self._waited_for(question, job) as waiting, self.watch.attend(job.id, waiter):
-            with self.readers.read(job.id, reader):
+            with self.readers.read(job.id, reader) if reads else nullcontext():
                 while not job.status.final:
                     if run and max(job.number, reader.number) > run:
                         await waiting.end(ChatFailed(TAKEN_AWAY, job.id), BEGUN_AGAIN)
@@ -93,7 +101,7 @@ class Chats:
                         run, silent_until = text.number, monotonic() + self.keep_alive
                         yield text
                     # One that a key found may not tell its text by itself.
-                    if reader.missing or not added.created:
+                    if reads and (reader.missing or not added.created):
                         asking.ask(job, reader)
                     if monotonic() >= silent_until:
                         silent_until = monotonic() + self.keep_alive
@@ -111,7 +119,7 @@ class Chats:
                 raise ChatFailed(TAKEN_AWAY, job.id)
             if run and not reader.fits(chatted.content):
                 raise ChatFailed(OTHER_TEXT, job.id)
-            if rest := reader.rest(job.number - 1, chatted.content):
+            if reads and (rest := reader.rest(job.number - 1, chatted.content)):
                 yield rest
             yield chatted
 

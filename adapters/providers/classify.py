@@ -280,33 +280,49 @@ SHORTEST_SECRET, SHORTEST_QUOTE = 4, 16
 """What is shorter is a common word; a run of characters as long as the second that also stands in the prompt is not."""
 
 
+# Servers print what they were sent in the notation of their language.
+ESCAPED = re.compile(r"""\\(?:u([0-9a-f]{4})|x([0-9a-f]{2})|([nrtbf"'/\\]))""", re.IGNORECASE)
+
+
 def _quote(error: ProviderError, private: Sequence[str]) -> str:
-    message = REPEATED_REQUEST.split(error.message, maxsplit=1)[0]
-    message = "".join(char if char.isprintable() else " " for char in message[: 2 * LONGEST_MESSAGE])
-    message = KEY.sub("***", _without(private, message))
-    message = re.sub(r"\s+", " ", message).strip()
+    message = REPEATED_REQUEST.split(error.message, maxsplit=1)[0][: 2 * LONGEST_MESSAGE]
+    message = _without(private, _one_line(ESCAPED.sub(_unescaped, message)))
+    message = KEY.sub("***", "".join(char if char.isprintable() else " " for char in message))
+    message = _one_line(message)
     if len(message) > LONGEST_MESSAGE:
         message = message[: LONGEST_MESSAGE - 1] + "…"
     return f": {message}" if message else "."
 
 
+def _unescaped(found: re.Match[str]) -> str:
+    long, short, char = found.groups()
+    if code := long or short:
+        return chr(int(code, 16))
+    return " " if char.isalpha() else char
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _without(private: Sequence[str], message: str) -> str:
-    """The message with every part masked that stands in one of the private texts."""
+    """The message with every part masked that stands in one of the private texts; a line, and so are they to it."""
     hidden = [False] * len(message)
-    for text in private:
-        for start, end in _quotations(text, message):
-            hidden[start:end] = [True] * (end - start)
+    for start, end in _quotations([_one_line(text) for text in private], message):
+        hidden[start:end] = [True] * (end - start)
     masked = "".join("\0" if hide else char for char, hide in zip(message, hidden, strict=True))
     return re.sub("\0+", "***", masked)
 
 
-def _quotations(text: str, message: str) -> Iterator[tuple[int, int]]:
-    """Where the message repeats the text: a short one as a word of its own, a long one in any part of it."""
-    if SHORTEST_SECRET <= len(text) < SHORTEST_QUOTE:
+def _quotations(texts: Sequence[str], message: str) -> Iterator[tuple[int, int]]:
+    """Where the message repeats the texts: a short one as a word of its own, a long one in any part of it."""
+    # There may be thousands of them: an expression is made of those only that are there at all.
+    for text in {text for text in texts if SHORTEST_SECRET <= len(text) < SHORTEST_QUOTE and text in message}:
         yield from (found.span() for found in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", message))
-    elif len(text) >= SHORTEST_QUOTE:
-        last = len(message) - SHORTEST_QUOTE
-        yield from ((at, at + SHORTEST_QUOTE) for at in range(last + 1) if message[at : at + SHORTEST_QUOTE] in text)
+    long = "\n".join(text for text in texts if len(text) >= SHORTEST_QUOTE)
+    runs = [message[at : at + SHORTEST_QUOTE] for at in range(len(message) - SHORTEST_QUOTE + 1)]
+    repeated = {run for run in set(runs) if run in long}
+    yield from ((at, at + SHORTEST_QUOTE) for at, run in enumerate(runs) if run in repeated)
 
 
 def _number(given: str, *, unit: float = 1) -> float | None:

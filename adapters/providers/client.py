@@ -50,13 +50,15 @@ def open_client(*, idle: timedelta = IDLE_TIMEOUT, verify: ssl.SSLContext | bool
         idle: how long a server may stay silent before its answer or in the middle of it.
         verify: whom it trusts: what `tls` gives.
     """
+    context = httpx.create_ssl_context(verify=verify, trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        # The transport's own session would keep the cookies of every host that has a name.
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=KEEPALIVE)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
     return httpx.AsyncClient(
-        transport=AiohttpTransport(
-            verify=verify,
-            trust_env=False,
-            # Zero is aiohttp's "no limit"; None would be a hundred.
-            limits=httpx.Limits(max_connections=0, keepalive_expiry=KEEPALIVE),
-        ),
+        transport=AiohttpTransport(client=session, trust_env=False),
         timeout=httpx.Timeout(
             connect=CONNECT_TIMEOUT.total_seconds(),
             write=WRITE_TIMEOUT.total_seconds(),

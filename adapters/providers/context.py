@@ -176,7 +176,7 @@ def openai_window(client: httpx.AsyncClient, base_url: str, api_key: str, model:
 
 
 def ollama_window(client: httpx.AsyncClient, url: str, api_key: str, model: str, num_ctx: int | None) -> ContextWindow:
-    """What was asked for or stands in the model's own file, but never more than the model was trained with.
+    """What is asked for, else what stands in the model's own file, but never more than the model was trained with.
 
     Where neither is given Ollama chooses by the GPU's memory, and tells nobody.
 
@@ -186,7 +186,7 @@ def ollama_window(client: httpx.AsyncClient, url: str, api_key: str, model: str,
 
     async def learn() -> Limit:
         shown = await look(client, "POST", url, headers=bearer(api_key), patience=PATIENCE, body={"model": model})
-        known = (num_ctx, *_of_model(shown))
+        known = (num_ctx or _of_file(shown), _trained(shown))
         return Limit(min((size for size in known if size), default=None))
 
     return ContextWindow(num_ctx, learn=learn)
@@ -209,15 +209,16 @@ def _of_slot(props: Any) -> int | None:
             return None
 
 
-def _of_model(shown: Any) -> Iterator[int | None]:
-    """What the model's own file asks for, and the length that it was trained with."""
-    if not isinstance(shown, dict):
-        return
-    if asked := re.search(r"^num_ctx\s+(\d{1,9})\s*$", str(shown.get("parameters", "")), re.MULTILINE):
-        yield int(asked[1])
-    info = shown.get("model_info")
-    if isinstance(info, dict):
-        yield _size(info.get(f"{info.get('general.architecture')}.context_length"))
+def _of_file(shown: Any) -> int | None:
+    """What the model's own file asks for where the request does not."""
+    parameters = str(shown.get("parameters", "")) if isinstance(shown, dict) else ""
+    asked = re.search(r"^num_ctx\s+(\d{1,9})\s*$", parameters, re.MULTILINE)
+    return int(asked[1]) if asked else None
+
+
+def _trained(shown: Any) -> int | None:
+    info = shown.get("model_info") if isinstance(shown, dict) else None
+    return _size(info.get(f"{info.get('general.architecture')}.context_length")) if isinstance(info, dict) else None
 
 
 def _size(value: object) -> int | None:

@@ -173,6 +173,21 @@ async def test_a_process_that_stops_refuses_those_who_wait_and_cancels_their_job
     assert await api.status(problem(response, 503)["job_id"]) == "cancelled"
 
 
+async def test_who_waits_for_the_answer_alone_is_not_held_to_the_text_that_others_read(api: Api) -> None:
+    async with asking(api) as task:
+        first = await api.claim()
+        api.tell(first, 0, "Good bye")
+        await asyncio.sleep(0.05)
+        await api.store.exchange([first.release()], None)
+        await api.watch.tick()
+        second = await api.claim()
+        api.tell(second, 0, "Good evening")
+        await asyncio.sleep(0.05)
+        await ended(api, second, RESULT)
+        response = await asyncio.wait_for(task, 5)
+    assert response.json()["content"] == "Hello to you."
+
+
 async def test_the_same_chat_under_its_key_finds_its_answer(api: Api) -> None:
     keyed: Any = {"headers": {"Idempotency-Key": "one"}}
     first = await answered(api, RESULT, **keyed)

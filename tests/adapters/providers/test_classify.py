@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -363,6 +365,13 @@ def test_the_prompt_is_not_quoted_even_in_part() -> None:
     prompt = "Dear doctor, since Tuesday my left knee has been hurting when I climb the stairs."
     said = message('Unsupported text: "my left knee has been hurting"; give up', prompt)
     assert said == 'The provider answered 400: Unsupported text: "***"; give up'
+
+
+@pytest.mark.parametrize("as_told", [str, repr, ascii, json.dumps], ids=["as it is", "repr", "ascii", "JSON"])
+def test_a_prompt_of_short_lines_is_not_quoted_however_it_is_told(as_told: Callable[[str], str]) -> None:
+    prompt = "Ivan Petrov\n+79161234567\n\tn° de la clé 4276\r\nPIN 'new': 1234"
+    said = message(f"Cannot read {as_told(prompt)} as an array", prompt)
+    assert re.fullmatch(r"The provider answered 400: Cannot read ['\"]?\*\*\*['\"]? as an array", said)
 
 
 def test_a_short_prompt_hides_no_part_of_a_longer_word() -> None:

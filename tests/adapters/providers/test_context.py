@@ -228,6 +228,7 @@ SHOWN: dict[str, tuple[int | None, object, int | None]] = {
     "trained with": (None, {"model_info": {"general.architecture": "x", "x.context_length": 2048}}, 2048),
     "its own file's": (None, {"parameters": 'stop "a"\nnum_ctx    1024', "model_info": {}}, 1024),
     "asked for": (512, {"parameters": "num_ctx 1024"}, 512),
+    "more asked for than stands in its file": (2048, {"parameters": "num_ctx 1024"}, 2048),
     "never more than trained": (9999, {"model_info": {"general.architecture": "x", "x.context_length": 2048}}, 2048),
     "nothing told": (None, {}, None),
     "nothing told, but asked for": (512, "no", 512),
