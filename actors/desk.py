@@ -369,7 +369,7 @@ class Desk:
         failure = failure_of(exception)
         error = exception if isinstance(exception, Exception) else RunFailed.of(failure)
         try:
-            return (await self._work.judged(job, failure)).after(_attempts(exception)), error
+            return await self._work.judged(job, failure, _attempts(exception)), error
         except BaseException as meanwhile:
             if self._is_stopped(job, meanwhile):
                 return self._work.released(job), RunReleased()

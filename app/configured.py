@@ -50,8 +50,10 @@ class Configured:
         if found is None:
             return False
         policies, profiles = self.policies, self.served
-        self._put_in_force(found)
-        different = policies != self.policies or profiles != self.served
+        file, read = found
+        # The very same profiles, where they say the same: nobody need make anything of them anew.
+        self._put_in_force((file, profiles if read == profiles else read))
+        different = policies != self.policies or profiles is not self.served
         log.info(
             "configuration read again",
             changed=different,

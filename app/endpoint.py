@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+import httpx
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -72,4 +73,15 @@ def http_url(given: str) -> str:
     if not re.fullmatch(rf"https?://(?=[^:/?#]){HOST}(?:[/?#]\S*)?", given):
         unusable = UrlWithUser if "@" in given else ValueError
         raise unusable("an http:// or https:// URL without user and password; a key has a setting of its own")
+    if not _can_be_called(given):
+        raise ValueError("an http:// or https:// URL with a host and a port that there can be")
     return given
+
+
+def _can_be_called(given: str) -> bool:
+    """Whether the HTTP client would not refuse it in every call, or fail over it."""
+    try:
+        url = httpx.URL(given)
+        return bool(url.host) and (url.port is None or 0 < url.port < 1 << 16)
+    except (httpx.InvalidURL, ValueError):
+        return False

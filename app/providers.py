@@ -28,7 +28,7 @@ from adapters.providers.recording_call import open_speech_client
 from adapters.providers.whisper_asr import WhisperAsrProvider
 from app.configured import Configured
 from app.endpoint import Endpoint, ProviderName
-from app.profiles import WHISPERX, ModelProfile
+from app.profiles import LARGEST_AUDIO, WHISPERX, ModelProfile
 from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
@@ -89,7 +89,7 @@ class Serving:
 
     @property
     def health(self) -> CurrentHealth:
-        return CurrentHealth(self._current_health)
+        return CurrentHealth(self._current_health, self._fallbacks)
 
     def policies(self) -> Policies:
         self._look()
@@ -116,9 +116,11 @@ class Serving:
         return self._embeddings
 
     def file_limits(self, name: str) -> FileLimits:
-        """What the speech server of a profile takes in one call."""
+        """What the speech server of a profile takes in one call; the usual, where the profile has gone meanwhile."""
         self._look()
-        profile = self._profiles[name]
+        profile = self._profiles.get(name)
+        if profile is None:
+            return FileLimits(LARGEST_AUDIO)
         longest = profile.max_file_length
         return FileLimits(profile.max_file_bytes, longest.total_seconds() if longest else None)
 
@@ -127,7 +129,9 @@ class Serving:
         await self._speech_clients.close()
 
     def _look(self) -> None:
-        if self._configured.look():
+        self._configured.look()
+        # Whoever else looks at the configuration may have seen the change first.
+        if self._configured.served is not self._made_of:
             self._make()
 
     def _make(self) -> None:
@@ -151,6 +155,11 @@ class Serving:
                 if profile.provider is not ProviderName.PRACTICE
             },
         )
+        self._made_of = served
+
+    def _fallbacks(self, name: str) -> tuple[str, ...]:
+        profile = self._profiles.get(name)
+        return profile.fallbacks if profile else ()
 
     def _current_health(self) -> HttpHealth:
         self._look()
@@ -203,11 +212,17 @@ def _common(profile: ModelProfile) -> _Common:
 class CurrentHealth:
     """Asks after the servers of the moment."""
 
-    def __init__(self, current: Callable[[], HttpHealth]) -> None:
+    def __init__(self, current: Callable[[], HttpHealth], fallbacks: Callable[[str], Sequence[str]]) -> None:
         self._current = current
+        self._fallbacks = fallbacks
 
     async def answers(self, model_profile: str) -> bool:
-        return await self._current().answers(model_profile)
+        """Whether the profile's jobs find somebody: its own server, or one that it falls back on."""
+        health = self._current()
+        for name in (model_profile, *self._fallbacks(model_profile)):
+            if await health.answers(name):
+                return True
+        return False
 
     async def pressure(self, model_profile: str) -> Pressure | None:
         return await self._current().pressure(model_profile)

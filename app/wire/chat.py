@@ -69,7 +69,7 @@ class ChatRequestBody(Struct, kw_only=True, frozen=True):
         Annotated[Name, Meta(description="Left out: the token's, or `default` where that has none.")] | UnsetType | None
     ) = UNSET
     owner_ref: OwnerRef | None = ""
-    labels: Annotated[dict[LabelName, LabelValue], Meta(max_length=MOST_LABELS)] | None = {}
+    labels: Annotated[dict[LabelName, LabelValue], Meta(max_length=MOST_LABELS)] | UnsetType | None = UNSET
 
 
 ASKED = ("messages", "system", "user", "max_tokens", "temperature", "top_p", "stop", "seed", "response_format")

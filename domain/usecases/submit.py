@@ -90,7 +90,7 @@ class Submit:
         Raises:
             BadInput, TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
-        new = self._accept(caller, submission)
+        new = self._accept(caller, submission, self.routes())
         while True:
             try:
                 [added] = await self._store([new])
@@ -111,8 +111,8 @@ class Submit:
             TooLarge, Forbidden, TooManyPending, StorageUnavailable: nothing was stored.
         """
         batch_id = self.new_id()
-        # Ten thousand checks take a while: nobody else shall wait for them.
-        accepted = await asyncio.to_thread(self._accept_all, caller, submissions, batch_id)
+        # Ten thousand checks take a while: nobody else shall wait for them. What is served is asked here, on the loop.
+        accepted = await asyncio.to_thread(self._accept_all, caller, submissions, self.routes(), batch_id)
         try:
             return Batch(batch_id, await self._store(accepted))
         except KeyReused as error:
@@ -143,12 +143,14 @@ class Submit:
                 # Not served here: what its input means is for its worker to say.
                 accepted = [replace(new, upload_id=None) if new.id in error.job_ids else new for new in accepted]
 
-    def _accept_all(self, caller: Caller, submissions: Sequence[Submission], batch_id: UUID) -> list[NewJob]:
+    def _accept_all(
+        self, caller: Caller, submissions: Sequence[Submission], routes: Routes, batch_id: UUID
+    ) -> list[NewJob]:
         accepted: list[NewJob] = []
         problems: list[Problem] = []
         for place, submission in enumerate(submissions):
             try:
-                accepted.append(self._accept(caller, submission, batch_id))
+                accepted.append(self._accept(caller, submission, routes, batch_id))
             except BadInput as error:
                 problems += [problem.below(f"/jobs/{place}") for problem in error.problems]
                 if len(submissions) == 1 or len(problems) >= MOST_PROBLEMS:
@@ -159,14 +161,14 @@ class Submit:
             raise BadInput(problems)
         return accepted
 
-    def _accept(self, caller: Caller, submission: Submission, batch_id: UUID | None = None) -> NewJob:
+    def _accept(self, caller: Caller, submission: Submission, routes: Routes, batch_id: UUID | None = None) -> NewJob:
         size = len(memoryview(submission.input))
         if size > self.max_input_bytes:
             raise TooLarge(
                 f"The input has {size} bytes; at most {self.max_input_bytes} are accepted (MAX_INPUT_BYTES)."
             )
         _must_be_startable(submission)
-        queue = self.routes().queue_of(submission.task_type, submission.model_profile)
+        queue = routes.queue_of(submission.task_type, submission.model_profile)
         upload_id = _check_input(submission, self.schemas, served=queue is not None)
         return NewJob(
             id=self.new_id(),

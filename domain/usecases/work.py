@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from domain.circuit import TELLING, Report, Sign, sign_of
@@ -55,11 +55,20 @@ class Work:
         """By the retry table, as if the health address had answered; the server may still be asked for its load."""
         return replace(self.failed(job, failure), sign=await self.guard.sign(job, failure))
 
-    async def judged(self, job: LeasedJob, failure: Failure) -> Ended:
+    async def judged(self, job: LeasedJob, failure: Failure, attempts: tuple[ProviderAttempt, ...] = ()) -> Ended:
         """By the retry table, unless the run found nobody there and the server's health address says the same.
 
         Then the server is down, and the job goes back uncounted.
+
+        Args:
+            attempts: the calls that were made, where there were several. Where one of them found a provider at its
+                work, the queue can go on with that one, whatever ails the others.
         """
+        if any(_answered(attempt) for attempt in attempts):
+            return replace(self.failed(job, failure), sign=Sign.ANSWERED).after(attempts)
+        return (await self._judged(job, failure)).after(attempts)
+
+    async def _judged(self, job: LeasedJob, failure: Failure) -> Ended:
         if failure.code is not ErrorCode.PROVIDER_UNAVAILABLE or await self.health.answers(job.model_profile):
             return await self.reported(job, failure)
         return Ended(job, settle_outage(job, failure, self.policy), sign_of(failure, healthy=False))
@@ -104,6 +113,11 @@ class Work:
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         """Give back what this worker claimed without ever hearing of it. Returns how many jobs that were."""
         return await self.jobs.release_orphans(worker_id, queue, held)
+
+
+def _answered(attempt: ProviderAttempt) -> bool:
+    code = attempt.error_code
+    return code is UNSET or sign_of(Failure(ErrorCode(code)), healthy=True) is Sign.ANSWERED
 
 
 def _report(run: Ended) -> Report:

@@ -197,6 +197,7 @@ async def test_the_runs_of_a_job_are_its_history(api: Api) -> None:
             "outcome": "failed",
             "error_code": "timeout",
             "error_message": "too slow",
+            "attempts": [],
         },
         {
             "started_at": "2026-03-01T12:00:03Z",
@@ -205,6 +206,7 @@ async def test_the_runs_of_a_job_are_its_history(api: Api) -> None:
             "outcome": None,
             "error_code": None,
             "error_message": None,
+            "attempts": [],
         },
     ]
 

@@ -37,6 +37,10 @@ RIGHTS = {
         "erase_jobs",
         "upload",
         "delete_upload",
+        "chat",
+        "chat_stream",
+        "enqueue_chat",
+        "withdraw_chat",
     },
     Right.READ: {
         "list_jobs",
@@ -49,6 +53,8 @@ RIGHTS = {
         "get_queue_status",
         "get_upload",
         "get_upload_content",
+        "get_providers_status",
+        "get_queued_chat",
     },
     Right.WORK: {"claim_jobs", "heartbeat_job", "complete_job", "fail_job", "release_job", "get_upload_content"},
     Right.OPERATE: {
@@ -187,7 +193,7 @@ def test_every_route_names_the_right_that_it_asks_for(owners: Owners) -> None:
         handler
         for route in owners.api.app.routes
         for handler in getattr(route, "route_handlers", ())
-        if isinstance(handler, HTTPRouteHandler) and route.path.startswith(("/api/v1", "/queue"))
+        if isinstance(handler, HTTPRouteHandler) and route.path.startswith(("/api/v1", "/queue", "/chat"))
     ]
     asked = {right: {str(each.operation_id) for each in handlers if asks(each, right)} for right in RIGHTS}
     named = {right: {name for name in names if name != "None"} for right, names in asked.items()}

@@ -18,6 +18,8 @@ from domain.policy import Policies, QueuePolicy
 from tests.factories import QUEUE
 
 OTHER = "gpu.other"
+SPEECH = "gpu.speech"
+"""Of the practice provider."""
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ async def test_a_worker_that_starts_puts_in_force_what_nobody_has_and_leaves_the
     worker = Worker(application.broker, queues={QUEUE}, worker_threads=1, worker_timeout=20)
     await asyncio.to_thread(worker.start)
     try:
-        assert await in_force(pool) == {QUEUE: 1, OTHER: 3}
+        assert await in_force(pool) == {QUEUE: 1, OTHER: 3, SPEECH: None}
     finally:
         await asyncio.to_thread(worker.stop, 20_000)
         application.broker.close()
@@ -64,7 +66,7 @@ async def test_who_takes_the_lead_puts_in_force_what_its_file_says(application: 
     await PostgresQueueStore(pool).configure(Policies({QUEUE: QueuePolicy(concurrency=1)}), [])
     async with application.core(hears=False) as core:
         await core.scheduler.tick()
-        assert await in_force(pool) == {QUEUE: 3, OTHER: 3}
+        assert await in_force(pool) == {QUEUE: 3, OTHER: 3, SPEECH: None}
         await core.scheduler.stop()
 
 
@@ -76,7 +78,7 @@ async def test_of_two_that_are_there_the_leaders_file_counts(
     async with application.core(hears=False) as leads, other.core(hears=False) as stands_by:
         await leads.scheduler.tick()
         await stands_by.scheduler.tick()
-        assert await in_force(pool) == {QUEUE: 3, OTHER: 3}
+        assert await in_force(pool) == {QUEUE: 3, OTHER: 3, SPEECH: None}
         await leads.scheduler.stop()
         await stands_by.scheduler.tick()
         assert await in_force(pool) == {QUEUE: 7, OTHER: 7}

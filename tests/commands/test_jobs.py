@@ -274,7 +274,7 @@ def test_a_job_is_followed_to_its_end(command: Command, client: Client, owner: s
     told = command("jobs", "watch", job.id, "--json")
 
     assert told.code == 0
-    assert [event["event"] for event in told.documents] == ["status", "status", "status", "done"]
+    assert [event["event"] for event in told.documents] == ["status", "status", "token", "status", "done"]
     shown = command("jobs", "watch", job.id).out.splitlines()
     assert [line.split(" ", 1)[1] for line in shown] == [
         f"{job.id} {status}" for status in ("pending", "running", "completed")

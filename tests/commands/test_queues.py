@@ -36,7 +36,7 @@ def test_queues_are_a_table_or_json_lines(command: Command):
     table = command("queues").out
     assert "gpu.llm" in table
     assert "running" in table
-    assert command("queues", "--json").document["slots"] == 4
+    assert [queue["slots"] for queue in command("queues", "--json").documents] == [4, 4]
 
 
 def test_a_queue_is_held_and_let_go(command: Command, client: Client):
@@ -50,9 +50,9 @@ def test_a_queue_is_held_and_let_go(command: Command, client: Client):
 
 @pytest.mark.parametrize(("verb", "flag", "value"), [("pause", "paused", True), ("stop", "stopped", True)])
 def test_all_queues_are_held_at_once(verb: str, flag: str, value: bool, command: Command):
-    assert command("queues", verb, "--all", "--json").document[flag] is value
+    assert [queue[flag] for queue in command("queues", verb, "--all", "--json").documents] == [value, value]
     undone = {"pause": "resume", "stop": "start"}[verb]
-    assert command("queues", undone, "--all", "--json").document[flag] is not value
+    assert [queue[flag] for queue in command("queues", undone, "--all", "--json").documents] == [not value, not value]
 
 
 def test_a_circuit_is_closed(command: Command):
@@ -61,7 +61,7 @@ def test_a_circuit_is_closed(command: Command):
 
 def test_an_unknown_queue_is_one_line(command: Command, service: str):
     line = command("queues", "pause", "gpu.cats").line
-    told = "There is no queue 'gpu.cats'; known: gpu.llm."
+    told = "There is no queue 'gpu.cats'; known: gpu.llm, gpu.speech."
     assert line == f"{told} ({service}/api/v1/queues/gpu.cats/pause)"
     assert command("queues", "start", "gpu.cats").line == f"{told} ({service}/queue/start)"
 

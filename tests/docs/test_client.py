@@ -77,6 +77,7 @@ def test_the_example_of_a_worker_works_until_it_is_stopped(service: str, project
 
 @pytest.mark.parametrize("script", blocks("docs/cli.md", "bash"))
 def test_the_commands_of_the_page_run(script: str, service: str, tmp_path: Path):
+    shutil.copy(Path(__file__).parents[1] / "data/speech/go-forward.flac", tmp_path / "call.wav")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,

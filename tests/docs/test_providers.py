@@ -142,7 +142,7 @@ def test_the_documented_wishes_to_the_practice_provider_are_all():
 
 def test_the_documented_places_of_servers_and_time_outs_are_those_of_the_code():
     assert [re.findall(r":(\d+)", place.base_url)[0] for place in USUAL] == ["11434", "1234", "8000"]
-    assert "Ollama at port 11434, LM Studio at 1234, vLLM at 8000" in PROVIDERS
+    assert "Ollama at port 11434, LM Studio at 1234, vLLM at 8000" in " ".join(PROVIDERS.split())
     assert (CONNECT_TIMEOUT.seconds, IDLE_TIMEOUT.seconds) == (5, 60)
     assert all(url in (ROOT / "docs/configuration.md").read_text() for url in USUAL_ADDRESSES)
 

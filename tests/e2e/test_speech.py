@@ -69,7 +69,7 @@ def one_call(left: bytes, right: bytes) -> bytes:
 
 
 def _samples(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]).astype(np.int16)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -445,6 +446,16 @@ class TestBatch:
         assert [added.job.owner_ref for added in batch.jobs] == ["0", "1", "2"]
         assert await found(store, newest_first=False) == [added.job.id for added in batch.jobs]
         assert {added.job.batch_id for added in batch.jobs} == {batch.id}
+
+    async def test_what_is_served_is_asked_where_everything_else_asks_it(self, submit: Submit, routes: Routes):
+        asked_on: list[threading.Thread] = []
+
+        def asked() -> Routes:
+            asked_on.append(threading.current_thread())
+            return routes
+
+        await dataclasses.replace(submit, routes=asked).batch(ANYBODY, [submission(), submission()])
+        assert asked_on == [threading.current_thread()]
 
     async def test_each_batch_has_its_own_id(self, submit: Submit):
         assert (await submit.batch(ANYBODY, [submission()])).id != (await submit.batch(ANYBODY, [submission()])).id

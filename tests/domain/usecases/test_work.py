@@ -13,6 +13,7 @@ from domain.errors import ErrorCode, Failure, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import JobStatus, LeasedJob, RunOutcome
 from domain.ports import Claim, Exchange
+from domain.results import ProviderAttempt
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST, SLOW
 from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_claim
@@ -22,6 +23,10 @@ from tests.moves import cancel, one, several, statuses
 UNSTORABLE = b'"unstorable"'
 NOBODY_THERE = Failure(ErrorCode.PROVIDER_UNAVAILABLE, "Connection refused.")
 WRONG_KEY = Failure(ErrorCode.AUTH_ERROR, "No such key.")
+
+
+def attempt(code: ErrorCode) -> ProviderAttempt:
+    return ProviderAttempt(provider="vllm", error_code=code)
 
 
 async def half_open(queues: FakeQueues) -> None:
@@ -97,6 +102,22 @@ class TestJudging:
         health.loads = {PROFILE: Pressure(running=8, waiting=4)}
         for ended in (await work.judged(leased_job(), NOBODY_THERE), await work.reported(leased_job(), NOBODY_THERE)):
             assert (ended.settlement.outcome, ended.sign) == (RunOutcome.FAILED, Sign.NONE)
+
+    @pytest.mark.parametrize("failure", [NOBODY_THERE, WRONG_KEY])
+    async def test_where_a_fallback_did_its_work_its_queue_goes_on_with_that_one(
+        self, work: Work, health: FakeHealth, failure: Failure
+    ):
+        health.down, job = {PROFILE}, leased_job()
+        attempts = (attempt(failure.code), attempt(ErrorCode.TRANSCRIPT_HALLUCINATION))
+        ended = await work.judged(job, failure, attempts)
+        assert ended == replace(work.failed(job, failure), sign=Sign.ANSWERED).after(attempts)
+
+    async def test_where_no_fallback_is_there_either_the_outage_is_one(self, work: Work, health: FakeHealth):
+        health.down = {PROFILE}
+        attempts = (attempt(NOBODY_THERE.code), attempt(ErrorCode.TIMEOUT))
+        ended = await work.judged(leased_job(), NOBODY_THERE, attempts)
+        assert (ended.settlement.outcome, ended.sign) == (RunOutcome.GIVEN_BACK, Sign.DOWN)
+        assert ended.settlement.attempts == attempts
 
     @pytest.mark.parametrize(
         ("code", "sign"), [(ErrorCode.AUTH_ERROR, Sign.REFUSED), (ErrorCode.BAD_INPUT, Sign.ANSWERED)]
