@@ -223,9 +223,7 @@ async def _held_open(call: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def _folder() -> AsyncIterator[Path]:
-    folder = await asyncio.to_thread(
-        tempfile.TemporaryDirectory, prefix="ai-service-audio-", ignore_cleanup_errors=True
-    )
+    folder = tempfile.TemporaryDirectory(prefix="ai-service-audio-", ignore_cleanup_errors=True)
     try:
         yield Path(folder.name)
     finally:

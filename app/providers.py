@@ -277,13 +277,13 @@ async def with_a_provider(settings: Settings, places: Sequence[Place] = USUAL) -
     endpoint = Endpoint(base_url=found.base_url, model=found.model)
     match found.provider:
         case "ollama":
-            providers = replace(settings.providers, active="ollama", ollama=endpoint.over(settings.providers.ollama))
+            providers = replace(settings.providers, active="ollama", ollama=settings.providers.ollama.over(endpoint))
         case "lmstudio":
             providers = replace(
-                settings.providers, active="lmstudio", lmstudio=endpoint.over(settings.providers.lmstudio)
+                settings.providers, active="lmstudio", lmstudio=settings.providers.lmstudio.over(endpoint)
             )
         case _:
-            return replace(settings, llm=replace(settings.llm, endpoint=endpoint.over(settings.llm.endpoint)))
+            return replace(settings, llm=replace(settings.llm, endpoint=settings.llm.endpoint.over(endpoint)))
     return replace(settings, providers=providers)
 
 
