@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from domain.speech import Said, Sound, Span, Transcript, Word
@@ -136,6 +136,8 @@ def test_what_was_judged_is_not_judged_otherwise_again(given: Transcript, sound:
 @given(transcripts(), sounds, prompts)
 def test_without_the_models_figures_only_what_they_spoke_for_goes(given: Transcript, sound: Sound, prompt: str) -> None:
     once = judge(given, sound, prompt).segments
+    # A single segment without a time of its own is taken for one over the whole recording.
+    assume(not (len(once) == 1 and once[0].end == 0))
     again = judge(_as_transcript(once), sound, prompt).segments
     assert again in (once, ())
 
