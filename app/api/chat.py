@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.params import RawBody
-from litestar.response import Stream
 
 from app.api.documents import Answer, operation, refusals
 from app.api.injected import Calling, Injected
@@ -17,6 +16,7 @@ from app.api.jobs import IDEMPOTENCY_KEY, STREAM_HEADERS
 from app.api.paths import JobIdPath
 from app.api.patience import presence_of
 from app.api.problems import CODED, chat_problem, instance_of, unforeseen
+from app.api.streamed import Streamed
 from app.readers import Text
 from app.services import Services
 from app.wire import examples
@@ -124,7 +124,8 @@ class Chat(Controller):
             first = await present.get(_next(events))
         if first is None:
             return Response(None, status_code=CLIENT_CLOSED_REQUEST)
-        return Stream(_chained(first, events), status_code=200, media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
+        content = _chained(first, events)
+        return Streamed(content, events, status_code=200, media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
 
 
 class Queued(Controller):

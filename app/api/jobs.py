@@ -10,12 +10,12 @@ from litestar.openapi.spec import Parameter as Documented
 from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import RawBody
-from litestar.response import Stream
 
 from app.api.documents import Answer, operation, refusals
 from app.api.injected import Calling, Injected
 from app.api.paths import JobIdPath, with_outlook
 from app.api.patience import while_connected
+from app.api.streamed import Streamed
 from app.wire import examples
 from app.wire.events import MEDIA_TYPE, Mark
 from app.wire.fields import MOST_LABELS
@@ -171,7 +171,7 @@ class Jobs(Controller):
         events = await services.follow.job(caller, read_job_id(job_id), seen)
         if events is None:
             return Response(None, status_code=204)
-        return Stream(events, media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
+        return Streamed(events, media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
 
 
 class Batches(Controller):

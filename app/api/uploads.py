@@ -8,10 +8,10 @@ from litestar import Controller, MediaType, Request, Response, delete, get, post
 from litestar.openapi.spec import OpenAPIMediaType, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import PathParameter
-from litestar.response import Stream
 
 from app.api.documents import Answer, operation, refusals
 from app.api.injected import Calling, Injected
+from app.api.streamed import Streamed
 from app.wire import examples
 from app.wire.uploads import FILE, FORM, UploadDetails, UploadQuery, UploadView, file_in, read_upload_id
 from domain.access import Right
@@ -95,7 +95,7 @@ class Uploaded(Controller):
             Answer(200, "RIFF...", "The bytes as they came.", media_type=OCTETS), *refusals(UploadNotFound)
         ),
     )
-    async def content(self, upload_id: UploadIdPath, services: Injected, caller: Calling) -> Stream:
+    async def content(self, upload_id: UploadIdPath, services: Injected, caller: Calling) -> Streamed:
         upload = await services.uploads.one(caller, read_upload_id(upload_id))
         # Never shown by a browser as what it pretends to be.
         headers = {
@@ -103,7 +103,7 @@ class Uploaded(Controller):
             "Content-Disposition": "attachment",
             "X-Content-Type-Options": "nosniff",
         }
-        return Stream(services.uploads.read(upload), media_type=OCTETS, headers=headers)
+        return Streamed(services.uploads.read(upload), media_type=OCTETS, headers=headers)
 
     @delete(
         "/{upload_id:str}",

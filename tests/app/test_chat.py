@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -322,3 +323,37 @@ async def test_an_enqueued_chat_is_withdrawn_only_before_it_starts(api: Api) -> 
 async def test_a_job_that_does_not_exist_is_404(api: Api) -> None:
     for method in ("GET", "DELETE"):
         problem(await api.client.request(method, "/queue/jobs/01981a52-1c00-7c4e-9d2f-3b1a5e6f7081"), 404)
+
+
+async def test_who_goes_away_while_text_is_on_its_way_to_them_has_the_job_cancelled(api: Api) -> None:
+    gone, stuck = asyncio.Event(), asyncio.Event()
+    received = iter([{"type": "http.request", "body": json.dumps(ASKED).encode(), "more_body": False}])
+
+    async def receive() -> Any:
+        if message := next(received, None):
+            return message
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            stuck.set()
+            await asyncio.Event().wait()
+
+    whence: Any = {"client": ("127.0.0.1", 1), "server": ("test", 80), "scheme": "http", "http_version": "1.1"}
+    what: Any = {"method": "POST", "path": "/chat/stream", "raw_path": b"/chat/stream", "root_path": ""}
+    scope: Any = {"type": "http", "query_string": b"", "headers": [(b"host", b"test")], **whence, **what}
+    gc.disable()
+    try:
+        task = asyncio.ensure_future(api.app(scope, receive, send))
+        await until(lambda: api.watch.waiting > 0)
+        job = await api.claim()
+        api.tell(job, 0, "Hello ")
+        await asyncio.wait_for(stuck.wait(), 5)
+        gone.set()
+        await asyncio.wait_for(task, 5)
+        assert (api.watch.waiting, api.readers.reading) == (0, 0)
+        await asyncio.gather(*api.services.chats._partings)
+        assert await api.status(str(job.id)) == "cancelled"
+    finally:
+        gc.enable()
