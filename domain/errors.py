@@ -88,12 +88,13 @@ class Problem(Struct, frozen=True):
     def of(cls, error: ValidationError) -> Problem:
         """What msgspec found: its ``Expected `int` - at `$.messages[0].role` `` as a pointer and a detail.
 
-        An unknown or missing field is pointed at itself, not at the object that it is (not) in.
+        An unknown or missing field is pointed at itself, not at the object that it is (not) in. A value is not told
+        again: it may be part of a payload, and the problem may end up in a job's error message.
         """
         text = str(error)
         # Anchored at the end: the caller's own text stands before it, and may look like a path.
         path = re.search(r" - at (?:`key` in )?`\$(\S*)`$", text)
-        detail = text[: path.start()] if path else text
+        detail = _without_value(text[: path.start()] if path else text)
         named = re.search(r"(?:unknown|missing required) field `(.*)`$", detail, re.DOTALL)
         field = f"/{escaped(named[1])}" if named else ""
         if path is None:
@@ -105,6 +106,10 @@ class Problem(Struct, frozen=True):
     def below(self, pointer: str) -> Problem:
         """The same problem, seen from a document that holds this one at `pointer`."""
         return Problem(pointer + self.pointer, self.detail)
+
+
+def _without_value(detail: str) -> str:
+    return re.sub(r"^Invalid (enum )?value .*", r"Invalid \1value", detail, flags=re.DOTALL)
 
 
 def escaped(step: str) -> str:

@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from domain.errors import StartupError
 from tests.e2e.conftest import Install
 from tests.e2e.service import Api, Installation, eventually
 from tests.security.conftest import HOSTILE
-from tests.servers.model_server import ModelServer, cuts, refuses, says, stalls, tells
+from tests.servers.model_server import Behaviour, ModelServer, cuts, refuses, says, stalls, tells
 from tests.servers.postgres import Databases
 
 MASTER = "pl4nted-master-0c5b1e77"
@@ -28,7 +29,8 @@ OWNERS = "pl4nted-owner-5a1c93d0"
 KEY = "pl4nted-apikey-77f0a3b9"
 POSTGRES = "pl4nted-postgres-19e4c2aa"
 RABBIT = "pl4nted-rabbit-e81d55f6"
-SECRETS = (MASTER, OWNERS, KEY, POSTGRES, RABBIT)
+SPEECH_KEY = "pl4nted-speechkey-c3d9a816"
+SECRETS = (MASTER, OWNERS, KEY, SPEECH_KEY, POSTGRES, RABBIT)
 
 INPUT = "pl4nted-input-4f7d20b1"
 RESULT = "pl4nted-result-8b63e9c4"
@@ -36,6 +38,9 @@ PROGRESS = "pl4nted-progress-c09a71e2"
 PAYLOADS = (INPUT, RESULT, PROGRESS)
 
 AUTHORIZED = {"Authorization": f"Bearer {MASTER}"}
+
+
+NOVEL = Path(__file__).parents[1] / "data/speech/sense-and-sensibility.flac"
 
 
 def found_in(text: str | bytes, planted: tuple[str, ...] = (*SECRETS, *PAYLOADS)) -> list[str]:
@@ -71,6 +76,8 @@ def settings(planted_database: str, vhost: str, model: ModelServer, tmp_path: Pa
         "AI_SERVICE_TOKENS": str(tokens),
         "LLM_API_KEY": KEY,
         "LLM_BASE_URL": model.base_url,
+        "AUDIO_TRANSCRIPTION_API_KEY": SPEECH_KEY,
+        "AUDIO_TRANSCRIPTION_BASE_URL": model.base_url,
         "WORKER_POLL_INTERVAL": "100ms",
         "LOG_LEVEL": "debug",
         "PYTHONFAULTHANDLER": "1",
@@ -80,12 +87,13 @@ def settings(planted_database: str, vhost: str, model: ModelServer, tmp_path: Pa
 
 def failed(api: Api, **fields: Any) -> dict[str, Any]:
     """A job whose first run has failed, whatever follows."""
-    job = api.submit(input={"user": f"Say {INPUT}!"}, max_attempts=1, **fields)
+    job = api.submit(**{"input": {"user": f"Say {INPUT}!"}, "max_attempts": 1, **fields})
     seen = eventually(lambda: (now := api.get(job))["error_code"] and now, within=20, what="it fails")
     assert isinstance(seen, dict)
     if not seen["finished_at"]:
         api.cancel(seen)
-    api.http.post("/api/v1/queues/gpu.llm/close-circuit")
+    for queue in ("gpu.llm", "gpu.speech"):
+        api.http.post(f"/api/v1/queues/{queue}/close-circuit").raise_for_status()
     return seen
 
 
@@ -116,6 +124,8 @@ def test_no_output_of_processes_holds_a_secret_or_a_payload(
     model.script(cuts(RESULT.encode()))
     told.append(json.dumps(failed(api) | {"input": None}))
     reported_progress(api)
+    told += chats(api, model)
+    told += recordings(api, model)
     told += everything_told(api, worker.url, done["id"])
     told += refusals(api)
     broken_storage(api, installation, told)
@@ -160,11 +170,78 @@ def reported_progress(api: Api) -> None:
     assert api.http.post(f"{path}/complete", json=lease | {"result": {"text": RESULT}}).status_code == 200
 
 
+def chats(api: Api, model: ModelServer) -> Iterator[str]:
+    """What is told of chats that fail, and of enqueued ones that have not run."""
+    question = {"messages": [{"role": "user", "content": f"Say {INPUT}!"}], "owner_service": "e2e"}
+    for wrong in (question | {"max_tokens": INPUT}, question | {"response_format": {"type": INPUT}}):
+        answer = api.http.post("/chat", json=wrong)
+        assert answer.status_code == 422, answer.text
+        yield answer.text
+    for path in ("/chat", "/chat/stream"):
+        assert asked(api, model, path, question, says(f"Here is {RESULT}.")).status_code == 200
+        for behaviour in FAILURES.values():
+            answer = asked(api, model, path, question, behaviour)
+            assert answer.status_code in (422, 502, 503)
+            yield f"{answer.headers} {answer.text}"
+    api.http.post("/queue/pause").raise_for_status()
+    queued = api.http.post("/queue/jobs", json=question).raise_for_status()
+    yield queued.text
+    yield api.http.get(queued.headers["Location"]).raise_for_status().text
+    yield api.http.delete(queued.headers["Location"]).raise_for_status().text
+    api.http.post("/queue/resume").raise_for_status()
+
+
+def asked(api: Api, model: ModelServer, path: str, question: object, behaviour: Behaviour) -> httpx.Response:
+    """What a chat is answered once its model is asked: until then a circuit that has opened is in its way."""
+    model.script(behaviour)
+    before = model.calls
+
+    def look() -> httpx.Response | None:
+        api.http.post("/api/v1/queues/gpu.llm/close-circuit").raise_for_status()
+        answer = api.http.post(path, json=question)
+        return answer if model.calls > before else None
+
+    answer = eventually(look, within=20, what="the model is asked")
+    assert answer is not None
+    return answer
+
+
+def recordings(api: Api, model: ModelServer) -> Iterator[str]:
+    """What is told of uploads, and of speech that cannot be had or heard."""
+    uploads, owner = "/api/v1/uploads", {"owner_service": "e2e"}
+    form = api.http.post(uploads, params=owner, files={INPUT: (INPUT, INPUT.encode(), "audio/wav")})
+    assert form.status_code == 422
+    yield form.text
+    known = []
+    for data in (NOVEL.read_bytes(), b"RIFF" + INPUT.encode()):
+        known.append(api.http.post(uploads, params=owner, content=data).raise_for_status().json()["upload_id"])
+        yield api.http.get(f"/api/v1/uploads/{known[-1]}").raise_for_status().text
+    speech = {"task_type": "transcription", "model_profile": "whisper-large-v3"}
+    for heard in (
+        refuses(401, {"error": {"message": f"Incorrect API key provided: {SPEECH_KEY}. You said {INPUT}."}}),
+        refuses(500, f"Traceback: authorization: Bearer {SPEECH_KEY}, prompt {INPUT}"),
+        tells(f"{RESULT} <html> {SPEECH_KEY}"),
+    ):
+        model.script(heard)
+        seen = failed(api, **speech, input={"upload_id": known[0], "prompt": INPUT})
+        yield json.dumps(seen | {"input": None})
+    for source, code in (
+        ({"upload_id": known[1]}, "bad_audio"),
+        ({"audio_base64": b64encode(INPUT.encode()).decode()}, "bad_audio"),
+        ({"audio_url": f"http://127.0.0.1:9/{INPUT}.wav?token={SPEECH_KEY}"}, "bad_input"),
+        ({"audio_url": f"http://{INPUT}:{SPEECH_KEY}@example.org/x"}, "bad_input"),
+    ):
+        seen = failed(api, **speech, input=source)
+        assert seen["error_code"] == code
+        yield json.dumps(seen | {"input": None})
+
+
 def everything_told(api: Api, worker: str, job_id: str) -> Iterator[str]:
     """What is told without being asked for a payload."""
     paths = ["/healthz", "/readyz", "/schema", "/schema/openapi.json", "/queue/status", "/api/v1/stats"]
     paths += ["/api/v1/queues", "/api/v1/workers", "/api/v1/jobs?limit=100", f"/api/v1/jobs/{job_id}/runs"]
     paths += [f"/api/v1/jobs/{job_id}/events", "/health/detail", "/metrics", "/api/v1/providers/status"]
+    paths += ["/health", "/health/provider"]
     for path in paths:
         answer = api.http.get(path)
         yield f"{answer.headers} {without_answers(answer.text)}"
