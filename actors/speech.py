@@ -7,10 +7,8 @@ ends: the slot stays taken for as long as the server is.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +20,7 @@ from msgspec import UNSET, Struct
 from actors.chain import Backend, Chain
 from actors.desk import LOST, Performed
 from actors.limits import within_limit
+from actors.scratch import scratch
 from domain.errors import RunFailed, TooLong
 from domain.job import LeasedJob
 from domain.ports import AudioFiles, Recordings, SpeechProvider
@@ -91,7 +90,7 @@ class Speech:
         """
         began = time.monotonic()
         request = parse_speech_input(job.input)
-        async with _folder() as folder:
+        async with scratch() as folder:
             await self.files.fetch(request.source, job.owner_service, folder / "recording")
             recording = await self.recordings.examine(folder / "recording")
             split = request.split_channels and recording.sound.channels > 1
@@ -219,12 +218,3 @@ async def _held_open(call: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         # Closed before anybody removes the file that it reads.
         await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _folder() -> AsyncIterator[Path]:
-    folder = tempfile.TemporaryDirectory(prefix="ai-service-audio-", ignore_cleanup_errors=True)
-    try:
-        yield Path(folder.name)
-    finally:
-        await asyncio.to_thread(folder.cleanup)

@@ -24,6 +24,7 @@ from actors.chat import Chat
 from actors.desk import Perform
 from actors.embedding import Embedding
 from actors.runtime import Identity, Runtime, WorkerParts
+from actors.scratch import sweep
 from actors.speech import Speech
 from actors.stack import stack
 from actors.tasks import register
@@ -398,6 +399,7 @@ async def _worker_parts(
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
         work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
+        await asyncio.to_thread(sweep)
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
             await guard.queues.configure(current.policies(), queues, only_new=True)
