@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from msgspec import UNSET
 
-from domain.errors import ErrorCode, RunFailed
+from domain.errors import ErrorCode, RunFailed, TooLong
 from domain.job import LeasedJob
 from domain.results import ProviderAttempt
 
@@ -93,7 +93,7 @@ class Chain(Generic[P]):
             except RunFailed as error:
                 attempts.append(_attempt(backend, self.monotonic() - began, error))
                 first = first or error
-                if error.failure.code not in FALL_BACK_ON or bound():
+                if not _may_another_do_better(error) or bound():
                     break
             else:
                 made = (*attempts, _attempt(backend, self.monotonic() - began)) if attempts else ()
@@ -108,6 +108,10 @@ class Chain(Generic[P]):
         backends = self.backends()
         own = backends.get(profile)
         return [own, *(backends[name] for name in own.fallbacks if name in backends)] if own else []
+
+
+def _may_another_do_better(error: RunFailed) -> bool:
+    return error.failure.code in FALL_BACK_ON or isinstance(error, TooLong)
 
 
 def _attempt(backend: Backend[P], seconds: float, error: RunFailed | None = None) -> ProviderAttempt:

@@ -123,7 +123,8 @@ class Speech:
         call = retry_call(self._call(request), job.attempts)
         listener = Listener(backend.provider, self.recordings, call, job, folder, self.limits(backend.profile))
         transcripts = [await listener.transcript(track) for track in tracks]
-        judged = [_judged(*each, call, job) for each in zip(transcripts, tracks, strict=True)]
+        # Seconds for a recording of hours, in which the loop has other runs to see to.
+        judged = [await asyncio.to_thread(_judged, *each, call, job) for each in zip(transcripts, tracks, strict=True)]
         split = len(tracks) > 1
         return Heard(
             merge([(_speaker(track), said) for track, said in zip(tracks, judged, strict=True)])
@@ -222,9 +223,7 @@ async def _held_open(call: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def _folder() -> AsyncIterator[Path]:
-    folder = await asyncio.to_thread(
-        tempfile.TemporaryDirectory, prefix="ai-service-audio-", ignore_cleanup_errors=True
-    )
+    folder = tempfile.TemporaryDirectory(prefix="ai-service-audio-", ignore_cleanup_errors=True)
     try:
         yield Path(folder.name)
     finally:

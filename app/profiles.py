@@ -102,14 +102,14 @@ def served(settings: Settings, file: Configuration) -> Served:
 def _profiles(settings: Settings, file: Configuration) -> dict[str, ModelProfile]:
     endpoints = _endpoints(settings, file)
     profiles = {entry.name: _of_entry(entry, settings, endpoints) for entry in file.profiles}
-    for profile in _of_variables(settings, file, endpoints):
+    for profile, told in _of_variables(settings, file, endpoints):
         known = profiles.get(profile.name)
         # The variables say where it is; the rest of what the file says of it stands.
-        profiles[profile.name] = _moved(known, profile) if known else profile
+        profiles[profile.name] = _moved(known, profile, told) if known else profile
     return _with_stand_ins(profiles, settings, file, endpoints)
 
 
-def _moved(known: ModelProfile, to: ModelProfile) -> ModelProfile:
+def _moved(known: ModelProfile, to: ModelProfile, told: Endpoint) -> ModelProfile:
     if known.kind is not to.kind:
         return to
     return replace(
@@ -118,7 +118,7 @@ def _moved(known: ModelProfile, to: ModelProfile) -> ModelProfile:
         base_url=to.base_url,
         api_key=to.api_key or known.api_key,
         model=to.model,
-        ssl_verify=to.ssl_verify and known.ssl_verify,
+        ssl_verify=known.ssl_verify if told.ssl_verify is None else to.ssl_verify,
         ca_bundle=to.ca_bundle or known.ca_bundle,
     )
 
@@ -167,25 +167,25 @@ def _of_entry(entry: ProfileEntry, settings: Settings, endpoints: Mapping[Provid
 
 def _of_variables(
     settings: Settings, file: Configuration, endpoints: Mapping[ProviderName, Endpoint]
-) -> Iterator[ModelProfile]:
-    """The profiles that have an address of their own."""
+) -> Iterator[tuple[ModelProfile, Endpoint]]:
+    """The profiles that have an address of their own, and what the variables say of each."""
     name = _active_provider(settings, file)
     if name and (name is ProviderName.PRACTICE or name not in {entry.name for entry in file.profiles}):
-        yield _of_provider(name, str(name), endpoints, settings)
+        yield _of_provider(name, str(name), endpoints, settings), Endpoint()
     if settings.llm.endpoint.base_url:
         llm = settings.llm
         model = llm.endpoint.model or llm.model
-        yield _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=model)
+        profile = _profile(llm.model, ModelKind.CHAT, ProviderName.OPENAI, llm.endpoint, settings, model=model)
+        yield profile, llm.endpoint
     speech = settings.speech
     if speech.whisper.base_url:
         model = speech.whisper.model or WHISPER_MODEL
-        yield _profile(WHISPER, ModelKind.SPEECH, ProviderName.OPENAI, speech.whisper, settings, model=model)
+        profile = _profile(WHISPER, ModelKind.SPEECH, ProviderName.OPENAI, speech.whisper, settings, model=model)
+        yield profile, speech.whisper
     if speech.whisperx.base_url:
         model = speech.whisperx.model or speech.whisper.model or WHISPER_MODEL
-        whisperx = _profile(
-            WHISPERX, ModelKind.SPEECH, ProviderName.WHISPER_ASR, speech.whisperx, settings, model=model
-        )
-        yield replace(whisperx, provider=ProviderName.OPENAI) if whisperx.speaks_openai else whisperx
+        profile = _profile(WHISPERX, ModelKind.SPEECH, ProviderName.WHISPER_ASR, speech.whisperx, settings, model=model)
+        yield replace(profile, provider=ProviderName.OPENAI) if profile.speaks_openai else profile, speech.whisperx
 
 
 def _with_stand_ins(

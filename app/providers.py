@@ -135,13 +135,18 @@ class Serving:
             self._make()
 
     def _make(self) -> None:
-        served = self._configured.served
+        # Tried once: what cannot be made must not fail every call from now on, and leaves what there was as a whole.
+        served = self._made_of = self._configured.served
+        chat = _backends(served.profiles, ModelKind.CHAT, self._chat_provider)
+        speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
+        embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
+        self._health = self._health_of(served.profiles)
+        self._chat, self._speech, self._embeddings = chat, speech, embeddings
         self._profiles = {profile.name: profile for profile in served.profiles}
         self._routes = served.routes
-        self._chat = _backends(served.profiles, ModelKind.CHAT, self._chat_provider)
-        self._speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
-        self._embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
-        self._health = HttpHealth(
+
+    def _health_of(self, profiles: Iterable[ModelProfile]) -> HttpHealth:
+        return HttpHealth(
             self._clients.usual,
             {
                 profile.name: Server(
@@ -151,11 +156,10 @@ class Serving:
                     model=profile.model,
                     client=self._clients.of(profile),
                 )
-                for profile in served.profiles
+                for profile in profiles
                 if profile.provider is not ProviderName.PRACTICE
             },
         )
-        self._made_of = served
 
     def _fallbacks(self, name: str) -> tuple[str, ...]:
         profile = self._profiles.get(name)
@@ -273,13 +277,13 @@ async def with_a_provider(settings: Settings, places: Sequence[Place] = USUAL) -
     endpoint = Endpoint(base_url=found.base_url, model=found.model)
     match found.provider:
         case "ollama":
-            providers = replace(settings.providers, active="ollama", ollama=endpoint.over(settings.providers.ollama))
+            providers = replace(settings.providers, active="ollama", ollama=settings.providers.ollama.over(endpoint))
         case "lmstudio":
             providers = replace(
-                settings.providers, active="lmstudio", lmstudio=endpoint.over(settings.providers.lmstudio)
+                settings.providers, active="lmstudio", lmstudio=settings.providers.lmstudio.over(endpoint)
             )
         case _:
-            return replace(settings, llm=replace(settings.llm, endpoint=endpoint.over(settings.llm.endpoint)))
+            return replace(settings, llm=replace(settings.llm, endpoint=settings.llm.endpoint.over(endpoint)))
     return replace(settings, providers=providers)
 
 

@@ -176,6 +176,8 @@ SILENT = frozenset(
         ErrorCode.STALE_WORKER,
         ErrorCode.INTERNAL_ERROR,
         ErrorCode.UNKNOWN,
+        # A recording is looked at before any server hears it.
+        ErrorCode.BAD_AUDIO,
     }
 )
 """Codes that say nothing of whether the server does its work."""

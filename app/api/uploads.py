@@ -20,7 +20,7 @@ from domain.errors import UploadInUse, UploadNotFound
 AnyRequest = Request[Any, Any, Any]
 
 OCTETS = "application/octet-stream"
-BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, min_length=1)
 # Wildcards are left out: generators of clients cannot read them.
 RECORDING = {
     OCTETS: OpenAPIMediaType(schema=BINARY),

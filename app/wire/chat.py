@@ -34,6 +34,28 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 LONGEST_TIMEOUT = 86_400
 
+RESPONSE_FORMAT = {
+    "required": ["type"],
+    "properties": {
+        "type": {"type": "string", "enum": ["text", "json_object", "json_schema"]},
+        "json_schema": {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "required": ["schema"],
+                    "properties": {
+                        "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                        "strict": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+                        "schema": {"anyOf": [{"type": "object"}, {"type": "boolean"}]},
+                    },
+                },
+                {"type": "null"},
+            ]
+        },
+    },
+}
+"""What is read of it; no struct, because all else in it goes to the provider as well."""
+
 
 class ChatRequestBody(Struct, kw_only=True, frozen=True):
     """A question to a chat model. Give `messages`, or `user` with an optional `system`; other fields are not read."""
@@ -47,7 +69,13 @@ class ChatRequestBody(Struct, kw_only=True, frozen=True):
     stop: str | list[str] | UnsetType | None = UNSET
     seed: int | UnsetType | None = UNSET
     response_format: (
-        Annotated[dict[str, Any], Meta(description="As OpenAI's API knows it: `json_object`, or `json_schema`.")]
+        Annotated[
+            dict[str, Any],
+            Meta(
+                description="As OpenAI's API knows it: `json_object`, or `json_schema` with a schema.",
+                extra_json_schema=RESPONSE_FORMAT,
+            ),
+        ]
         | UnsetType
         | None
     ) = UNSET

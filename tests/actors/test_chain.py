@@ -8,7 +8,7 @@ import pytest
 from msgspec import UNSET
 
 from actors.chain import AllFailed, Backend, Chain
-from domain.errors import BadInput, ErrorCode, Problem, RunFailed
+from domain.errors import BadInput, ErrorCode, Problem, RunFailed, TooLong
 from tests.factories import leased_job
 from tests.fakes import FakeClock
 
@@ -72,6 +72,16 @@ async def test_what_is_wrong_with_the_job_is_wrong_everywhere(code: ErrorCode) -
         await chain(Server("first", code), second).ask(JOB, ask)
     assert (failed.value.failure.code, second.asked) == (code, 0)
     assert not isinstance(failed.value, AllFailed)
+
+
+async def test_what_is_too_long_for_one_may_be_heard_by_the_next() -> None:
+    async def hear(backend: Backend[Server]) -> str:
+        if backend.profile == "first":
+            raise TooLong("It takes no recording, however short.")
+        return await backend.provider.answer()
+
+    answered = await chain(Server("first"), Server("second")).ask(JOB, hear)
+    assert (answered.answer, answered.attempts[0].error_code) == ("second", ErrorCode.BAD_INPUT)
 
 
 async def test_where_all_fail_the_job_carries_how_its_own_did() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from domain.errors import ErrorCode, RunFailed, TooLong
 from domain.job import LeasedJob
 from domain.ports import SpeechProvider
 from domain.speech import AudioSource, Recording, Said, Sound, Span, SpeechCall, Transcript
+from domain.transcript import Judged, judge
 from tests.factories import leased_job
 
 MIB = 1 << 20
@@ -204,6 +206,21 @@ async def test_a_transcript_that_nobody_said_fails_the_run(tmp_path: Path) -> No
         await speech(Phantom(), Ears(recording(tmp_path)))(job())
     assert failed.value.failure.code is ErrorCode.TRANSCRIPT_HALLUCINATION
     assert "Torzok" not in failed.value.failure.message
+
+
+async def test_a_transcript_is_judged_beside_the_loop_that_other_runs_are_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_on: list[threading.Thread] = []
+
+    def noted(*given: Any) -> Judged:
+        judged_on.append(threading.current_thread())
+        return judge(*given)
+
+    monkeypatch.setattr("actors.speech.judge", noted)
+    await speech(Whisper(), Ears(recording(tmp_path)))(job())
+    assert judged_on
+    assert threading.current_thread() not in judged_on
 
 
 async def test_a_run_that_lost_its_job_keeps_its_call_open_until_the_server_has_ended(tmp_path: Path) -> None:

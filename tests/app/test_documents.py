@@ -151,8 +151,9 @@ def test_every_example_is_valid_for_its_schema(document: dict[str, Any]) -> None
     for _, operation in operations(document):
         documents = [*operation["responses"].values(), *filter(None, [operation.get("requestBody")])]
         for described in [each for each in documents if "content" in each]:
-            [content] = described["content"].values()
-            assert fits(content["examples"]["example"]["value"], content["schema"], document)
+            for media_type, content in described["content"].items():
+                if "examples" in content or "json" in media_type:  # a recording has none
+                    assert fits(content["examples"]["example"]["value"], content["schema"], document)
 
 
 def test_the_input_is_an_object_and_names_have_their_pattern(document: dict[str, Any]) -> None:

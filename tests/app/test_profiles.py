@@ -165,6 +165,15 @@ def test_a_variable_overrides_what_the_file_says_of_the_same_profile(config: Con
     assert (profile.base_url, profile.queue, profile.timeout) == (GPU, "gpu.a", timedelta(seconds=3))
 
 
+@pytest.mark.parametrize(("variable", "verified"), [({}, False), ({"LLM_SSL_VERIFY": "true"}, True)])
+def test_a_variable_can_ask_for_the_certificate_that_the_file_does_not(
+    config: Config, variable: dict[str, str], verified: bool
+):
+    config.says(profiles={"qwen2.5-14b": {"base_url": GPU, "ssl_verify": False}})
+    found = config.with_variables(LLM_BASE_URL="https://other/v1", **variable)
+    assert [profile.ssl_verify for profile in found.profiles] == [verified]
+
+
 def test_the_file_says_which_provider_answers_unless_a_variable_does(config: Config):
     config.says(provider="ollama", ollama={"model": "gemma3", "base_url": "http://o:1"}, lmstudio={"model": "phi"})
     assert config.with_variables().active == "ollama"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from msgspec.structs import replace
 
 from actors.speech import FileLimits
@@ -16,6 +17,7 @@ from app.configured import Configured
 from app.profiles import LARGEST_AUDIO
 from app.providers import Serving
 from app.settings import Config, from_env
+from domain.errors import StartupError
 from tests.fakes import FakeClock
 
 GPU = {"provider": "vllm", "base_url": "http://gpu:8000/v1"}
@@ -82,3 +84,17 @@ async def test_a_profile_whose_server_is_down_is_served_by_one_that_it_falls_bac
     health = rig.serving.health
     assert [await health.answers(name) for name in ("alone", "both", "neither")] == [False, True, False]
     assert not (await health.status("both")).reachable
+
+
+async def test_what_cannot_be_made_is_tried_once_and_leaves_what_was_served(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise StartupError("The CA bundle has gone since it was looked at.")
+
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setattr("app.providers.tls", gone)
+    rig.profiles(second={**GPU, "ca_bundle": str(tmp_path / "ca.pem")})
+    with pytest.raises(StartupError):
+        rig.serving.profiles()
+    assert (rig.serving.profiles(), list(rig.serving.chat())) == (("first",), ["first"])

@@ -45,6 +45,7 @@ BEYOND_SCHEMAS = {
     r"/idempotency_key: The header (must be a quoted string|is not UTF-8)": "how headers are written",
     r"/idempotency_key: This key came with another request": "what was sent before",
     r"^/messages: give `messages`, or `user`": "one of two fields",
+    r"^/response_format/json_schema": "what a JSON schema is, and that `json_schema` needs one",
     r": No filter is given": "one of many fields",
     r": The time is beyond the calendar": "the year 9999 in UTC",
     r"a NUL character( or half a surrogate pair)?\.$": "what PostgreSQL cannot store, however deep in the input",
@@ -211,6 +212,8 @@ def _make_sense(case: Case[Any]) -> None:
         return
     # A cursor is good only for the list that gave it out; there are tests of that.
     case.query = {name: value for name, value in case.query.items() if name != "cursor"}
+    if case.operation.definition.raw["operationId"] == "upload":
+        case.query = {"owner_service": "fuzz", **case.query}
     body: Any = case.body
     if not isinstance(body, dict):
         return

@@ -62,6 +62,9 @@ def is_configuration(document: str) -> bool:
     return not {"schema_version", "practice"} & json.loads(document).keys()
 
 
+BESIDE = {"ANTHROPIC_API_KEY": "a key", "ANTHROPIC_MODEL": "claude", "WHISPERX_URL": "http://gpu-3:9000"}
+"""Variables that examples of the file stand beside."""
+
 TOML = examples("toml")
 JSON = [(guide, block) for guide, block in examples("json") if is_configuration(block)]
 EXPORTS = [(guide, block) for guide, block in examples("bash") if "export " in block]
@@ -85,7 +88,7 @@ def test_every_configuration_that_is_shown_is_served(
     (path := tmp_path / f"configuration.{ending}").write_text(text.replace("/etc/ssl/our-ca.pem", authority))
 
     file = configfile.read(path)
-    shown = served(from_env({}), file)
+    shown = served(from_env(BESIDE), file)
     assert {entry.name for entry in file.profiles} <= {profile.name for profile in shown.profiles}
     assert shown.profiles or file.policies.queues
 

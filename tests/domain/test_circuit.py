@@ -40,8 +40,8 @@ FAILURES = {
 # As the public contract puts it: by name, so that a renamed code is noticed too.
 DOCUMENTED = {
     REFUSED: "auth_error quota_exhausted",
-    NONE: "cancelled timeout dependency_error storage_error stale_worker internal_error unknown",
-    ANSWERED: "rate_limited bad_response provider_error model_unavailable context_length bad_input bad_audio "
+    NONE: "cancelled timeout dependency_error storage_error stale_worker internal_error unknown bad_audio",
+    ANSWERED: "rate_limited bad_response provider_error model_unavailable context_length bad_input "
     "unsupported_task transcript_hallucination transcript_incomplete",
 }
 SIGNS = {ErrorCode(code): sign for sign, codes in DOCUMENTED.items() for code in codes.split()}
