@@ -42,7 +42,7 @@ class Chat:
             async def ask(backend: Backend[ChatProvider]) -> ChatAnswer:
                 telling.begin()
                 answer = await backend.provider.chat(request, job, telling)
-                self._must_fit(answer.content, request.schema)
+                await self._must_fit(answer.content, request.schema)
                 return answer
 
             answered = await self.chain.ask(job, ask, bound=lambda: telling.bound)
@@ -58,7 +58,7 @@ class Chat:
         )
         return Performed(within_limit(msgspec.json.encode(result), self.max_result_bytes), answered.attempts)
 
-    def _must_fit(self, content: str, schema: object | None) -> None:
+    async def _must_fit(self, content: str, schema: object | None) -> None:
         if schema is None:
             return
         try:
@@ -66,7 +66,7 @@ class Chat:
         except NOT_JSON as error:
             raise RunFailed(ErrorCode.BAD_RESPONSE, "The answer is not the JSON that was asked for.") from error
         try:
-            misfit = self.schemas.misfit(schema, document)
+            misfit = await self.schemas.misfit(schema, document)
         except BadInput as error:
             raise BadInput([problem.below(SCHEMA_AT) for problem in error.problems], error.code) from None
         if misfit:

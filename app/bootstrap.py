@@ -52,7 +52,7 @@ from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
-from adapters.schemas.json_schema import JsonSchemas
+from adapters.schemas.apart import Schemas
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
@@ -254,7 +254,7 @@ class Application:
             current.policies,
             new_job_id,
             limits.max_input_bytes,
-            JsonSchemas(),
+            Schemas(),
         )
         steer = Steer(jobs, wake, events)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
@@ -424,7 +424,7 @@ def _performers(settings: Settings, current: Serving, tellings: Tellings, upload
         limits.max_result_bytes,
     )
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, JsonSchemas(), tellings),
+        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings),
         ModelKind.SPEECH: speech,
         ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
     }

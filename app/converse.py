@@ -19,7 +19,7 @@ from app.follow import ASK_AGAIN_AFTER, Asking
 from app.readers import Reader, Readers, Text
 from app.watch import ForChange, Watch, until
 from domain.access import Caller
-from domain.errors import ChatFailed, ChatRefused, ErrorCode, Failure, StorageUnavailable
+from domain.errors import ChatFailed, ChatRefused, ErrorCode, Failure, JobNotFound, StorageUnavailable
 from domain.events import Pulse
 from domain.job import BEGUN_AGAIN, CALLER_WENT_AWAY, OUT_OF_TIME, Job, JobStatus
 from domain.ports import Added, Events
@@ -39,6 +39,7 @@ KEEP_ALIVE = 15.0
 
 STOPPING = Failure(ErrorCode.CANCELLED, "The service is about to stop: try again.", timedelta(seconds=1))
 TAKEN_AWAY = Failure(ErrorCode.STALE_WORKER, "The run was interrupted after its text had begun.")
+ERASED = Failure(ErrorCode.UNKNOWN, "The job was erased.")
 OTHER_TEXT = Failure(ErrorCode.BAD_RESPONSE, "The answer is another one than the text that was told.")
 
 
@@ -110,7 +111,8 @@ class Chats:
                     pause = ASK_AGAIN_AFTER if reader.missing else self.look_every
                     await until(woken, max(0.0, min(pause, end - monotonic(), silent_until - monotonic())))
                     woken.clear()
-                    if waiter.news:
+                    # What ended just before its time was up is seen at once.
+                    if waiter.news or monotonic() >= end:
                         waiter.news = False
                         job = waiting.job = await self._look(caller, job, waiter)
                 waiting.over = True
@@ -172,6 +174,8 @@ class Chats:
     async def _look(self, caller: Caller, job: Job, waiter: ForChange) -> Job:
         try:
             seen = await self.browse.one(caller, job.id)
+        except JobNotFound:
+            raise ChatFailed(ERASED, job.id) from None
         except StorageUnavailable:
             await asyncio.sleep(self.look_every)
             waiter.news = True

@@ -675,5 +675,5 @@ class Schemas(Protocol):
             BadInput: with the JSON pointer of what is wrong, from the schema's root.
         """
 
-    def misfit(self, schema: object, document: object) -> str | None:
+    async def misfit(self, schema: object, document: object) -> str | None:
         """Where the document does not fit the schema, without quoting it; None where it does."""

@@ -191,6 +191,6 @@ class FakeSchemas:
         if schema is False:
             raise BadInput([Problem("/type", "is wrong")])
 
-    def misfit(self, schema: object, document: object) -> str | None:
+    async def misfit(self, schema: object, document: object) -> str | None:
         self.check(schema)
         return None if document == schema else "at /items/3: required"

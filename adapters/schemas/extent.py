@@ -87,7 +87,9 @@ class _Walk:
     def _measure(self, pointer: str, schema: dict[str, Any]) -> int:
         self._note(pointer, schema)
         again = UNEVALUATED_AGAIN if any(name in schema for name in UNEVALUATED) else 1
-        here = below = ways = 0
+        # Each choice of an `enum` is compared.
+        here = len(schema["enum"]) if isinstance(schema.get("enum"), list) else 0
+        below = ways = 0
         for at, part in self._here(pointer, schema):
             here += again * self.steps(at, part)
             ways += again * self.here.get(id(part), 1)
@@ -162,10 +164,10 @@ def nesting(document: object) -> int:
     return MOST_NESTED + 1
 
 
-def values(document: object) -> int:
-    """How many values it holds, itself counted."""
+def values(document: object, most: float = float("inf")) -> int:
+    """How many values it holds, itself counted, and no further than to one more than is asked about."""
     count, left = 0, [document]
-    while left:
+    while left and count <= most:
         count += 1
         left.extend(_parts(left.pop()))
     return count

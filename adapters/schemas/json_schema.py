@@ -25,8 +25,10 @@ MOST_WORK = 100_000_000
 """Steps times values: seconds, for the worst schema and the worst document for it."""
 FEW_STEPS = 1_000
 """Schemas with no more are cheap, whatever they are held against."""
+LIGHT_WORK, LIGHT_MATCHING = 50_000, 3_000_000
+"""Steps times values, and expressions times bytes of the document: some tenths of a second, for the worst of them."""
 MOST_TOLD = 10_000
-"""Steps for which the library's list of errors is asked for: it keeps each of them, at 30 microseconds and 5 KiB."""
+"""Steps for which the library is asked where: of alternatives it keeps each error, at 30 microseconds and 5 KiB."""
 KEPT, PATTERNS_KEPT = 64, 1_000
 """Schemas, and regular expressions in them: each of these takes up to 100 KiB."""
 
@@ -64,7 +66,18 @@ class JsonSchemas:
         """
         self._ready(schema)
 
-    def misfit(self, schema: object, document: object) -> str | None:
+    def is_light(self, schema: object, document: object) -> bool:
+        """Whether it takes so little to hold the document against the schema that everybody else may wait.
+
+        Raises:
+            BadInput: this is no schema.
+        """
+        found = self._ready(schema).extent
+        if values(document, most := LIGHT_WORK // found.steps) > most:
+            return False
+        return not found.patterns or found.patterns * len(msgspec.json.encode(document)) <= LIGHT_MATCHING
+
+    def misfit_here(self, schema: object, document: object) -> str | None:
         """Where the document does not fit the schema: a place and a keyword, and no name that the schema has not.
 
         Raises:
@@ -149,9 +162,13 @@ def _place(ready: _Ready, document: object, depth: int) -> str:
     found = ready.extent
     if found.steps * found.widest**depth > MOST_TOLD:
         return SOMEWHERE
-    error = next(iter(ready.validator.iter_errors(document)))
-    steps = (str(step) if isinstance(step, int) else _named(step, found.names) for step in error.instance_path)
-    return f"at {''.join(f'/{step}' for step in steps) or '/'}: {error.kind.name}"
+    try:
+        # Up to the first error: `iter_errors` would make all of them before it told one.
+        ready.validator.validate(document)
+    except jsonschema_rs.ValidationError as error:
+        steps = (str(step) if isinstance(step, int) else _named(step, found.names) for step in error.instance_path)
+        return f"at {''.join(f'/{step}' for step in steps) or '/'}: {error.kind.name}"
+    return SOMEWHERE
 
 
 def _named(step: str, names: frozenset[str]) -> str:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from litestar import Litestar
 
-from adapters.schemas.json_schema import JsonSchemas
+from adapters.schemas.apart import Schemas
 from app.claims import Claims
 from app.converse import Chats
 from app.follow import Follow
@@ -158,7 +158,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
         file.read,
         new_id,
         MAX_INPUT_BYTES,
-        JsonSchemas(),
+        Schemas(),
     )
     steer = Steer(store, wake, events)
     converse = Converse(submit, steer, lambda: routes[-1], store.queues, clock.now, circuits_last=0.0)

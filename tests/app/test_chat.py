@@ -145,6 +145,16 @@ async def test_a_chat_that_somebody_cancels_has_no_answer(api: Api) -> None:
     assert document["error_code"] == "cancelled"
 
 
+async def test_a_chat_whose_job_is_erased_has_no_answer(api: Api) -> None:
+    async with asking(api) as task:
+        job = await api.claim()
+        await api.store.exchange([job.complete(json.dumps(RESULT).encode())], None)
+        assert (await api.client.delete(f"/api/v1/jobs/{job.id}")).status_code == 204
+        await api.watch.tick()
+        document = problem(await asyncio.wait_for(task, 5), 502)
+    assert (document["error_code"], document["job_id"]) == ("unknown", str(job.id))
+
+
 async def opened(api: Api) -> None:
     later = api.clock.now() + timedelta(seconds=3)
     sick = Circuit(state=CircuitState.OPEN, reason=ErrorCode.PROVIDER_UNAVAILABLE, probe_at=later)
