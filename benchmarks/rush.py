@@ -78,9 +78,7 @@ def tell(figures: dict[str, Any]) -> None:
     for name in ("calls alone", "worker", "end to end"):
         rounds = figures[name]
         wall = median(each["wall"] for each in rounds)
-        spent = ", ".join(
-            f"{part} {median(each['cpu'][part] for each in rounds):.2f} s" for part in rounds[0]["cpu"]
-        )
+        spent = ", ".join(f"{part} {median(each['cpu'][part] for each in rounds):.2f} s" for part in rounds[0]["cpu"])
         print(f"{name:12} {wall:.2f} s, {wall / SERVICE_TIME:.2f} of ideal; processor time: {spent}")
         print(f"{'':12} all had arrived at the model server after {median(each['arrived'] for each in rounds):.2f} s")
     print(f"worker process: {figures['worker_mb']:.0f} MB; load of the machine {os.getloadavg()[0]:.1f}")
@@ -193,7 +191,7 @@ class Bench:
         connection = await asyncpg.connect(self.dsn)
         try:
             await asyncio.sleep(SERVICE_TIME)
-            while await connection.fetchval(UNFINISHED):
+            while await connection.fetchval(UNFINISHED):  # noqa: ASYNC110  # another process's doing
                 await asyncio.sleep(0.01)
         finally:
             await connection.close()
