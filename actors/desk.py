@@ -37,6 +37,12 @@ LOST = "lost"
 """The word with which a run is stopped whose job was taken from it: its server may be computing on, and its slot is not
 free before it ends. Without that word the process itself is ending, or the run's time is up."""
 
+SEVERAL, MORE = 2, 4
+"""Where a claim brings several jobs, as many as were asked for, so many times more are asked for at once, as far as
+there are free slots. Tickets trickle in one by one: by them alone it takes 200 slots half a second to fill. A lone job
+makes no second claim, and what several processes share is not all taken by the first.
+"""
+
 FRESH = 2 / 3
 """The part of a lease within which a job is started. Later it may run out before its first renewal: the claim's answer
 came late, or the process was stopped meanwhile."""
@@ -157,6 +163,7 @@ class Desk:
         self._ended: list[Run] = []
         self._in_flight: tuple[list[Run], list[Answer[Assignment]]] = ([], [])
         self._looking = 0
+        self._pursuing = 0
         self._kept: deque[MessageProxy] = deque()
         self._short_since = float("-inf")
         self._asked_at = 0.0
@@ -386,13 +393,20 @@ class Desk:
             self._ended.append(Run(ended, error, time.monotonic(), answer))
             self._kick()
 
+    def _pursue(self, jobs: int) -> None:
+        slots = min(jobs, self._free)
+        if slots > 0 and not self._closing and not self._company.alone:
+            self._pursuing += slots
+            self._free -= slots
+            self._kick()
+
     def _kick(self) -> None:
         if self._serving is None:
             self._serving = self._loop.create_task(self._serve())
 
     async def _serve(self) -> None:
         try:
-            while self._seekers or self._ended or self._looking:
+            while self._seekers or self._ended or self._looking or self._pursuing:
                 await self._round()
         finally:
             self._serving = None
@@ -401,8 +415,10 @@ class Desk:
         seekers, self._seekers = self._seekers, []
         ended, self._ended = self._ended, []
         looking, self._looking = self._looking, 0
+        pursuing, self._pursuing = self._pursuing, 0
         self._in_flight = ended, seekers
-        reserved = len(seekers) + len(ended) + looking
+        told = len(seekers) + len(ended) + pursuing
+        reserved = told + looking
         began = time.monotonic()
         had_company = self._company.alone is None
         outcome, wanted = await self._exchange([run.ended for run in ended], reserved)
@@ -417,7 +433,9 @@ class Desk:
             self._conclude(run)
         if len(outcome.claimed) < wanted:
             self._short_since = began
-        if len(outcome.claimed) > len(seekers) + len(ended):
+        elif wanted >= SEVERAL:
+            self._pursue(MORE * wanted)
+        if len(outcome.claimed) > told:
             self._untold()
         if not had_company:
             self._have_company_again()

@@ -25,6 +25,7 @@ from adapters.postgres.pool import (
     transaction,
 )
 from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of
+from adapters.postgres.together import ReadTogether
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost, StorageUnavailable
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
@@ -100,15 +101,16 @@ class PostgresJobStore:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._jobs = ReadTogether(self._get_all)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         return await add(self._pool, jobs, ceilings)
 
     async def get(self, job_id: JobId) -> Job:
-        rows = await self._fetch("get_jobs", [job_id])
-        if not rows:
+        job = await self._jobs.get(job_id)
+        if job is None:
             raise JobNotFound
-        return job_of(rows[0])
+        return job
 
     async def pulses(self, job_ids: Sequence[JobId]) -> dict[JobId, Pulse]:
         return {
@@ -380,6 +382,9 @@ class PostgresJobStore:
 
     async def ping(self) -> None:
         await self._run("SELECT 1 FROM leader LIMIT 1", [])
+
+    async def _get_all(self, job_ids: Sequence[JobId]) -> dict[JobId, Job]:
+        return {row["id"]: job_of(row) for row in await self._fetch("get_jobs", job_ids)}
 
     async def _isolate(self, settlements: Sequence[Settlement], claim: Claim | None, error: Exception) -> Exchange:
         """A value was refused, and the whole batch with it: halve until it stands alone, then claim as asked."""
