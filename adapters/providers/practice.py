@@ -53,7 +53,7 @@ class PracticeProvider:
     """Answers at once, unless the job asks for a delay."""
 
     async def chat(self, request: ChatRequest, job: LeasedJob, tell: Tell = nobody) -> ChatAnswer:
-        practice = await _practise(job)
+        practice = await practise(job)
         content = _content(request)
         await _speak(content, practice.tokens_per_second, tell)
         return ChatAnswer(content=content, model=MODEL, usage=_usage(request, content), finish_reason="stop")
@@ -63,7 +63,7 @@ class PracticeEmbeddings:
     """Vectors of length one that mean nothing: the same for the same text, another for another."""
 
     async def embed(self, request: EmbeddingRequest, job: LeasedJob) -> EmbeddingAnswer:
-        await _practise(job)
+        await practise(job)
         words = sum(len(text.split()) for text in request.input)
         return EmbeddingAnswer(
             embeddings=tuple(_vector(text, request.dimensions or DIMENSIONS) for text in request.input),
@@ -89,7 +89,7 @@ async def _speak(content: str, tokens_per_second: float | None, tell: Tell) -> N
         tell(word)
 
 
-async def _practise(job: LeasedJob) -> Practice:
+async def practise(job: LeasedJob) -> Practice:
     """Wait and fail as the job asks for."""
     practice = _practice(job)
     if practice.delay_ms:

@@ -5,16 +5,11 @@ It hears nothing: it tells of every recording how long it is.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from itertools import pairwise
 from typing import Any
 
-import msgspec
-from msgspec import Struct
-
-from adapters.providers.practice import MODEL, Practice
-from domain.errors import ErrorCode, Problem, RunFailed
+from adapters.providers.practice import MODEL, practise
 from domain.job import LeasedJob
 from domain.speech import Recording, Said, SpeechCall, Transcript
 
@@ -25,34 +20,15 @@ WORDY = 5.0
 """Seconds in which a whole sentence can be said."""
 
 
-class _Input(Struct):
-    practice: Practice | None = None
-
-
-_decoder = msgspec.json.Decoder(_Input)
-
-
 class PracticeSpeechProvider:
     """Answers at once, unless the job asks for a delay."""
 
     async def transcribe(self, recording: Recording, call: SpeechCall, job: LeasedJob) -> Transcript:
-        practice = _practice(job)
-        if practice.delay_ms:
-            await asyncio.sleep(practice.delay_ms / 1000)
-        if practice.error_code and practice.fails(job.attempts + job.give_backs):
-            raise RunFailed(practice.error_code, "The job asked the practice provider to fail.")
+        await practise(job)
         seconds = recording.sound.seconds
         return Transcript(
             segments=tuple(_segments(seconds)), language=call.language or "en", model=MODEL, seconds=seconds
         )
-
-
-def _practice(job: LeasedJob) -> Practice:
-    try:
-        return _decoder.decode(job.input).practice or Practice()
-    except msgspec.ValidationError as error:
-        problem = Problem.of(error)
-        raise RunFailed(ErrorCode.BAD_INPUT, f"{problem.pointer}: {problem.detail}") from error
 
 
 def _segments(seconds: float) -> list[Said]:
