@@ -2,7 +2,6 @@
 
 1. The first token of ten streams, one after another, beyond that of a direct call of the model server.
 2. 200 streams at once, of 200 words each: whether each text is whole and in order.
-3. 200 chats at once of two seconds each in one worker process: the time beside those two seconds, and its memory.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ from tests.servers.model_server import ModelServer, Reply, Request, after, says
 from tests.servers.rabbitmq import find_rabbitmq, free_ports
 
 FIRST_TOKEN = 0.2
-SERVICE_TIME = 2.0
-AT_ONCE = 200
 WORDS = 200
 PATIENCE = 120.0
 
@@ -44,14 +41,10 @@ def main() -> None:
     if arguments.role:
         be_model(int(arguments.role))
         return
-    with installation() as (api, model, worker):
-        figures = asyncio.run(measure(api, model, worker, arguments.streams))
+    with installation() as (api, model):
+        figures = asyncio.run(measure(api, model, arguments.streams))
     print(f"first token: {figures['added_ms']:.1f} ms more than directly (median of {arguments.streams})")
     print(f"{AT_ONCE} streams of {WORDS} words: {figures['whole']} whole and in order, in {figures['streams_s']:.2f} s")
-    print(
-        f"{AT_ONCE} chats of {SERVICE_TIME:g} s at once: {figures['chats_s']:.2f} s "
-        f"({figures['over']:.1%} over), worker at {figures['worker_mb']:.0f} MB"
-    )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 
@@ -62,10 +55,8 @@ def be_model(port: int) -> None:
         match kind:
             case "first":
                 await after(FIRST_TOKEN, says("Here it is."))(request, reply)
-            case "long":
-                await after(FIRST_TOKEN, says(" ".join([name] * WORDS), pause=0.02))(request, reply)
             case _:
-                await after(SERVICE_TIME, says("Done."))(request, reply)
+                await after(FIRST_TOKEN, says(" ".join([name] * WORDS), pause=0.02))(request, reply)
 
     with ModelServer(default=behave, port=port):
         print("ready", flush=True)
@@ -73,8 +64,8 @@ def be_model(port: int) -> None:
 
 
 @contextmanager
-def installation() -> Iterator[tuple[str, str, int]]:
-    """The addresses of the API and of the model server, and the worker's process id."""
+def installation() -> Iterator[tuple[str, str]]:
+    """The addresses of the API and of the model server."""
     rabbit = find_rabbitmq()
     rabbit.start()
     [port] = free_ports(1)
@@ -99,14 +90,14 @@ def installation() -> Iterator[tuple[str, str, int]]:
                 api, worker = processes.serve_and_work()
                 api.process.says("text-listener")
                 worker.says("text-publisher")
-                yield api.url, f"http://127.0.0.1:{port}", worker.popen.pid
+                yield api.url, f"http://127.0.0.1:{port}"
             assert model.stdin
             model.stdin.close()
     finally:
         rabbit.stop()
 
 
-async def measure(api: str, model: str, worker: int, streams: int) -> dict[str, Any]:
+async def measure(api: str, model: str, streams: int) -> dict[str, Any]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False) as client:
         for _ in range(3):  # connections, caches
@@ -120,17 +111,11 @@ async def measure(api: str, model: str, worker: int, streams: int) -> dict[str, 
         texts = await asyncio.gather(*(_text(client, f"{api}/chat/stream", f"name-{n}") for n in range(AT_ONCE)))
         streams_s = time.monotonic() - began
         whole = sum(text == " ".join([f"name-{n}"] * WORDS) for n, text in enumerate(texts))
-        began = time.monotonic()
-        await asyncio.gather(*(_chat(client, f"{api}/chat") for _ in range(AT_ONCE)))
-        chats_s = time.monotonic() - began
     return {
         "added_ms": statistics.median(added) * 1000,
         "all_added_ms": [each * 1000 for each in added],
         "whole": whole,
         "streams_s": streams_s,
-        "chats_s": chats_s,
-        "over": chats_s / SERVICE_TIME - 1,
-        "worker_mb": _memory(worker),
     }
 
 
@@ -158,21 +143,8 @@ async def _text(client: httpx.AsyncClient, url: str, name: str) -> str:
     return text
 
 
-async def _chat(client: httpx.AsyncClient, url: str) -> None:
-    response = await client.post(url, json=_asked("slow"))
-    assert response.status_code == 200, response.text
-
-
 def _asked(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
-
-
-def _memory(pid: int) -> float:
-    """Megabytes in memory of a process and those that it started."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(_memory(int(child)) for child in children)
 
 
 if __name__ == "__main__":

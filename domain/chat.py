@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from domain.errors import BadInput, Problem
+from domain.inputs import read_input
 from domain.results import Usage
 
 T = TypeVar("T")
@@ -95,13 +96,7 @@ def parse_chat_input(data: bytes | msgspec.Raw) -> ChatRequest:
     Raises:
         BadInput: with the JSON pointer of what is wrong, from the input's root.
     """
-    try:
-        given = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise BadInput([Problem.of(error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # A Raw taken from a request's body has not been looked at as closely: its text need not even be UTF-8.
-        raise BadInput([Problem("", "must be JSON in UTF-8, and not nested too deeply")]) from None
+    given = read_input(_decoder, data)
     _check_response_format(given.response_format)
     return ChatRequest(
         messages=given.messages or _compact(given),

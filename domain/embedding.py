@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from domain.errors import BadInput, Problem
+from domain.inputs import read_input
 from domain.results import Usage
 
 MOST_TEXTS = 2_048
@@ -45,11 +45,6 @@ def parse_embedding_input(data: bytes | msgspec.Raw) -> EmbeddingRequest:
     Raises:
         BadInput: with the JSON pointer of what is wrong, from the input's root.
     """
-    try:
-        given = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise BadInput([Problem.of(error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput([Problem("", "must be JSON in UTF-8, and not nested too deeply")]) from None
+    given = read_input(_decoder, data)
     texts = [given.input] if isinstance(given.input, str) else given.input
     return EmbeddingRequest(input=texts, dimensions=given.dimensions or UNSET)

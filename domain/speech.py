@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from domain.errors import BadInput, Problem
+from domain.inputs import read_input
 
 
 class AudioUrl(Struct, frozen=True):
@@ -164,12 +165,7 @@ def parse_speech_input(data: bytes | msgspec.Raw) -> SpeechRequest:
     Raises:
         BadInput: with the JSON pointer of what is wrong, from the input's root.
     """
-    try:
-        given = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise BadInput([Problem.of(error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BadInput([Problem("", "must be JSON in UTF-8, and not nested too deeply")]) from None
+    given = read_input(_decoder, data)
     least, most = given.min_speakers or None, given.max_speakers or None
     if least and most and least > most:
         raise BadInput([Problem("/max_speakers", "must not be less than `min_speakers`")])

@@ -41,20 +41,25 @@ ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
-def open_client(*, idle: timedelta = IDLE_TIMEOUT, verify: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+def open_client(
+    *, idle: timedelta | None = IDLE_TIMEOUT, verify: ssl.SSLContext | bool = True, keeps_connections: bool = True
+) -> httpx.AsyncClient:
     """A client for any number of providers and calls. It belongs to one event loop and is to be closed there.
 
     Proxies, certificates and passwords named in the environment are not used, and no cookie is kept.
 
     Args:
-        idle: how long a server may stay silent before its answer or in the middle of it.
+        idle: how long a server may stay silent before its answer or in the middle of it; None: for the whole call.
         verify: whom it trusts: what `tls` gives.
+        keeps_connections: for further calls.
     """
     context = httpx.create_ssl_context(verify=verify, trust_env=False)
+    # To ask a server to close is not enough: aiohttp keeps what the server leaves open.
+    kept: dict[str, Any] = {"keepalive_timeout": KEEPALIVE} if keeps_connections else {"force_close": True}
 
     def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, **kept)
         # The transport's own session would keep the cookies of every host that has a name.
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=KEEPALIVE)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     return httpx.AsyncClient(
@@ -63,7 +68,7 @@ def open_client(*, idle: timedelta = IDLE_TIMEOUT, verify: ssl.SSLContext | bool
             connect=CONNECT_TIMEOUT.total_seconds(),
             write=WRITE_TIMEOUT.total_seconds(),
             pool=POOL_TIMEOUT.total_seconds(),
-            read=idle.total_seconds(),
+            read=idle.total_seconds() if idle else None,
         ),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         trust_env=False,

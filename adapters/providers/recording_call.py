@@ -15,18 +15,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from msgspec import Struct
 
 from adapters.providers import classify
 from adapters.providers.client import (
     CALL_ERRORS,
-    CONNECT_TIMEOUT,
-    POOL_TIMEOUT,
-    WRITE_TIMEOUT,
     bearer,
+    open_client,
     read,
     read_error,
 )
@@ -47,23 +43,7 @@ def open_speech_client(*, verify: ssl.SSLContext | bool = True) -> httpx.AsyncCl
     Args:
         verify: whom it trusts.
     """
-    context = httpx.create_ssl_context(verify=verify, trust_env=False)
-
-    def session() -> aiohttp.ClientSession:
-        # To ask the server to close is not enough: aiohttp keeps what the server leaves open.
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, trust_env=False),
-        timeout=httpx.Timeout(
-            connect=CONNECT_TIMEOUT.total_seconds(),
-            write=WRITE_TIMEOUT.total_seconds(),
-            pool=POOL_TIMEOUT.total_seconds(),
-            read=None,
-        ),
-        trust_env=False,
-    )
+    return open_client(idle=None, verify=verify, keeps_connections=False)
 
 
 class SpeechAnswer(Struct, frozen=True):

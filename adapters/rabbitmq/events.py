@@ -34,9 +34,6 @@ NAME_LENGTH = 100
 PAUSE = 0.05
 """Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less."""
 
-QUEUE_LIMITS = {"x-max-length": 10_000, "x-max-length-bytes": 64 << 20, "x-overflow": "drop-head"}
-"""What a process that hears too slowly may pile up in the broker; then the oldest go."""
-
 Listener = Callable[[Sequence[JobEvent]], None]
 
 
@@ -95,7 +92,6 @@ class RabbitEvents:
                 self._declarations,
                 self._exchange,
                 patterns=patterns([kinds for _, kinds in self._listeners]),
-                limits=QUEUE_LIMITS,
                 hear=self._hear,
             )
             self._subscriber.link.start()

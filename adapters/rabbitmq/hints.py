@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -35,6 +35,9 @@ LAST_WAIT = 1.0
 
 BOUND_ANEW = 10.0
 """Seconds after which a listener binds its queue again, in case somebody deleted the exchange."""
+
+QUEUE_LIMITS = {"x-max-length": 10_000, "x-max-length-bytes": 64 << 20, "x-overflow": "drop-head"}
+"""What a process that hears too slowly may pile up in the broker; then the oldest go."""
 
 TRANSIENT = BasicProperties(content_type="application/json", delivery_mode=DeliveryMode.Transient)
 
@@ -143,19 +146,16 @@ class Subscriber:
         exchange: Exchange,
         *,
         patterns: Sequence[str],
-        limits: dict[str, Any],
         hear: Callable[[bytes], None],
     ) -> None:
         """
         Args:
             patterns: that its queue is bound by.
-            limits: of its queue: what a process that hears too slowly may pile up in the broker.
             hear: is given the body of each message.
         """
         self._declarations = declarations
         self._exchange = exchange
         self._patterns = patterns
-        self._limits = limits
         self._hear = hear
         self.link = Link(f"{what}-listener", parameters, self._listen_on)
 
@@ -163,7 +163,7 @@ class Subscriber:
         channel = connection.channel()
         # Named anew each time: the broker may not have noticed yet that the former connection is gone.
         queue = f"{self._exchange.name}.{uuid4().hex[:12]}"
-        channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=self._limits)
+        channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_LIMITS)
         self._declarations.make(connection, self._exchange.name, self._exchange.declare)
         bound = self._bind(channel, queue)
         channel.basic_consume(queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True)

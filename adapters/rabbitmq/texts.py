@@ -27,9 +27,6 @@ MOST_PER_MESSAGE = 64 << 10
 PAUSE = 0.02
 """Seconds between two rounds of messages: what comes meanwhile goes along; sooner than eyes can tell."""
 
-QUEUE_LIMITS = {"x-max-length": 10_000, "x-max-length-bytes": 64 << 20, "x-overflow": "drop-head"}
-"""What a process that hears too slowly may pile up in the broker; then the oldest go."""
-
 Listener = Callable[[Sequence[TextPiece]], None]
 
 
@@ -103,7 +100,6 @@ class RabbitTexts:
                 self._declarations,
                 self._exchange,
                 patterns=[""],
-                limits=QUEUE_LIMITS,
                 hear=self._hear,
             )
             self._subscriber.link.start()

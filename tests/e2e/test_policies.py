@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.configuration import Configuration
 from tests.e2e.conftest import Install
 from tests.e2e.service import PROFILE, Api, Installation, eventually
 from tests.servers.counting import CountingServer
@@ -27,22 +26,6 @@ JOB = {"owner_service": "e2e", "task_type": "chat_completion", "model_profile": 
 def counting() -> Iterator[CountingServer]:
     with CountingServer() as server:
         yield server
-
-
-class Configuration:
-    """The file, changed as a whole: nobody reads half of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "configuration.json"
-        self.says()
-
-    def says(self, **parts: Any) -> None:
-        self.is_text(json.dumps(parts))
-
-    def is_text(self, text: str) -> None:
-        new = self.path.with_suffix(".new")
-        new.write_text(text)
-        os.replace(new, self.path)
 
 
 @pytest.fixture

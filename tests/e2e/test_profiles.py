@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.configuration import Configuration
 from tests.e2e.conftest import Install
 from tests.e2e.service import PROFILE, Api, Installation, eventually
 from tests.servers.counting import CountingServer
@@ -20,19 +19,6 @@ from tests.servers.rabbitmq import free_ports
 def counting() -> Iterator[CountingServer]:
     with CountingServer() as server:
         yield server
-
-
-class Configuration:
-    """The file, changed as a whole: nobody reads half of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "configuration.json"
-        self.serves()
-
-    def serves(self, **profiles: dict[str, Any]) -> None:
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"profiles": profiles}))
-        os.replace(new, self.path)
 
 
 @pytest.fixture
@@ -65,14 +51,14 @@ def test_jobs_that_waited_run_once_a_changed_file_serves_their_profile(
     waiting = api.submit_many(3, model_profile="late")
     assert [(job["queue"], api.get(job)["waiting_for"]) for job in waiting] == [(None, "external_worker")] * 3
 
-    configuration.serves(late={"base_url": counting.base_url, "model": "later"})
+    configuration.says(profiles={"late": {"base_url": counting.base_url, "model": "later"}})
     done = api.all_finished(waiting)
     assert {(job["status"], job["queue"], job["result"]["provider"]) for job in done} == {
         ("completed", "gpu.llm", "openai")
     }
     assert api.submit(model_profile="late")["queue"] == "gpu.llm"
 
-    configuration.serves()
+    configuration.says()
     eventually(
         lambda: api.submit(model_profile="late")["queue"] is None, within=10, what="the profile is no longer served"
     )
@@ -82,7 +68,9 @@ def test_where_the_first_server_is_gone_the_next_answers_and_every_call_is_told(
     installation: Installation, configuration: Configuration
 ) -> None:
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}/v1"
-    configuration.serves(first={"provider": "vllm", "base_url": nobody, "model": "big", "fallbacks": [PROFILE]})
+    configuration.says(
+        profiles={"first": {"provider": "vllm", "base_url": nobody, "model": "big", "fallbacks": [PROFILE]}}
+    )
     api = processes(installation)
     job = api.finished(api.submit(model_profile="first"))
 

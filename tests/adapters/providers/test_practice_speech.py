@@ -89,7 +89,7 @@ async def test_a_delay_comes_before_an_answer_and_before_a_failure(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("adapters.providers.practice_speech.asyncio.sleep", sleep)
+    monkeypatch.setattr("adapters.providers.practice.asyncio.sleep", sleep)
     assert await run(tmp_path, {"delay_ms": 1500}) is None
     assert await run(tmp_path, {"delay_ms": 20, "error_code": "unknown"}) is ErrorCode.UNKNOWN
     assert waits == [1.5, 0.02]

@@ -13,7 +13,6 @@ from pika import BlockingConnection, URLParameters
 from pika.adapters.blocking_connection import BlockingChannel
 from structlog.testing import capture_logs
 
-from adapters.rabbitmq import events as module
 from adapters.rabbitmq import hints
 from adapters.rabbitmq.connection import connection_parameters
 from adapters.rabbitmq.events import (
@@ -25,6 +24,7 @@ from adapters.rabbitmq.events import (
     patterns,
     routing_key,
 )
+from adapters.rabbitmq.hints import QUEUE_LIMITS
 from adapters.rabbitmq.link import Link
 from domain.events import JobEvent
 from tests.factories import job_event
@@ -258,7 +258,7 @@ async def test_the_queue_of_a_listener_is_bounded_and_goes_with_it(vhost: str, r
     assert queue["name"].startswith(f"{EXCHANGE}.")
     assert queue["exclusive"]
     assert queue["auto_delete"]
-    assert queue["arguments"] == module.QUEUE_LIMITS
+    assert queue["arguments"] == QUEUE_LIMITS
     await until(lambda: management(rabbitmq, vhost, "queues") == [])
 
 
