@@ -27,6 +27,7 @@ from tests.e2e.service import Installation
 from tests.servers.model_server import ModelServer, Reply, Request, after, says
 from tests.servers.rabbitmq import find_rabbitmq, free_ports
 
+AT_ONCE = 200
 FIRST_TOKEN = 0.2
 WORDS = 200
 PATIENCE = 120.0
