@@ -20,6 +20,9 @@ SCHEMA_AT = "/response_format/json_schema/schema"
 """Where the schema of the answer is, from the input's root."""
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+# Larger ones are floats to most of those who read JSON.
+TokenCount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
@@ -68,12 +71,12 @@ class _ChatInput(Struct):
     messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType | None = UNSET
     system: str | UnsetType | None = UNSET
     user: str | UnsetType | None = UNSET
-    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    max_tokens: TokenCount | UnsetType | None = UNSET
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType | None = UNSET
     top_p: Fraction | UnsetType | None = UNSET
     response_format: dict[str, Any] | UnsetType | None = UNSET
     stop: str | list[str] | UnsetType | None = UNSET
-    seed: int | UnsetType | None = UNSET
+    seed: Seed | UnsetType | None = UNSET
 
 
 class _Wanted(Struct):

@@ -23,7 +23,7 @@ from app.wire.fields import (
 )
 from app.wire.idempotency import read_key
 from app.wire.problem import ProblemDetails
-from domain.chat import Message
+from domain.chat import Message, Seed, TokenCount
 from domain.errors import BadInput, ErrorCode, Problem
 from domain.job import Job, JobStatus
 from domain.results import Usage
@@ -63,11 +63,11 @@ class ChatRequestBody(Struct, kw_only=True, frozen=True):
     messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType | None = UNSET
     system: str | UnsetType | None = UNSET
     user: Annotated[str, Meta(min_length=1)] | UnsetType | None = UNSET
-    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    max_tokens: TokenCount | UnsetType | None = UNSET
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType | None = UNSET
     top_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType | None = UNSET
     stop: str | list[str] | UnsetType | None = UNSET
-    seed: int | UnsetType | None = UNSET
+    seed: Seed | UnsetType | None = UNSET
     response_format: (
         Annotated[
             dict[str, Any],

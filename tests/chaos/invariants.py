@@ -360,6 +360,8 @@ def events_have_no_gap(history: History) -> Checked:
                 last, report = int(number), 0
             elif rest == "done":
                 expected = int(number) == last
+            elif "." in rest:  # a piece of text, which may be told when its run has ended already
+                expected = int(number) <= last
             else:
                 # A report may be heard of when its run has ended already.
                 expected = int(number) <= last and (int(number) < last or int(rest) > report)

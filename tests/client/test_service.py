@@ -154,7 +154,8 @@ def test_a_job_tells_its_story_and_can_be_asked_again_for_the_rest(client: Clien
     job = client.submit(**chat(owner))
 
     events = list(client.events(job.id))
-    assert [event.data.get("status") for event in events] == ["pending", "running", "completed", "completed"]
+    told = [event.data.get("status", "text") for event in events]
+    assert told == ["pending", "running", "text", "completed", "completed"]
     assert events[-1].job is not None
     assert [event.id for event in client.events(job.id, events[1].id)] == [event.id for event in events[2:]]
     assert not list(client.events(job.id, events[-1].id))
@@ -163,12 +164,13 @@ def test_a_job_tells_its_story_and_can_be_asked_again_for_the_rest(client: Clien
 def test_the_service_tells_of_itself(client: Client, owner: str):
     client.result(client.submit(**chat(owner)).id, timeout=20)
 
-    [queue] = client.queues()
+    queue, speech = client.queues()
     [worker] = client.workers()
     stats = client.stats()
     assert (queue.name, queue.workers, queue.slots) == ("gpu.llm", 1, 4)
+    assert (speech.name, speech.workers, speech.slots) == ("gpu.speech", 1, 4)
     assert (queue.paused, queue.concurrency, queue.circuit.state) == (False, None, "closed")
-    assert (worker.queues, worker.slots_per_queue) == (("gpu.llm",), 4)
+    assert (worker.queues, worker.slots_per_queue) == (("gpu.llm", "gpu.speech"), 4)
     assert stats.as_of.tzinfo is not None
     assert stats.throughput is not None
     assert stats.jobs.raw.keys() >= {"pending", "completed"}
@@ -194,7 +196,7 @@ def test_all_queues_are_held_and_let_go(client: Client):
     assert (status.running, status.paused, status.current_job_ids) == (False, True, ())
     assert not client.resume_all().paused
     status = client.start_all()
-    assert (status.running, [queue.name for queue in status.queues]) == (True, ["gpu.llm"])
+    assert (status.running, [queue.name for queue in status.queues]) == (True, ["gpu.llm", "gpu.speech"])
 
 
 def test_a_circuit_is_closed(client: Client):

@@ -12,7 +12,7 @@ from rich.console import Console
 from app.client import Circuit, Client, Queue
 from app.commands import output
 from tests.commands.conftest import Command
-from tests.e2e.service import practising
+from tests.e2e.service import eventually, practising
 from tests.servers.postgres import Databases
 
 
@@ -36,7 +36,12 @@ def test_queues_are_a_table_or_json_lines(command: Command):
     table = command("queues").out
     assert "gpu.llm" in table
     assert "running" in table
-    assert [queue["slots"] for queue in command("queues", "--json").documents] == [4, 4]
+    # Workers are counted anew every two seconds.
+    eventually(
+        lambda: [queue["slots"] for queue in command("queues", "--json").documents] == [4, 4],
+        within=10,
+        what="the worker is counted",
+    )
 
 
 def test_a_queue_is_held_and_let_go(command: Command, client: Client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ def decoders() -> set[int]:
     """Decoding processes of this process, also dead ones that nobody has asked about."""
     children: set[int] = set()
     for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        children.update(map(int, (task / "children").read_text().split()))
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            children.update(map(int, (task / "children").read_text().split()))
     return {child for child in children if _is_decoder(child)}
 
 

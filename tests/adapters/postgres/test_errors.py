@@ -82,6 +82,7 @@ EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "retry": lambda store: store.retry([new_id()]),
     "erase": lambda store: store.erase([new_id()]),
     "promote_due": lambda store: store.promote_due(),
+    "route": lambda store: store.route({("llm_chat", "late"): "gpu.llm"}),
     "rescue": lambda store: store.rescue(RescueTerms(3, LEASE)),
     "preempt": lambda store: store.preempt("gpu.llm", LEASE),
     "expire_deadlines": lambda store: store.expire_deadlines(),
