@@ -3,7 +3,7 @@
 .PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench audit
 
 # Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin

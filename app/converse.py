@@ -155,7 +155,12 @@ class Chats:
             ChatFailed: there is nothing to wait for any more.
         """
         if monotonic() >= end:
-            failure = Failure(ErrorCode.TIMEOUT, OUT_OF_TIME.message)
+            waited = (
+                " It had not started: its queue was busy or held, or no worker serves it."
+                if waiting.job.status is JobStatus.PENDING
+                else ""
+            )
+            failure = Failure(ErrorCode.TIMEOUT, f"{OUT_OF_TIME.message}{waited}")
             await waiting.end(ChatFailed(failure, waiting.job.id), OUT_OF_TIME)
         if self.watch.dismissed:
             refused = ChatRefused(STOPPING, waiting.job.id)

@@ -87,7 +87,13 @@ async def _providers(settings: Settings) -> list[Finding]:
     except StartupError as error:
         return [("Model profiles", ILL, str(error))]
     if not states:
-        return [("Model profiles", OFF, "none: 'up' then uses the practice provider, and a worker does not start")]
+        return [
+            (
+                "Model profiles",
+                OFF,
+                "none: 'up' then takes a server that it finds on this machine, else practises; a worker does not start",
+            )
+        ]
     return [(f"Profile {profile.name}", *_served(profile, state)) for profile, state in states]
 
 

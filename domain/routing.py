@@ -102,6 +102,6 @@ class Routes:
         if kind is None or profile is None:
             return None
         if profile.kind is not kind:
-            detail = f"{task_type} needs a {kind} model; {model_profile} is a {profile.kind} model"
+            detail = f"{task_type} needs a model for {kind}; {model_profile} is one for {profile.kind}"
             raise BadInput([Problem("/model_profile", detail)], ErrorCode.UNSUPPORTED_TASK)
         return profile.queue
