@@ -252,7 +252,10 @@ def _must_be_servable(profile: ModelProfile, profiles: Mapping[str, ModelProfile
     for name in profile.fallbacks:
         other = profiles.get(name)
         if other is None or other.kind is not profile.kind or name == profile.name:
-            raise Unservable(f"{where} falls back on {name!r}: name another {profile.kind} profile that is served here")
+            raise Unservable(
+                f"AI_SERVICE_CONFIG: profiles.{profile.name}.fallbacks cannot be used; expected names of other "
+                f"profiles for {profile.kind} that are served here"
+            )
 
 
 def _must_be_bundle(path: Path, where: str) -> None:

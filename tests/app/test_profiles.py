@@ -198,8 +198,11 @@ def test_a_key_may_lie_in_a_variable_that_the_file_names(config: Config, monkeyp
     ("entry", "said"),
     [
         ({}, "the profile x has no base_url"),
-        ({"base_url": GPU, "fallbacks": ["gone"]}, "falls back on 'gone'"),
-        ({"base_url": GPU, "fallbacks": ["x"]}, "falls back on 'x'"),
+        (
+            {"base_url": GPU, "fallbacks": ["gone"]},
+            "profiles.x.fallbacks cannot be used; expected names of other profiles for chat",
+        ),
+        ({"base_url": GPU, "fallbacks": ["x"]}, "profiles.x.fallbacks cannot be used"),
         ({"base_url": GPU, "provider": "whisper-asr"}, "profiles.x.provider cannot be used"),
         ({"base_url": GPU, "ca_bundle": "/nowhere.pem"}, "the profile x has a ca_bundle that cannot be used"),
         ({"provider": "anthropic"}, "the profile x has no key"),
