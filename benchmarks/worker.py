@@ -133,7 +133,7 @@ def drain_bare(jobs: int) -> float:
 async def _fill_ours(dsn: str, jobs: int) -> None:
     await migrate(dsn)
     async with create_pool(dsn, max_size=2, application_name="benchmark") as pool:
-        await pool.execute("TRUNCATE jobs, job_details, job_inputs, job_results, runs, lines, lanes")
+        await pool.execute("TRUNCATE jobs, job_details, job_inputs, job_results, runs, lines, lanes CASCADE")
         store = PostgresJobStore(pool)
         for start in range(0, jobs, 1_000):
             await store.add([_job() for _ in range(min(1_000, jobs - start))])
