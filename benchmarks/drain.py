@@ -1,0 +1,60 @@
+"""W1: how fast one worker process with 64 slots drains 20,000 jobs that do nothing.
+
+The jobs lie ready before the worker starts. The rate counts from the 200th to the last end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import record
+from benchmarks.contestant import Contestant, Task, until, working
+from benchmarks.findings import Bar, Figure, Findings
+from benchmarks.ours import Ours
+from benchmarks.peers.bare_dramatiq import BareDramatiq
+from benchmarks.place import Place, tell
+
+TITLE = "Drain 20,000 jobs that do nothing, one process, 64 slots"
+SLOTS, JOBS, WARM_UP = 64, 20_000, 200
+PATIENCE = 300.0
+
+
+def run(place: Place, rounds: int) -> Findings:
+    contestants: list[Contestant] = [Ours(place), Ours(place, embedded=True), BareDramatiq(place)]
+    rates: dict[str, list[float]] = {each.name: [] for each in contestants}
+    for turn in range(rounds):
+        for contestant in contestants:
+            tell(f"W1 round {turn + 1} of {rounds}: {contestant.name}")
+            rates[contestant.name].append(drained(place, contestant, JOBS, SLOTS))
+    figures = [Figure(name, "drained", "jobs/s", tuple(values)) for name, values in rates.items()]
+    return Findings(tuple(figures), tuple(bars(figures)), notes(contestants))
+
+
+def bars(figures: Sequence[Figure]) -> list[Bar]:
+    rate = {figure.contestant: figure.median for figure in figures}
+    return [Bar("ours / bare Dramatiq", rate["ours"] / rate["bare Dramatiq"], 2.0)]
+
+
+def drained(place: Place, contestant: Contestant, jobs: int, slots: int) -> float:
+    """Jobs per second."""
+    file = place.folder / "drain"
+    file.unlink(missing_ok=True)
+    contestant.empty()
+    contestant.fill(jobs)
+    with working(contestant, Task("nothing"), slots, file) as worker:
+        until(file, jobs, within=PATIENCE, worker=worker)
+    stored = contestant.stored()
+    if stored not in {None, jobs}:
+        raise SystemExit(f"{contestant.name} stored {stored} results of {jobs} jobs.")
+    return rate(file, jobs)
+
+
+def rate(file: Path, jobs: int) -> float:
+    """Ends per second after the warm-up."""
+    ends = [each.ended for each in record.entries(file)]
+    return (jobs - WARM_UP) / (ends[jobs - 1] - ends[WARM_UP - 1])
+
+
+def notes(contestants: Sequence[Contestant]) -> tuple[str, ...]:
+    return tuple(f"{each.name}: {each.settings}; keeps {each.keeps}" for each in contestants)

@@ -1,0 +1,44 @@
+"""What each run of a handler writes down, the same in every contestant: whose run, when it began and ended.
+
+One `write` to a file opened for appending: it is whole whatever is killed, and several processes may share the file. It
+costs about two microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+LINE = struct.Struct("<qdd")
+
+VARIABLE = "BENCHMARK_RECORD"
+"""Names the file to the processes of a contestant."""
+
+
+class Entry(NamedTuple):
+    number: int
+    began: float
+    """Seconds since 1970, as `ended`: processes are compared by it."""
+    ended: float
+
+
+class Recorder:
+    """Writes in a contestant's process."""
+
+    def __init__(self) -> None:
+        self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write(self, number: int, began: float) -> None:
+        os.write(self._file, LINE.pack(number, began, time.time()))
+
+
+def count(file: Path) -> int:
+    return file.stat().st_size // LINE.size if file.exists() else 0
+
+
+def entries(file: Path) -> list[Entry]:
+    """In the order of their ends."""
+    return sorted((Entry(*fields) for fields in LINE.iter_unpack(file.read_bytes())), key=lambda each: each.ended)
