@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 
 from dramatiq import Worker
 from msgspec import Raw, Struct, json
@@ -20,9 +20,10 @@ from adapters.postgres.store import PostgresJobStore
 from app import logs
 from app.bootstrap import Application, build, new_job_id
 from app.settings import from_env
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, python
 from benchmarks.handlers import PAYLOAD, handler
 from benchmarks.place import Place
+from benchmarks.submitting import submitting
 from domain.job import LeasedJob, NewJob, Priority
 
 QUEUE = "gpu.llm"
@@ -30,7 +31,10 @@ TASK_TYPE = "llm_chat"
 TICKETS = 128
 """They only wake idle slots, which then go on by themselves."""
 
-TABLES = "jobs, job_details, job_inputs, job_results, job_labels, runs, lines, lanes"
+TABLES = (
+    "jobs, job_details, job_inputs, job_results, job_labels, job_changes, job_progress, job_counts, job_count_changes, "
+    "jobs_finished, runs, run_attempts, closing_slots, lines, lanes, workers"
+)
 
 
 class Input(Struct):
@@ -42,9 +46,15 @@ class Ours:
     name = "ours"
     keeps = "jobs, runs and results in PostgreSQL"
 
-    def __init__(self, place: Place, *, embedded: bool = False) -> None:
+    def __init__(self, place: Place, *, embedded: bool = False, backlog: Priority = Priority.NORMAL) -> None:
+        """
+        Args:
+            embedded: there is no broker.
+            backlog: what it is filled with.
+        """
         self._place = place
         self._embedded = embedded
+        self._backlog = backlog
         self.dsn = place.database("ours")
         if embedded:
             self.name = "ours, embedded"
@@ -56,7 +66,7 @@ class Ours:
         self._place.rabbit.reset()
 
     def fill(self, jobs: int) -> None:
-        self.submit(range(jobs))
+        self.submit(range(jobs), self._backlog)
         self._place.execute(self.dsn, "VACUUM ANALYZE")
         if not self._embedded:
             self.publish_tickets()
@@ -69,6 +79,9 @@ class Ours:
         with closing(self.application().broker) as broker:
             for _ in range(tickets):
                 broker.enqueue(ticket(QUEUE))
+
+    def submitter(self) -> AbstractContextManager[Send]:
+        return submitting(self.application(), TASK_TYPE)
 
     def application(self) -> Application:
         return build(from_env({**os.environ, **self.environment()}))
