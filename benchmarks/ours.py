@@ -45,6 +45,8 @@ class Input(Struct):
 class Ours:
     name = "ours"
     keeps = "jobs, runs and results in PostgreSQL"
+    task_type = TASK_TYPE
+    profile = "practice"
 
     def __init__(self, place: Place, *, embedded: bool = False, backlog: Priority = Priority.NORMAL) -> None:
         """
@@ -73,7 +75,7 @@ class Ours:
 
     def submit(self, numbers: range, priority: Priority = Priority.NORMAL) -> None:
         """Store jobs as a batch would be; no ticket is published."""
-        asyncio.run(_submit(self.dsn, numbers, priority))
+        asyncio.run(_submit(self.dsn, [self._job(number, priority) for number in numbers]))
 
     def publish_tickets(self, tickets: int = TICKETS) -> None:
         with closing(self.application().broker) as broker:
@@ -93,28 +95,27 @@ class Ours:
         broker = {} if self._embedded else {"AMQP_URL": self._place.rabbit.url}
         return {"DATABASE_URL": self.dsn, "AI_PROVIDER": "practice", "LOG_LEVEL": "warning", **broker}
 
+    def _job(self, number: int, priority: Priority) -> NewJob:
+        return NewJob(
+            id=new_job_id(),
+            owner_service="benchmark",
+            task_type=self.task_type,
+            model_profile=self.profile,
+            input=Raw(json.encode(Input(PAYLOAD, number))),
+            queue=QUEUE,
+            priority=priority,
+        )
+
     def stored(self) -> int | None:
         [row] = self._place.fetch(self.dsn, "SELECT count(*) FROM job_results")
         return int(row[0])
 
 
-async def _submit(dsn: str, numbers: range, priority: Priority) -> None:
+async def _submit(dsn: str, jobs: list[NewJob]) -> None:
     async with create_pool(dsn, max_size=2, application_name="benchmark") as pool:
         store = PostgresJobStore(pool)
-        for start in range(0, len(numbers), 1_000):
-            await store.add([_job(number, priority) for number in numbers[start : start + 1_000]])
-
-
-def _job(number: int, priority: Priority) -> NewJob:
-    return NewJob(
-        id=new_job_id(),
-        owner_service="benchmark",
-        task_type=TASK_TYPE,
-        model_profile="practice",
-        input=Raw(json.encode(Input(PAYLOAD, number))),
-        queue=QUEUE,
-        priority=priority,
-    )
+        for start in range(0, len(jobs), 1_000):
+            await store.add(jobs[start : start + 1_000])
 
 
 def performing() -> Perform:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from procrastinate import App, PsycopgConnector
+from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import PAYLOAD, Handle, handler
 
 if TYPE_CHECKING:
@@ -40,6 +42,20 @@ class Procrastinate:
         asyncio.run(_fill(self.dsn, jobs))
         # Without, the plan of its claim is one for an empty table, and it drains a tenth as fast.
         self._place.execute(self.dsn, "VACUUM ANALYZE")
+
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        app = application(self.dsn).with_connector(SyncPsycopgConnector(conninfo=self.dsn, min_size=1))
+        with app.open():
+            ordinary = app.tasks["run"]
+            first = ordinary.configure(priority=1)
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                (first if urgent else ordinary).defer(number=number, payload=PAYLOAD)
+                return Sent(asked, time.time())
+
+            yield send
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.procrastinate", str(slots))
