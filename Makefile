@@ -44,11 +44,10 @@ chaos: $(READY)  ## half an hour of faults under load, then the check that nothi
 contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
-bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, urgent jobs behind a backlog, adaptive limits, streams, many chats at once
+bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, adaptive limits, streams, many chats at once
 	@$(BIN)/python -m benchmarks.worker
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.browsing
-	@$(BIN)/python -m benchmarks.urgent
 	@$(BIN)/python -m benchmarks.adaptive
 	@$(BIN)/python -m benchmarks.streaming
 	@$(BIN)/python -m benchmarks.rush

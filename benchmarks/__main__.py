@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import calls, crash, drain, latency
+from benchmarks import calls, crash, drain, latency, urgent
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
 
@@ -14,6 +14,7 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W2": (latency.TITLE, latency.run),
     "W3": (calls.TITLE, calls.run),
     "W4": (crash.TITLE, crash.run),
+    "W5": (urgent.TITLE, urgent.run),
     "W12": (calls.SCALING_TITLE, calls.run_scaling),
 }
 

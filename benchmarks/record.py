@@ -42,6 +42,14 @@ def count(file: Path) -> int:
     return file.stat().st_size // LINE.size if file.exists() else 0
 
 
-def entries(file: Path) -> list[Entry]:
-    """In the order of their ends."""
-    return sorted((Entry(*fields) for fields in LINE.iter_unpack(file.read_bytes())), key=lambda each: each.ended)
+def entries(file: Path, *, after: int = 0) -> list[Entry]:
+    """In the order of their ends.
+
+    Args:
+        after: so many that were written first are left out.
+    """
+    with file.open("rb") as lines:
+        lines.seek(after * LINE.size)
+        written = lines.read()
+    whole = len(written) // LINE.size * LINE.size
+    return sorted((Entry(*fields) for fields in LINE.iter_unpack(written[:whole])), key=lambda each: each.ended)

@@ -45,14 +45,12 @@ class Procrastinate:
 
     @contextmanager
     def submitter(self) -> Iterator[Send]:
-        app = application(self.dsn).with_connector(SyncPsycopgConnector(conninfo=self.dsn, min_size=1))
+        app = App(connector=SyncPsycopgConnector(conninfo=self.dsn, min_size=1))
         with app.open():
-            ordinary = app.tasks["run"]
-            first = ordinary.configure(priority=1)
 
             def send(number: int, *, urgent: bool = False) -> Sent:
                 asked = time.time()
-                (first if urgent else ordinary).defer(number=number, payload=PAYLOAD)
+                app.configure_task("run", priority=int(urgent)).defer(number=number, payload=PAYLOAD)
                 return Sent(asked, time.time())
 
             yield send
