@@ -1,7 +1,7 @@
 """Celery on RabbitMQ, with results stored in PostgreSQL by its SQLAlchemy backend.
 
-Its jobs block: many waiting ones need threads, where its backend opens a connection for each result; a forked child keeps
-its connection, and gets through jobs that do nothing faster alone than many threads do.
+Its jobs block: many that wait need threads, where its backend connects anew for each result. A forked child keeps its
+connection, and alone gets through jobs that do nothing faster than many threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import uvloop
 from celery import Celery as App
 
 from benchmarks.contestant import python
@@ -27,14 +28,14 @@ QUEUE = "celery"
 BROKER, RESULTS = "BENCHMARK_RABBITMQ", "BENCHMARK_POSTGRES"
 
 CHILDREN = 8
-"""So many slots are processes, as by its defaults; more are threads."""
+"""So many slots are forked children, as by its defaults; more are threads."""
 
 
 class Celery:
     name = "Celery"
     settings = (
-        f"{version('celery')}, one forked child for jobs that do nothing, else threads as slots (processes up to {CHILDREN}), "
-        "late acknowledgement, prefetch as many as slots, results by SQLAlchemy and psycopg, no events"
+        f"{version('celery')}, one forked child for jobs that do nothing, else as many as slots up to {CHILDREN}, else "
+        "threads as slots; acknowledges late, prefetches as many as slots, results by SQLAlchemy and psycopg, no events"
     )
     keeps = "messages in RabbitMQ, results in PostgreSQL"
 
@@ -81,6 +82,7 @@ def _application(broker: str, dsn: str, run: Callable[[int, str], str], *, confi
     application.conf.update(
         broker_transport_options={"confirm_publish": confirms},
         broker_connection_retry_on_startup=True,
+        database_engine_options={"pool_pre_ping": False},  # it tries again when a connection was lost
         task_default_queue=QUEUE,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -115,7 +117,7 @@ def _run() -> Callable[[int, str], str]:
 def _called() -> Callable[[int], str]:
     """The asynchronous handler on a loop of its own, which a thread waits for."""
     handle = handler()
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return lambda number: asyncio.run_coroutine_threadsafe(handle(number), loop).result()
 

@@ -25,7 +25,7 @@ BATCH = 1_000
 
 class Procrastinate:
     name = "Procrastinate"
-    settings = f"{version('procrastinate')}, one asynchronous worker, {CONNECTIONS} psycopg connections, uvloop, finished jobs kept"
+    settings = f"{version('procrastinate')}, one asynchronous worker, {CONNECTIONS} psycopg connections, uvloop; keeps ended jobs"
     keeps = "jobs and their events in PostgreSQL; no results"
 
     def __init__(self, place: Place) -> None:
