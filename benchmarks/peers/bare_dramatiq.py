@@ -1,4 +1,4 @@
-"""Dramatiq by itself on RabbitMQ: the middleware that it has by default, which has no Prometheus in it, and no results."""
+"""Dramatiq by itself on RabbitMQ, with the middleware that it has by default (no Prometheus); keeps no results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VARIABLE = "BENCHMARK_RABBITMQ"
 
 class BareDramatiq:
     name = "bare Dramatiq"
-    settings = f"{version('dramatiq')}, one process, threads as slots, default middleware, durable queue, no publisher confirms"
+    settings = f"{version('dramatiq')}, threads as slots, default middleware, durable queue, no publisher confirms"
     keeps = "messages in RabbitMQ; no results"
 
     def __init__(self, place: Place) -> None:
