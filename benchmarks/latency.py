@@ -20,6 +20,7 @@ from benchmarks.drain import notes
 from benchmarks.findings import Bar, Figure, Findings, quantile
 from benchmarks.ours import Ours
 from benchmarks.peers.bare_dramatiq import BareDramatiq
+from benchmarks.peers.everyone import peers
 from benchmarks.place import Place, tell
 from benchmarks.record import entries
 from benchmarks.together import Together
@@ -41,7 +42,7 @@ class Measured(Struct, frozen=True):
 
 
 def run(place: Place, rounds: int) -> Findings:
-    contestants: list[Contestant] = [Ours(place), Together(place), BareDramatiq(place)]
+    contestants: list[Contestant] = [Ours(place), Together(place), *peers(place)]
     measured: dict[tuple[str, str], list[list[float]]] = {}
     for turn in range(rounds):
         for contestant in contestants:

@@ -75,7 +75,7 @@ def waits(place: Place, contestant: Contestant, *, backlog: int, tries: int) -> 
         contestant.submitter() as send,
     ):
         until(file, UNDER_WAY, within=PATIENCE, worker=worker)
-        found = []
+        found: list[float] = []
         for number in range(FIRST_URGENT, FIRST_URGENT + tries):
             if backlog - record.count(file) < LEAST_BACKLOG:
                 raise SystemExit(f"{contestant.name}: the backlog was nearly gone after {len(found)} tries.")

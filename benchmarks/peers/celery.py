@@ -1,7 +1,7 @@
 """Celery on RabbitMQ, with results stored in PostgreSQL by its SQLAlchemy backend.
 
-Its jobs block: many waiting ones need threads, where its backend opens a connection for each result; a forked child keeps
-its connection, and gets through jobs that do nothing faster alone than many threads do.
+Its jobs block: many that wait need threads, where its backend connects anew for each result. A forked child keeps its
+connection, and alone gets through jobs that do nothing faster than many threads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import uvloop
 from celery import Celery as App
 
 from benchmarks.contestant import Send, Sent, python
@@ -31,14 +32,14 @@ PRIORITIES = "BENCHMARK_PRIORITIES"
 HIGHEST = 9
 
 CHILDREN = 8
-"""So many slots are processes, as by its defaults; more are threads."""
+"""So many slots are forked children, as by its defaults; more are threads."""
 
 
 class Celery:
     name = "Celery"
     settings = (
-        f"{version('celery')}, one forked child for jobs that do nothing, else threads as slots (processes up to {CHILDREN}), "
-        "late acknowledgement, prefetch as many as slots, results by SQLAlchemy and psycopg, no events"
+        f"{version('celery')}, one forked child for jobs that do nothing, else as many as slots up to {CHILDREN}, else "
+        "threads as slots; acknowledges late, prefetches as many as slots, results by SQLAlchemy and psycopg, no events"
     )
     keeps = "messages in RabbitMQ, results in PostgreSQL"
 
@@ -103,6 +104,7 @@ def _application(environment: Mapping[str, str], run: Callable[[int, str], str],
     application.conf.update(
         broker_transport_options={"confirm_publish": confirms},
         broker_connection_retry_on_startup=True,
+        database_engine_options={"pool_pre_ping": False},  # it tries again when a connection was lost
         task_default_queue=QUEUE,
         task_queue_max_priority=HIGHEST if environment[PRIORITIES] else None,
         task_acks_late=True,
@@ -138,7 +140,7 @@ def _run() -> Callable[[int, str], str]:
 def _called() -> Callable[[int], str]:
     """The asynchronous handler on a loop of its own, which a thread waits for."""
     handle = handler()
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return lambda number: asyncio.run_coroutine_threadsafe(handle(number), loop).result()
 

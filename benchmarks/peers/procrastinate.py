@@ -27,7 +27,7 @@ BATCH = 1_000
 
 class Procrastinate:
     name = "Procrastinate"
-    settings = f"{version('procrastinate')}, one asynchronous worker, {CONNECTIONS} psycopg connections, uvloop, finished jobs kept"
+    settings = f"{version('procrastinate')}, {CONNECTIONS} psycopg connections, uvloop, ended jobs kept"
     keeps = "jobs and their events in PostgreSQL; no results"
 
     def __init__(self, place: Place) -> None:
