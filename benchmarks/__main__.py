@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
+from app import logs
+from app.settings import from_env
 from benchmarks import calls, crash, drain, latency, urgent
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
@@ -24,6 +27,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"which of {', '.join(WORKLOADS)}; else all")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     arguments = parser.parse_args()
+    logs.set_up(from_env({**os.environ, "LOG_LEVEL": "warning"}).logs)
     for name in arguments.workloads or WORKLOADS:
         title, run = WORKLOADS[name]
         with place() as here:
