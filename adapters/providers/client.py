@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 # A proxy that compresses holds tokens back.
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+def utc_now() -> datetime:
+    """What a provider compares the dates of a server with."""
+    return datetime.now(UTC)
 
 
 def open_client(
