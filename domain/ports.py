@@ -34,8 +34,8 @@ class Claim(Struct, frozen=True):
     lease: timedelta
     limit: int
     alone: bool = False
-    """Nothing else runs in the worker's process. Then, and only then, it may get a job whose worker died
-    under it: before all others of its level, and no other beside it."""
+    """Nothing else runs in the worker's process. Then, and only then, it may get a suspect (`Job.suspect`):
+    before all others of its level, and no other beside it."""
 
 
 class Exchange(Struct, frozen=True):
