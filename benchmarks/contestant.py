@@ -62,7 +62,7 @@ class Contestant(Protocol):
         ...
 
     def stored(self) -> int | None:
-        """How many results are stored, or None where it keeps none."""
+        """How many jobs it has stored as done, with results where it keeps them; None where it keeps nothing."""
         ...
 
 
