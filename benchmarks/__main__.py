@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import drain
+from benchmarks import calls, crash, drain, latency, urgent
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
 
-WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {"W1": (drain.TITLE, drain.run)}
+WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
+    "W1": (drain.TITLE, drain.run),
+    "W2": (latency.TITLE, latency.run),
+    "W3": (calls.TITLE, calls.run),
+    "W4": (crash.TITLE, crash.run),
+    "W5": (urgent.TITLE, urgent.run),
+    "W12": (calls.SCALING_TITLE, calls.run_scaling),
+}
 
 
 def main() -> None:

@@ -11,14 +11,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import uvloop
 from celery import Celery as App
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import HANDLER, PAYLOAD, blocking_handler, handler
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 QUEUE = "celery"
 BROKER, RESULTS = "BENCHMARK_RABBITMQ", "BENCHMARK_POSTGRES"
+PRIORITIES = "BENCHMARK_PRIORITIES"
+HIGHEST = 9
 
 CHILDREN = 8
 """So many slots are forked children, as by its defaults; more are threads."""
@@ -39,8 +43,11 @@ class Celery:
     )
     keeps = "messages in RabbitMQ, results in PostgreSQL"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, priorities: bool = False) -> None:
         self._place = place
+        self._priorities = priorities
+        if priorities:
+            self.settings = f"{self.settings}, a queue with priorities"
         self.dsn = place.database("celery")
         self.application().backend.ResultSession().close()  # makes its tables
 
@@ -58,15 +65,29 @@ class Celery:
         application.close()
         self._place.execute(self.dsn, "VACUUM ANALYZE")
 
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        application = self.application()
+        with application.producer_pool.acquire() as producer:
+            task = application.tasks["run"]
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                task.apply_async((number, PAYLOAD), producer=producer, priority=HIGHEST if urgent else 0)
+                return Sent(asked, time.time())
+
+            yield send
+        application.close()
+
     def application(self, *, confirms: bool = True) -> App:
         """One that submits; asks RabbitMQ to confirm every message, unless told not to."""
-        return _application(self._place.rabbit.url, self.dsn, _nothing, confirms=confirms)
+        return _application(self.environment(), _nothing, confirms=confirms)
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.celery", str(slots))
 
     def environment(self) -> Mapping[str, str]:
-        return {BROKER: self._place.rabbit.url, RESULTS: self.dsn}
+        return {BROKER: self._place.rabbit.url, RESULTS: self.dsn, PRIORITIES: "1" if self._priorities else ""}
 
     def stored(self) -> int | None:
         [row] = self._place.fetch(self.dsn, "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'")
@@ -77,13 +98,15 @@ def _nothing(number: int, payload: str) -> str:
     return ""
 
 
-def _application(broker: str, dsn: str, run: Callable[[int, str], str], *, confirms: bool = True) -> App:
-    application = App("benchmark", broker=broker, backend=re.sub(r"^\w+:", "db+postgresql+psycopg:", dsn))
+def _application(environment: Mapping[str, str], run: Callable[[int, str], str], *, confirms: bool = True) -> App:
+    backend = re.sub(r"^\w+:", "db+postgresql+psycopg:", environment[RESULTS])
+    application = App("benchmark", broker=environment[BROKER], backend=backend)
     application.conf.update(
         broker_transport_options={"confirm_publish": confirms},
         broker_connection_retry_on_startup=True,
         database_engine_options={"pool_pre_ping": False},  # it tries again when a connection was lost
         task_default_queue=QUEUE,
+        task_queue_max_priority=HIGHEST if environment[PRIORITIES] else None,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
@@ -97,7 +120,7 @@ def work(slots: int) -> None:
     """Be a worker process until SIGTERM."""
     does_nothing = os.environ[HANDLER] == "nothing"
     pool = "prefork" if does_nothing or slots <= CHILDREN else "threads"
-    application = _application(os.environ[BROKER], os.environ[RESULTS], _run())
+    application = _application(os.environ, _run())
     if does_nothing:
         application.conf.worker_prefetch_multiplier = slots
         slots = 1

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.queries import Queries
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import HANDLER, PAYLOAD, handler
 
 if TYPE_CHECKING:
@@ -50,6 +52,20 @@ class PGQueuer:
         asyncio.run(_fill(self.dsn, jobs))
         self._place.execute(self.dsn, "VACUUM ANALYZE")
 
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            connection = runner.run(asyncpg.connect(self.dsn))
+            queries = Queries(AsyncpgDriver(connection))
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                runner.run(queries.enqueue(ENTRYPOINT, _input(number), int(urgent)))
+                return Sent(asked, time.time())
+
+            yield send
+            runner.run(connection.close())
+
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.pgqueuer", str(slots))
 
@@ -77,12 +93,14 @@ async def _fill(dsn: str, jobs: int) -> None:
         queries = Queries(AsyncpgDriver(connection))
         for start in range(0, jobs, 1_000):
             numbers = range(start, min(start + 1_000, jobs))
-            inputs: list[bytes | None] = [
-                json.dumps({"number": number, "payload": PAYLOAD}).encode() for number in numbers
-            ]
+            inputs: list[bytes | None] = [_input(number) for number in numbers]
             await queries.enqueue([ENTRYPOINT] * len(inputs), inputs, [0] * len(inputs))
     finally:
         await connection.close()
+
+
+def _input(number: int) -> bytes:
+    return json.dumps({"number": number, "payload": PAYLOAD}).encode()
 
 
 async def work(slots: int) -> None:
