@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 
 from benchmarks import drain, report
@@ -24,7 +27,9 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
 def main() -> None:
     options = parse()
     memory = report.recall(options.json) if options.json else {}
-    console = Console()
+    # What the servers tell of themselves is not asked for here; a file has no width.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     failed = [] if options.redraw else measure_all(console, options, memory)
     if options.page:
         report.write(options.page, memory)

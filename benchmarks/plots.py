@@ -49,7 +49,7 @@ def draw_workload(path: Path, findings: Findings) -> None:
         fields = picture.subplots(len(measures), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
         for axes, (measure, figures) in zip(fields, measures.items(), strict=True):
             _draw_measure(axes, measure, figures, [bar for bar in findings.bars if bar.measure == measure])
-        _save(picture, path)
+        save(picture, path)
 
 
 def _draw_measure(axes: Axes, measure: str, figures: Sequence[Figure], bars: Sequence[Bar]) -> None:
@@ -130,7 +130,7 @@ def draw_bars(path: Path, bars: Sequence[tuple[str, Bar]]) -> None:
         axes.set_xlabel("missed  ←  how many times better than its bar  →  met")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        _save(picture, path)
+        save(picture, path)
 
 
 def _share(bar: Bar) -> float:
@@ -141,5 +141,5 @@ def _share(bar: Bar) -> float:
     return FARTHEST if worse <= 0 else min(max(better / worse, 1 / FARTHEST), FARTHEST)
 
 
-def _save(picture: Picture, path: Path) -> None:
+def save(picture: Picture, path: Path) -> None:
     picture.savefig(path, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -19,7 +19,8 @@ from rich.table import Table
 from benchmarks.findings import Bar, Figure, Findings
 from benchmarks.setting import Setting
 
-BEGIN, END = "<!-- {}: written by `make bench` -->", "<!-- end of {} -->"
+COMMAND = "`make bench`"
+BEGIN, END = "<!-- {}: written by " + COMMAND + " -->", "<!-- end of {} -->"
 MACHINE, BARS = "the machine", "the bars"
 """Names of the parts that are about all workloads; the others are named like theirs."""
 
@@ -96,7 +97,7 @@ def write(page: Path, memory: Memory) -> None:
     text = page.read_text() if page.exists() else ""
     for name, part in parts(page.stem, memory, headings(text)).items():
         title = f"{name}: {memory[name].title}" if name in memory else name.capitalize()
-        text = _put(text, name, title, part)
+        text = put(text, BEGIN.format(name), END.format(name), title, part)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text)
 
@@ -248,8 +249,8 @@ def _place(name: str) -> tuple[int, str]:
     return (int(digits) if digits else 0, name)
 
 
-def _put(text: str, name: str, title: str, part: str) -> str:
-    begin, end = BEGIN.format(name), END.format(name)
+def put(text: str, begin: str, end: str, title: str, part: str) -> str:
+    """The text with this part between its marks; without marks there, with a section of this title at its end."""
     marked = f"{begin}\n\n{part}\n\n{end}"
     if begin in text and end in text:
         return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: marked, text, count=1, flags=re.DOTALL)
