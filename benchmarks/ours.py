@@ -42,10 +42,10 @@ class Ours:
     name = "ours"
     keeps = "jobs, runs and results in PostgreSQL"
 
-    def __init__(self, place: Place, *, embedded: bool = False) -> None:
+    def __init__(self, place: Place, *, embedded: bool = False, database: str = "ours") -> None:
         self._place = place
         self._embedded = embedded
-        self.dsn = place.database("ours")
+        self.dsn = place.database(database)
         if embedded:
             self.name = "ours, embedded"
         self.settings = "one process, " + ("no broker" if embedded else "tickets over RabbitMQ") + ", defaults"
