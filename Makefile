@@ -46,7 +46,6 @@ contracts: $(READY)  ## write docs/contracts anew; refuses what would break its 
 
 bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, urgent jobs behind a backlog, adaptive limits, streams, many chats at once
 	@$(BIN)/python -m benchmarks.worker
-	@$(BIN)/python -m benchmarks.browsing
 	@$(BIN)/python -m benchmarks.urgent
 	@$(BIN)/python -m benchmarks.adaptive
 	@$(BIN)/python -m benchmarks.streaming

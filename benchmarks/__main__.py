@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import batches, depth, drain
+from benchmarks import batches, browsing, depth, drain
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
 
@@ -13,6 +13,7 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W1": (drain.TITLE, drain.run),
     "W6": (depth.TITLE, depth.run),
     "W8": (batches.TITLE, batches.run),
+    "W11": (browsing.TITLE, browsing.run),
 }
 
 
