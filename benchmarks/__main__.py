@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from benchmarks import calls, crash, drain, latency, report, urgent
+from benchmarks import batches, browsing, calls, crash, depth, drain, latency, report, urgent
 from benchmarks.findings import Findings
 from benchmarks.place import Place, place, tell
 from benchmarks.report import Measured
@@ -25,6 +25,9 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W3": (calls.TITLE, calls.run),
     "W4": (crash.TITLE, crash.run),
     "W5": (urgent.TITLE, urgent.run),
+    "W6": (depth.TITLE, depth.run),
+    "W8": (batches.TITLE, batches.run),
+    "W11": (browsing.TITLE, browsing.run),
     "W12": (calls.SCALING_TITLE, calls.run_scaling),
 }
 
