@@ -10,6 +10,7 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
+from app.api.injected import Injected
 from app.keyring import Keyring
 from domain.access import ANYBODY, Caller, Right
 
@@ -29,8 +30,9 @@ def guard_of(keyring: Keyring) -> Guard:
     return must_be_allowed
 
 
-def caller_of(request: Request[Caller, Any, Any]) -> Caller:
+def caller_of(request: Request[Caller, Any, Any], services: Injected) -> Caller:
     """Who sent this request. Behind the guard only."""
+    # It needs no services. But for two things that do not need each other, Litestar starts a group of tasks each time.
     return request.user
 
 
