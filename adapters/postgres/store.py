@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -62,6 +62,7 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Prospect,
     Quantiles,
     RescueTerms,
     Tally,
@@ -107,8 +108,7 @@ class PostgresJobStore:
         self._pool = pool
         self._jobs = ReadTogether(self._get_all)
         self._new = AddTogether(pool)
-        self._ahead = Together(self._ahead_of_all, most=MOST_TOGETHER)
-        self._demand = Together(self._demand_of_each, most=MOST_TOGETHER)
+        self._prospects = Together(self._prospects_of, most=MOST_TOGETHER)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         return await self._new.add(jobs, ceilings)
@@ -158,9 +158,27 @@ class PostgresJobStore:
         return int((await fetch_planned_for(self._pool, *counting(where)))[0]["jobs"])
 
     async def ahead(self, job: Job) -> int:
-        return await self._ahead.ask(job)
+        return (await self._places([job]))[0]
 
-    async def _ahead_of_all(self, jobs: Sequence[Job]) -> list[int]:
+    async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
+        return await self._prospects.ask((job, alive_within))
+
+    async def _prospects_of(self, asked: Sequence[tuple[Job, timedelta]]) -> list[Prospect]:
+        wanted = {(job.queue, alive_within) for job, alive_within in asked if job.queue}
+        places, demands = await asyncio.gather(self._places([job for job, _ in asked]), self._serving(wanted))
+        return [
+            Prospect(ahead, demands[job.queue, alive_within] if job.queue else None)
+            for ahead, (job, alive_within) in zip(places, asked, strict=True)
+        ]
+
+    async def _serving(self, wanted: Set[tuple[str, timedelta]]) -> dict[tuple[str, timedelta], Demand]:
+        return {
+            (demand.queue, within): demand
+            for within in {within for _, within in wanted}
+            for demand in await self._demands(sorted(queue for queue, each in wanted if each == within), within, 0)
+        }
+
+    async def _places(self, jobs: Sequence[Job]) -> list[int]:
         alike: defaultdict[tuple[object, ...], dict[int, int]] = defaultdict(dict)
         for job in jobs:
             alike[_kind(job)][job.seq] = 0
@@ -367,24 +385,11 @@ class PostgresJobStore:
         ]
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
-        if len(queues) == 1:
-            return [await self._demand.ask((queues[0], alive_within))]
-        return await self._demands_of(queues, alive_within)
+        return await self._demands(queues, alive_within, DEMAND_LIMIT)
 
-    async def _demand_of_each(self, asked: Sequence[tuple[str, timedelta]]) -> list[Demand]:
-        wanted: defaultdict[timedelta, set[str]] = defaultdict(set)
-        for queue, alive_within in asked:
-            wanted[alive_within].add(queue)
-        found = {
-            (demand.queue, alive_within): demand
-            for alive_within, queues in wanted.items()
-            for demand in await self._demands_of(sorted(queues), alive_within)
-        }
-        return [found[each] for each in asked]
-
-    async def _demands_of(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
+    async def _demands(self, queues: Sequence[str], alive_within: timedelta, counted: int) -> list[Demand]:
         # It follows a submit: whoever waits for that answer must not wait for a figure.
-        rows = await self._run(query("demand"), [queues, alive_within, DEMAND_LIMIT], within=HEARTBEAT_TIMEOUT)
+        rows = await self._run(query("demand"), [queues, alive_within, counted], within=HEARTBEAT_TIMEOUT)
         return [
             Demand(
                 row["queue"],
@@ -453,7 +458,7 @@ class PostgresJobStore:
 
 
 def _kind(job: Job) -> tuple[object, ...]:
-    """What `ahead` and `ahead_estimate` are asked about, beside the seq."""
+    """What `ahead` and `ahead_estimate` are asked about, beside the seqs."""
     kind = (None, None) if job.queue else (job.task_type, job.model_profile)
     return (job.line, job.level, job.owner_service, job.queue, *kind)
 
