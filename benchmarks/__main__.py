@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from benchmarks import batches, browsing, calls, crash, depth, drain, latency, report, urgent
+from benchmarks import batches, browsing, calls, crash, depth, drain, latency, posting, report, urgent
 from benchmarks.findings import Findings
 from benchmarks.place import Place, place, tell
 from benchmarks.report import Measured
@@ -26,6 +26,7 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W4": (crash.TITLE, crash.run),
     "W5": (urgent.TITLE, urgent.run),
     "W6": (depth.TITLE, depth.run),
+    "W7": (posting.TITLE, posting.run),
     "W8": (batches.TITLE, batches.run),
     "W11": (browsing.TITLE, browsing.run),
     "W12": (calls.SCALING_TITLE, calls.run_scaling),
