@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import drain
+from benchmarks import drain, idle
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
 
-WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {"W1": (drain.TITLE, drain.run)}
+WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
+    "W1": (drain.TITLE, drain.run),
+    "W10": (idle.TITLE, idle.run),
+}
 
 
 def main() -> None:
