@@ -146,7 +146,7 @@ SHORT = 1 << 20
 
 @cache
 def _many() -> msgspec.json.Decoder[Any]:
-    """Of an array with a place for each job, not of a list: one of millions would be built before its length is looked at.
+    """Of an array with a place for each job: a list of millions would be built before its length is looked at.
 
     Made when the first large batch comes: its places take 7 MB.
     """
