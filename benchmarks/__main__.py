@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import drain, idle
+from benchmarks import drain, idle, waiting
 from benchmarks.findings import Findings
 from benchmarks.place import Place, load, place, tell
 
 WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W1": (drain.TITLE, drain.run),
+    "W9": (waiting.TITLE, waiting.run),
     "W10": (idle.TITLE, idle.run),
 }
 
