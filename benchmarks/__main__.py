@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from benchmarks import batches, browsing, calls, crash, depth, drain, latency, posting, report, urgent
+from benchmarks import batches, browsing, calls, crash, depth, drain, idle, latency, posting, report, urgent, waiting
 from benchmarks.findings import Findings
 from benchmarks.place import Place, place, tell
 from benchmarks.report import Measured
@@ -28,6 +28,8 @@ WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W6": (depth.TITLE, depth.run),
     "W7": (posting.TITLE, posting.run),
     "W8": (batches.TITLE, batches.run),
+    "W9": (waiting.TITLE, waiting.run),
+    "W10": (idle.TITLE, idle.run),
     "W11": (browsing.TITLE, browsing.run),
     "W12": (calls.SCALING_TITLE, calls.run_scaling),
 }

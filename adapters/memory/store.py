@@ -383,8 +383,8 @@ class MemoryJobStore:
             first = list(heads.values())
         return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
 
-    async def fold_tallies(self) -> None:
-        pass
+    async def fold_tallies(self) -> int:
+        return 0
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         alive = [process for process in self._processes.values() if process.seen_at > self._now() - alive_within]
