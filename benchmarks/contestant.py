@@ -102,7 +102,7 @@ class Worker:
     @property
     def processor_time(self) -> float:
         """Seconds that it has computed, with the processes that it started."""
-        return _processor_time(self.popen.pid)
+        return processor_time(self.popen.pid)
 
     def kill(self) -> None:
         """SIGKILL, and the same to what it started: as if the machine had lost them."""
@@ -167,13 +167,14 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _processor_time(pid: int) -> float:
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed, with those that it started."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0  # ended since its parent was asked, which will count it
     fields = stat.rpartition(")")[2].split()[11:15]  # its own, those of ended children
-    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(_processor_time, _children(pid)))
+    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(processor_time, _children(pid)))
 
 
 def _memory(pid: int) -> float:

@@ -48,16 +48,19 @@ class Ours:
     task_type = TASK_TYPE
     profile = "practice"
 
-    def __init__(self, place: Place, *, embedded: bool = False, backlog: Priority = Priority.NORMAL) -> None:
+    def __init__(
+        self, place: Place, *, embedded: bool = False, backlog: Priority = Priority.NORMAL, database: str = "ours"
+    ) -> None:
         """
         Args:
             embedded: there is no broker.
             backlog: what it is filled with.
+            database: its own, so that several may be filled at once.
         """
         self._place = place
         self._embedded = embedded
         self._backlog = backlog
-        self.dsn = place.database("ours")
+        self.dsn = place.database(database)
         if embedded:
             self.name = "ours, embedded"
         self.settings = "one process, " + ("no broker" if embedded else "tickets over RabbitMQ") + ", defaults"

@@ -59,6 +59,7 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Prospect,
     Quantiles,
     RescueTerms,
     Tally,
@@ -163,6 +164,10 @@ class MemoryJobStore:
         line = [each for each in self._ready() if each.line == job.line and each.level <= job.level]
         picks, _ = choose(self._weighed(job.line), _waiting(line), len(line))
         return next((place for place, pick in enumerate(picks) if pick.seq == job.seq), len(picks))
+
+    async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
+        [demand] = await self.demand([job.queue], alive_within) if job.queue else [None]
+        return Prospect(await self.ahead(job), demand)
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         lost = frozenset(settlement.lease for settlement in settlements if not self._settle(settlement))
@@ -378,8 +383,8 @@ class MemoryJobStore:
             first = list(heads.values())
         return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
 
-    async def fold_tallies(self) -> None:
-        pass
+    async def fold_tallies(self) -> int:
+        return 0
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         alive = [process for process in self._processes.values() if process.seen_at > self._now() - alive_within]
