@@ -58,9 +58,10 @@ def _waits(told: Simulated) -> Figure:
     fields = picture.subplots(1, len(told.queues), squeeze=False, sharey=True)[0]
     for axes, queue in zip(fields, told.queues, strict=True):
         for name in LEVELS:
-            axes.plot(queue.hourly[name], color=COLOURS[name], linewidth=1.4, drawstyle="steps-post", label=name)
+            waits = queue.hourly[name]
+            axes.plot([*waits, waits[-1]], color=COLOURS[name], linewidth=1.4, drawstyle="steps-post", label=name)
         axes.set_yscale("symlog", linthresh=1.0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 50_000)
         axes.set_yticks([0, 1, 10, 100, 1_000, 10_000], ["0", "1", "10", "100", "1,000", "10,000"])
         axes.set_yticks([], minor=True)
         axes.set_xlim(0, len(queue.hourly[LEVELS[0]]))
@@ -74,7 +75,11 @@ def _waits(told: Simulated) -> Figure:
 
 
 def _shares(told: Simulated) -> Figure:
-    rows = [(f"{queue.name}, {each.level}: {each.owner}", each) for queue in told.queues for each in queue.shares]
+    rows = [
+        (f"{queue.name}, {each.level}: {each.owner} ({60 * each.hours:.0f} min)", each)
+        for queue in told.queues
+        for each in queue.shares
+    ]
     picture = Figure(figsize=(8.0, 0.32 * len(rows) + 0.9), layout="constrained")
     axes = picture.subplots()
     axes.barh(range(len(rows)), [100 * each.given for _, each in rows], height=0.55, color=OURS, label="given")
