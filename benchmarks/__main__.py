@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from benchmarks import drain, report
+from benchmarks import batches, browsing, calls, crash, depth, drain, idle, latency, posting, report, urgent, waiting
 from benchmarks.findings import Findings
 from benchmarks.place import Place, place, tell
 from benchmarks.report import Measured
@@ -21,6 +21,17 @@ from benchmarks.setting import busy, now, setting
 
 WORKLOADS: dict[str, tuple[str, Callable[[Place, int], Findings]]] = {
     "W1": (drain.TITLE, drain.run),
+    "W2": (latency.TITLE, latency.run),
+    "W3": (calls.TITLE, calls.run),
+    "W4": (crash.TITLE, crash.run),
+    "W5": (urgent.TITLE, urgent.run),
+    "W6": (depth.TITLE, depth.run),
+    "W7": (posting.TITLE, posting.run),
+    "W8": (batches.TITLE, batches.run),
+    "W9": (waiting.TITLE, waiting.run),
+    "W10": (idle.TITLE, idle.run),
+    "W11": (browsing.TITLE, browsing.run),
+    "W12": (calls.SCALING_TITLE, calls.run_scaling),
 }
 
 
