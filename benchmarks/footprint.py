@@ -121,7 +121,7 @@ class _Meter:
     def __init__(self, connection: asyncpg.Connection, pool: asyncpg.Pool, postmaster: int) -> None:
         self._connection, self._pool, self._postmaster = connection, pool, postmaster
 
-    async def stage(self, name: str, jobs: int, work: Callable[[], Awaitable[None]]) -> Stage:
+    async def stage(self, name: str, jobs: int, work: Callable[[], Awaitable[object]]) -> Stage:
         tell(f"{name}: {jobs:,} jobs")
         await self._connection.execute("CHECKPOINT")
         before, computed = await self._state(), await self._computed()
