@@ -58,14 +58,14 @@ class AddTogether:
         """What came of each; None where it must be seen to alone: it was there before, or something is wrong."""
         given = _one_of_each(jobs)
         try:
-            rows = await runner(self._pool)(query("add_jobs"), _columns(given))
+            rows = await runner(self._pool)(query("add_jobs"), _columns(list(given.values())))
         except REFUSED:
             return [None] * len(jobs)
-        rows_by_id = {row["id"]: row for row in rows}
-        added = {
-            id(each): Added(_added(each, rows_by_id[each.id]), created=True) for each in given if each.id in rows_by_id
-        }
-        return [added.get(id(each)) for each in jobs]
+        found = {row["id"]: row for row in rows}
+        return [
+            Added(_added(each, found[each.id]), created=True) if place in given and each.id in found else None
+            for place, each in enumerate(jobs)
+        ]
 
 
 async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
@@ -209,14 +209,14 @@ def _is_simple(new: NewJob, ceilings: Mapping[str, int]) -> bool:
     )
 
 
-def _one_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:
-    """Without those that repeat the id or the key of one before them."""
+def _one_of_each(jobs: Sequence[NewJob]) -> dict[int, NewJob]:
+    """By their places, those that do not repeat the id or the key of one before them."""
     seen: set[object] = set()
-    first = []
-    for each in jobs:
+    first = {}
+    for place, each in enumerate(jobs):
         names = {each.id, *([(each.owner_service, each.idempotency.key)] if each.idempotency else ())}
         if seen.isdisjoint(names):
-            first.append(each)
+            first[place] = each
         seen |= names
     return first
 
