@@ -34,8 +34,8 @@ class Claim(Struct, frozen=True):
     lease: timedelta
     limit: int
     alone: bool = False
-    """Nothing else runs in the worker's process. Then, and only then, it may get a job whose worker died
-    under it: before all others of its level, and no other beside it."""
+    """Nothing else runs in the worker's process. Then, and only then, it may get a suspect (`Job.suspect`):
+    before all others of its level, and no other beside it."""
 
 
 class Exchange(Struct, frozen=True):
@@ -405,8 +405,12 @@ class JobStore(Presence, Protocol):
         The longest that a first in line of any queue and priority has been due; of an owner: its oldest due job.
         """
 
-    async def fold_tallies(self) -> None:
-        """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap."""
+    async def fold_tallies(self) -> int:
+        """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap.
+
+        Returns:
+            How many changes there were.
+        """
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         """Worker processes whose last beat is younger."""

@@ -364,11 +364,13 @@ class PostgresJobStore:
         rows = await asked
         return rows[0]["seconds"] if rows else None
 
-    async def fold_tallies(self) -> None:
-        changes = FOLD_LIMIT
+    async def fold_tallies(self) -> int:
+        folded, changes = 0, FOLD_LIMIT
         while changes == FOLD_LIMIT:
             [row] = await self._fetch("fold_tallies", FOLD_LIMIT)
             changes = row["changes"]
+            folded += changes
+        return folded
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         return [
