@@ -99,7 +99,9 @@ async def _stock(dsn: str, jobs: int) -> None:
         await connection.close()
 
 
-async def stock(connection: asyncpg.Connection, jobs: int, queue: str = QUEUE) -> None:
+async def stock(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, jobs: int, queue: str = QUEUE
+) -> None:
     """Store so many jobs of several owners in one statement."""
     await connection.execute(STOCK, jobs, OWNERS, TASK_TYPE, queue, PAYLOAD, timeout=PATIENCE * 4)
 
