@@ -427,10 +427,7 @@ class Desk:
         self._in_flight = [], []
         self._free += reserved - len(outcome.claimed)
         self._let_go(ended, outcome)
-        # Before the ended runs' threads wake: each then finds its next job waiting instead of going to sleep.
-        self._hand_out([Assignment(job, self, self._asked_at) for job in outcome.claimed], seekers)
-        for run in ended:
-            self._conclude(run)
+        taken = self._take(outcome.claimed)
         if len(outcome.claimed) < wanted:
             self._short_since = began
         elif wanted >= SEVERAL:
@@ -439,7 +436,9 @@ class Desk:
             self._untold()
         if not had_company:
             self._have_company_again()
-        self._wake_kept()
+        # On the loop's next turn: whatever ended meanwhile is on its way to PostgreSQL before the threads wake, and is
+        # stored while they work.
+        self._loop.call_soon(self._hand_out, taken, seekers, ended)
 
     def _have_company_again(self) -> None:
         """Slots that had to stay free while a job was alone look for work."""
@@ -462,22 +461,29 @@ class Desk:
                 run.ended = Ended(run.ended.job, stored)
                 run.error = RunFailed.of(stored.failure)
 
-    def _hand_out(self, assignments: list[Assignment], seekers: list[Answer[Assignment]]) -> None:
-        if assignments:
+    def _take(self, claimed: Sequence[LeasedJob]) -> list[Assignment]:
+        if claimed:
             self.last_claim = datetime.now(UTC)
-        self._held.update({assignment.job.lease: assignment.job for assignment in assignments})
-        self._company.alone = next((taken.job.lease for taken in assignments if taken.job.crashes), self._company.alone)
+        self._held.update({job.lease: job for job in claimed})
+        self._company.alone = next((job.lease for job in claimed if job.suspect), self._company.alone)
         if self._hinted:
-            self._doubt([taken.job.lease for taken in assignments if taken.job.id in self._hinted])
+            self._doubt([job.lease for job in claimed if job.id in self._hinted])
             self._hinted.clear()
+        return [Assignment(job, self, self._asked_at) for job in claimed]
+
+    def _hand_out(self, assignments: list[Assignment], seekers: list[Answer[Assignment]], ended: Sequence[Run]) -> None:
         if self._closing:
             for assignment in assignments:
                 self._end_unstarted(self._work.released(assignment.job), RunReleased(), Answer())
             assignments = []
+        # Before the ended runs' threads wake: each then finds its next job waiting instead of going to sleep.
         for assignment in assignments[len(seekers) :]:
             self._deliver(assignment)
         for seeker, taken in zip_longest(seekers, assignments[: len(seekers)]):
             seeker.give(taken)
+        for run in ended:
+            self._conclude(run)
+        self._wake_kept()
 
     def _conclude(self, run: Run) -> None:
         self._note(run)

@@ -1,40 +1,43 @@
-"""How much longer lists and figures take with a million stored jobs than with a thousand.
+"""W11: how much longer a job, lists and figures take to read with a million stored jobs than with a thousand.
 
-Each call goes through the whole API, in one process with the caller; the figure is the median of several. A list is
-asked for by any single filter, with values that many jobs have, that one has, and that none has.
+Each call goes through the whole API, in one process with the caller, so that no network hides what storage costs: from
+the request to the answer. Calls with few and with many jobs take turns. A list is asked for by any single filter, with
+values that many jobs have, that one has and that none has; all lists count together, and the worst one by its median.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
-import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from statistics import median
 from typing import Any, cast
 from urllib.parse import urlencode
 
 import asyncpg
 import httpx
 
-from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.migrate import migrate
 from app import logs
 from app.bootstrap import build
 from app.http import create_app
 from app.keyring import Keyring
 from app.settings import from_env
+from benchmarks.findings import Bar, Figure, Findings, quantile
+from benchmarks.place import Place, tell
 from domain.usecases.report import FIGURES_LAST
 
+TITLE = "Read a job, lists and figures with 1,000 and with 1,000,000 stored jobs"
 FEW, MANY = 1_000, 1_000_000
-CALLS = 15
+CALLS, LIST_CALLS = 200, 10
+"""A round's calls: of each kind, and of each list."""
 WARM_UP = 6
 """More than the five plans that PostgreSQL makes before it decides to keep one."""
+
+JOB, LISTS, STATS, STATS_ANEW = "GET /jobs/{id}", "GET /jobs", "GET /stats", "GET /stats, read anew"
 
 BATCH = "00000000-0000-7000-8000-000000000001"
 
@@ -68,28 +71,34 @@ FILL = """
         FROM new
     ), job AS (
         INSERT INTO jobs (
-            id, seq, created_at, run_at, updated_at, finished_at, priority, max_attempts, due, status, queue,
-            owner_service, task_type, model_profile, error_code
+            id, seq, created_at, run_at, updated_at, finished_at, priority, level, max_attempts, due, status,
+            queue, owner_service, task_type, model_profile, error_code
         )
         SELECT
-            id, seq, created_at, created_at, now(), CASE WHEN status <> 'pending' THEN now() END, priority, 3, true,
-            status, queue, owner, task_type, profile,
+            id, seq, created_at, created_at, now(), CASE WHEN status <> 'pending' THEN now() END, priority,
+            priority, 3, true, status, queue, owner, task_type, profile,
             CASE WHEN i = 1000 THEN 'bad_audio' WHEN status = 'failed' THEN 'timeout'
                  WHEN status = 'cancelled' THEN 'cancelled' END
         FROM new
+        RETURNING line, level, owner_service, seq, status
     ), body AS (
         INSERT INTO job_inputs SELECT id, '{"user": "Hello"}' FROM new
     ), label AS (
         INSERT INTO job_labels SELECT 'env', env, created_at, seq, id FROM new WHERE env IS NOT NULL
+    ), run AS (
+        INSERT INTO runs (
+            job_id, lease_token, started_at, ended_at, waited_ms, number, became, worker_id, outcome
+        )
+        SELECT
+            id, gen_random_uuid(), created_at + interval '1 s', created_at + interval '3 s', 1000, 3, status, 'gpu-1',
+            'completed'
+        FROM new
+        WHERE status = 'completed'
     )
-    INSERT INTO runs (
-        job_id, lease_token, started_at, ended_at, waited_ms, number, became, worker_id, outcome
-    )
-    SELECT
-        id, gen_random_uuid(), created_at + interval '1 s', created_at + interval '3 s', 1000, 3, status, 'gpu-1',
-        'completed'
-    FROM new
-    WHERE status = 'completed'
+    SELECT reach_lanes(array_agg(line), array_agg(level), array_agg(owner_service), array_agg(seq))
+    FROM (
+        SELECT line, level, owner_service, min(seq) AS seq FROM job WHERE status = 'pending' GROUP BY 1, 2, 3
+    ) AS lane
 """
 
 
@@ -117,32 +126,76 @@ def lists(now: str, long_ago: str) -> dict[str, list[tuple[str, str]]]:
     return {"no filter": [], **single, **several}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--few", type=int, default=FEW)
-    parser.add_argument("--many", type=int, default=MANY)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    arguments = parser.parse_args()
+Call = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An API over so many stored jobs, and what it is asked for."""
+
+    jobs: int
+    calls: dict[str, dict[str, Call]]
+    """By their kind, then by what they ask for."""
+
+
+def run(place: Place, rounds: int) -> Findings:
     logs.set_up(from_env({"LOG_LEVEL": "warning"}).logs)
-    figures = asyncio.run(compare(arguments.few, arguments.many))
-    print(f"{'median milliseconds':36} {arguments.few:>10,} {arguments.many:>10,}   ratio")
-    for name, (few, many) in figures.items():
-        print(f"{name:36} {few:10.2f} {many:10.2f} {many / few:7.2f}")
-    print(f"worst ratio {max(many / few for few, many in figures.values()):.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+    dsns = {jobs: place.database(f"browsing_{jobs}") for jobs in (FEW, MANY)}
+    took = asyncio.run(compared(dsns, rounds))
+    figures, bars = [], []
+    for kind in (JOB, LISTS, STATS, STATS_ANEW):
+        worst = []
+        for jobs, kinds in took.items():
+            rows = [[ms for calls in kinds[kind].values() for ms in calls[turn]] for turn in range(rounds)]
+            figures += [
+                Figure(kind, f"{name} of {jobs:,} jobs", "ms", tuple(quantile(row, share) for row in rows))
+                for name, share in (("p50", 0.5), ("p99", 0.99))
+            ]
+            worst.append(figures[-1].median)
+        bars.append(Bar(f"{kind}: p99 with {MANY:,} / {FEW:,} jobs", worst[1] / worst[0], 3, at_most=True))
+    shares = dict(medians(took[FEW][LISTS], took[MANY][LISTS]))
+    name = max(shares, key=lambda each: shares[each])
+    bars.append(Bar(f"{LISTS}?{name}, the worst list: p50 with {MANY:,} / {FEW:,} jobs", shares[name], 3, at_most=True))
+    return Findings(tuple(figures), tuple(bars), (f"{len(shares)} lists, {CALLS} calls of each other kind a round",))
 
 
-async def compare(few: int, many: int) -> dict[str, tuple[float, float]]:
-    """Median milliseconds of each call, with few and with many jobs."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder)) as postgres:
-        first, second = [await measured(postgres.dsn, jobs) for jobs in (few, many)]
-    return {name: (first[name], second[name]) for name in first}
+def medians(few: dict[str, list[list[float]]], many: dict[str, list[list[float]]]) -> Iterator[tuple[str, float]]:
+    """How much longer each takes, by its median over all rounds."""
+    for name, calls in few.items():
+        yield name, median(itertools.chain(*many[name])) / median(itertools.chain(*calls))
 
 
-async def measured(dsn: str, jobs: int) -> dict[str, float]:
-    print(f"storing {jobs:,} jobs ...", file=sys.stderr)
-    await fill(dsn, jobs)
+Took = dict[str, dict[str, list[list[float]]]]
+"""Milliseconds of calls, by their kind, by what they asked for, by the round."""
+
+
+async def compared(dsns: dict[int, str], rounds: int) -> dict[int, Took]:
+    took: dict[int, Took] = {}
+    for jobs, dsn in dsns.items():
+        tell(f"W11: storing {jobs:,} jobs")
+        await fill(dsn, jobs)
+    async with serving(dsns[FEW], FEW) as few, serving(dsns[MANY], MANY) as many:
+        both = (few, many)
+        for each in both:
+            took[each.jobs] = {kind: {name: [] for name in calls} for kind, calls in each.calls.items()}
+            for call in itertools.chain(*(calls.values() for calls in each.calls.values())):
+                for _ in range(WARM_UP):
+                    await call()
+        for turn in range(rounds):
+            for kind, calls in few.calls.items():
+                tell(f"W11 round {turn + 1} of {rounds}: {kind}")
+                for name in calls:
+                    rows: list[list[float]] = [[], []]
+                    for _ in range(LIST_CALLS if kind == LISTS else CALLS):
+                        for row, each in zip(rows, both, strict=True):
+                            row.append(await milliseconds(each.calls[kind][name]))
+                    for row, each in zip(rows, both, strict=True):
+                        took[each.jobs][kind][name].append(row)
+    return took
+
+
+@asynccontextmanager
+async def serving(dsn: str, jobs: int) -> AsyncIterator[Stored]:
     application = build(from_env({"DATABASE_URL": dsn, "AI_PROVIDER": "practice"}))
     async with application.core() as core:
         app = create_app(core.services, keyring=Keyring(), limits=application.settings.limits)
@@ -150,19 +203,32 @@ async def measured(dsn: str, jobs: int) -> dict[str, float]:
         async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v1") as api:
             await core.scheduler.reconcile.round()  # as it does every second
             now, long_ago = await moments(dsn)
-            figures = {}
-            for name, query in lists(now, long_ago).items():
-                print(f"{jobs:,} jobs: {name} ...", file=sys.stderr)
-                figures[f"GET /jobs {name}"] = await median_ms(getting(api, f"/jobs?{urlencode(query)}"))
-            figures["GET /stats"] = await median_ms(getting(api, "/stats"))
-            # What a caller meets who asks rarely: figures that are read anew.
-            ages = itertools.count(step=2 * FIGURES_LAST)
-            core.services.report.monotonic = lambda: time.monotonic() + next(ages)
-            figures["GET /stats, read anew"] = await median_ms(getting(api, "/stats"))
-    return figures
+            ids = itertools.cycle(await some(dsn, CALLS))
+            rarely = itertools.count(step=2 * FIGURES_LAST)
+
+            async def job() -> None:
+                (await api.get(f"/jobs/{next(ids)}")).raise_for_status()
+
+            async def anew() -> None:
+                # What a caller meets who asks rarely: figures that are read anew.
+                core.services.report.monotonic = lambda: time.monotonic() + ahead
+                ahead = next(rarely)
+                (await api.get("/stats")).raise_for_status()
+
+            yield Stored(
+                jobs,
+                {
+                    JOB: {"": job},
+                    LISTS: {
+                        name: getting(api, f"/jobs?{urlencode(query)}") for name, query in lists(now, long_ago).items()
+                    },
+                    STATS: {"": getting(api, "/stats")},
+                    STATS_ANEW: {"": anew},
+                },
+            )
 
 
-def getting(api: httpx.AsyncClient, path: str) -> Callable[[], Awaitable[None]]:
+def getting(api: httpx.AsyncClient, path: str) -> Call:
     async def get() -> None:
         (await api.get(path)).raise_for_status()
 
@@ -172,12 +238,21 @@ def getting(api: httpx.AsyncClient, path: str) -> Callable[[], Awaitable[None]]:
 async def fill(dsn: str, jobs: int) -> None:
     await migrate(dsn)
     connection = await asyncpg.connect(dsn)
-    await connection.execute(
-        "TRUNCATE jobs, job_details, job_inputs, job_labels, runs, job_counts, job_count_changes, jobs_finished"
-    )
-    await connection.execute(FILL, jobs, BATCH)
+    await connection.execute(FILL, jobs, BATCH, timeout=None)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
+
+
+async def some(dsn: str, jobs: int) -> list[str]:
+    """Ids of jobs of any age and state."""
+    connection = await asyncpg.connect(dsn)
+    rows = await connection.fetch(
+        "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY seq) AS place, count(*) OVER () AS jobs FROM jobs) AS j"
+        " WHERE place % greatest(jobs / $1 + 1, 1) = 0",
+        jobs,
+    )
+    await connection.close()
+    return [str(row["id"]) for row in rows]
 
 
 async def moments(dsn: str) -> tuple[str, str]:
@@ -188,14 +263,7 @@ async def moments(dsn: str) -> tuple[str, str]:
     return row["newest"].isoformat(), row["oldest"].isoformat()
 
 
-async def median_ms(call: Callable[[], Awaitable[None]]) -> float:
-    took = []
-    for _ in range(WARM_UP + CALLS):
-        start = time.perf_counter()
-        await call()
-        took.append((time.perf_counter() - start) * 1000)
-    return statistics.median(took[WARM_UP:])
-
-
-if __name__ == "__main__":
-    main()
+async def milliseconds(call: Call) -> float:
+    start = time.perf_counter()
+    await call()
+    return (time.perf_counter() - start) * 1000

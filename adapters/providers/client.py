@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -43,6 +43,11 @@ UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 # A proxy that compresses holds tokens back.
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+def utc_now() -> datetime:
+    """What a provider compares the dates of a server with."""
+    return datetime.now(UTC)
 
 
 def open_client(
