@@ -8,6 +8,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
@@ -44,12 +45,9 @@ chaos: $(READY)  ## half an hour of faults under load, then the check that nothi
 contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
-bench: $(READY)  ## measure on this machine: workers beside bare Dramatiq, batches beside COPY, lists of a million jobs, urgent jobs behind a backlog, adaptive limits, streams, many chats at once
-	@$(BIN)/python -m benchmarks.worker
-	@$(BIN)/python -m benchmarks.urgent
-	@$(BIN)/python -m benchmarks.adaptive
-	@$(BIN)/python -m benchmarks.streaming
-	@$(BIN)/python -m benchmarks.rush
+bench: $(BENCH_READY)  ## measure on this machine, beside other queues and the servers' limits (WORKLOADS="W1 W3", ROUNDS=)
+	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3} \
+		--json docs/performance/figures.json --page docs/performance.md
 
 audit:  ## compare the locked dependencies with the public advisories (needs uv and the internet)
 	uvx pip-audit --disable-pip --strict -r requirements.lock
@@ -57,6 +55,7 @@ audit:  ## compare the locked dependencies with the public advisories (needs uv 
 lock: pyproject.toml  ## lock dependencies anew (needs uv)
 	uv lock
 	uv export --quiet --no-emit-project --format requirements-txt --output-file requirements.lock
+	uv export --quiet --no-emit-project --group bench --format requirements-txt --output-file requirements-bench.lock
 
 clean:  ## remove what make and the embedded service left here
 	rm -rf $(VENV) .ai-service .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -74,3 +73,13 @@ else
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 endif
 	@touch $(READY)
+
+# Setting up without the peers removes them, so this follows it each time.
+$(BENCH_READY): $(READY) requirements-bench.lock
+	@echo "Adding the peers of the benchmarks to $(VENV) ..."
+ifneq ($(UV),)
+	@uv sync --locked --quiet --group bench
+else
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+endif
+	@touch $(BENCH_READY)

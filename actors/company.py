@@ -1,4 +1,4 @@
-"""What the desks of a worker process hold together, so that a job whose worker died before runs without company."""
+"""What the desks of a worker process hold together, so that a suspect (`Job.suspect`) runs without company."""
 
 from __future__ import annotations
 

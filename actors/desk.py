@@ -465,15 +465,13 @@ class Desk:
         if claimed:
             self.last_claim = datetime.now(UTC)
         self._held.update({job.lease: job for job in claimed})
-        self._company.alone = next((job.lease for job in claimed if job.crashes), self._company.alone)
+        self._company.alone = next((job.lease for job in claimed if job.suspect), self._company.alone)
         if self._hinted:
             self._doubt([job.lease for job in claimed if job.id in self._hinted])
             self._hinted.clear()
         return [Assignment(job, self, self._asked_at) for job in claimed]
 
-    def _hand_out(
-        self, assignments: list[Assignment], seekers: list[Answer[Assignment]], ended: Sequence[Run]
-    ) -> None:
+    def _hand_out(self, assignments: list[Assignment], seekers: list[Answer[Assignment]], ended: Sequence[Run]) -> None:
         if self._closing:
             for assignment in assignments:
                 self._end_unstarted(self._work.released(assignment.job), RunReleased(), Answer())

@@ -20,6 +20,7 @@ from app.api.auth import caller_of, guard_of
 from app.api.chat import Chat, Queued
 from app.api.documents import DescriptionConfig
 from app.api.health import Health
+from app.api.injected import Injected
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
 from app.api.problems import LIMITED_BY, problem_of
@@ -33,6 +34,7 @@ from app.keyring import Keyring
 from app.services import Services
 from app.settings import Limits, from_env
 from app.wire.body import ENVELOPE_BYTES
+from domain.access import Caller
 
 DOCS = "/schema"
 DOCS_FILES = f"{DOCS}/files"
@@ -69,7 +71,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         route_handlers=[api, queue, chat, Health, _docs_files()],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
-            "caller": Provide(caller_of, sync_to_thread=False),
+            "caller": Provide(_caller_after, sync_to_thread=False),
         },
         exception_handlers={Exception: problem_of},
         request_max_body_size=limits.max_input_bytes + ENVELOPE_BYTES,
@@ -80,6 +82,11 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
     )
     app.asgi_handler = HeadAndOptions(app.asgi_handler)
     return app
+
+
+def _caller_after(request: Request[Caller, Any, Any], services: Injected) -> Caller:
+    # It needs no services. But for two things that do not need each other, Litestar starts a group of tasks each time.
+    return caller_of(request)
 
 
 def openapi_document() -> bytes:

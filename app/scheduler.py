@@ -74,7 +74,7 @@ class Scheduler:
             await self._put_in_force()
             self._begin(QUEUES, self._regulate)
             self._begin(CHORES, self.reconcile.tidy)
-            done = await self.reconcile.round(rescue=led_for >= STEADY)
+            done = await self.reconcile.round(self._in_force, rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
 

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from litestar.types import ASGIApp
 
 from app.connection import PATIENCE, Connection, Patience
 from domain.errors import StartupError
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
 
 
 def bind(host: str, port: int, variable: str) -> socket.socket:

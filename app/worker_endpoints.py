@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
 import uvloop
 from dramatiq import Broker, Middleware, Worker
-from litestar import Litestar, MediaType, Response, get
-from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
 from actors.runtime import Runtime, WorkerStatus
 from app.server import Server, bind
@@ -59,23 +60,58 @@ def _run(server: Server, listener: socket.socket) -> None:
         runner.run(server.serve(sockets=[listener]))
 
 
-def create_app(runtime: Runtime, leaving: threading.Event) -> Litestar:
-    @get("/healthz", operation_id="worker_healthz", sync_to_thread=False)
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+Answer = tuple[HTTPStatus, bytes]
 
-    @get("/readyz", operation_id="worker_readyz", sync_to_thread=False)
-    def readyz() -> Response[dict[str, str]]:
+OK = HTTPStatus.OK, b'{"status":"ok"}'
+DOWN = HTTPStatus.SERVICE_UNAVAILABLE, b'{"status":"down"}'
+NO_SUCH_PAGE = HTTPStatus.NOT_FOUND, b'{"status":"not found"}'
+ONLY_READ = HTTPStatus.METHOD_NOT_ALLOWED, b'{"status":"method not allowed"}'
+
+
+class Pages:
+    """An ASGI application of its own: a framework would take a worker 8 MB, and a fifth of the time to its start."""
+
+    def __init__(self, pages: dict[str, Callable[[], Answer]]) -> None:
+        self._pages = pages
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        status, body = self._answer(scope["method"], scope["path"])
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _answer(self, method: str, path: str) -> Answer:
+        page = self._pages.get(path)
+        if page is None:
+            return NO_SUCH_PAGE
+        return page() if method in {"GET", "HEAD"} else ONLY_READ
+
+
+async def _live(receive: Any, send: Any) -> None:
+    """Nothing is to be done when the server starts or ends."""
+    for done in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{done}.complete"})
+
+
+def create_app(runtime: Runtime, leaving: threading.Event) -> Pages:
+    def ready() -> Answer:
         seen = runtime.status().last_beat_at
-        ready = not leaving.is_set() and seen is not None and datetime.now(UTC) - seen < READY_WITHIN
-        status = HTTP_200_OK if ready else HTTP_503_SERVICE_UNAVAILABLE
-        return Response({"status": "ok" if ready else "down"}, status_code=status)
+        is_ready = not leaving.is_set() and seen is not None and datetime.now(UTC) - seen < READY_WITHIN
+        return OK if is_ready else DOWN
 
-    @get("/worker/status", operation_id="worker_status", sync_to_thread=False)
-    def status() -> Response[bytes]:
-        return Response(encode(runtime.status()), media_type=MediaType.JSON)
-
-    return Litestar([healthz, readyz, status], openapi_config=None, logging_config=None)
+    return Pages(
+        {
+            "/healthz": lambda: OK,
+            "/readyz": ready,
+            "/worker/status": lambda: (HTTPStatus.OK, encode(runtime.status())),
+        }
+    )
 
 
 def encode(status: WorkerStatus) -> bytes:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from benchmarks import record
 from benchmarks.handlers import HANDLER, SECONDS, URL
@@ -35,6 +35,24 @@ class Task:
         return {HANDLER: self.handler, SECONDS: str(self.seconds), URL: self.url}
 
 
+class Sent(NamedTuple):
+    """When a job was submitted by itself, in seconds since 1970."""
+
+    asked: float
+    answered: float
+    """From here on the caller may forget it."""
+
+
+class Send(Protocol):
+    def __call__(self, number: int, *, urgent: bool = False) -> Sent:
+        """Submit one job as a caller would, and return once that is answered.
+
+        Args:
+            urgent: it goes before every other; only where the contestant was made with priorities.
+        """
+        ...
+
+
 class Contestant(Protocol):
     """Made with the place as its only argument; brings its own database, queues and settings."""
 
@@ -53,6 +71,10 @@ class Contestant(Protocol):
         """Submit jobs numbered from 0, each with an input of about 200 bytes; they wait until a worker is started."""
         ...
 
+    def submitter(self) -> AbstractContextManager[Send]:
+        """Submits jobs one by one, over connections that are open already."""
+        ...
+
     def command(self, slots: int) -> list[str]:
         """Starts one worker process with so many slots, which ends upon SIGTERM."""
         ...
@@ -62,7 +84,7 @@ class Contestant(Protocol):
         ...
 
     def stored(self) -> int | None:
-        """How many results are stored, or None where it keeps none."""
+        """How many jobs it has stored as done, with results where it keeps them; None where it keeps nothing."""
         ...
 
 
@@ -80,7 +102,7 @@ class Worker:
     @property
     def processor_time(self) -> float:
         """Seconds that it has computed, with the processes that it started."""
-        return _processor_time(self.popen.pid)
+        return processor_time(self.popen.pid)
 
     def kill(self) -> None:
         """SIGKILL, and the same to what it started: as if the machine had lost them."""
@@ -141,16 +163,24 @@ def _children(pid: int) -> list[int]:
             for thread in Path(f"/proc/{pid}/task").iterdir()
             for child in (thread / "children").read_text().split()
         ]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 
-def _processor_time(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]  # its own, those of ended children
-    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(_processor_time, _children(pid)))
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed, with those that it started."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # ended since its parent was asked, which will count it
+    fields = stat.rpartition(")")[2].split()[11:15]  # its own, those of ended children
+    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(processor_time, _children(pid)))
 
 
 def _memory(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    own = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0) / 1024
     return own + sum(map(_memory, _children(pid)))

@@ -28,6 +28,10 @@ class Bar(Struct, frozen=True):
     goal: float
     unit: str = "x"
     at_most: bool = False
+    measure: str = ""
+    """The measure in whose picture it stands as a line; without one, only in the picture of all bars."""
+    against: str = ""
+    """The contestant whose median the line is a multiple of; without one, it stands at the goal itself."""
 
     @property
     def met(self) -> bool:

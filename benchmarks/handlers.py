@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import aiohttp
 
@@ -23,7 +24,7 @@ RESULT = "y" * 100
 PAYLOAD = "x" * 180
 """Makes an input of about 200 bytes, together with the job's number."""
 
-Handle = Callable[[int], Awaitable[str]]
+Handle = Callable[[int], Coroutine[Any, Any, str]]
 
 
 def handler() -> Handle:

@@ -59,6 +59,25 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
+class Busy:
+    """How busy the processors have been since this was made, whoever made them: 1 is all of them, all the time."""
+
+    def __init__(self) -> None:
+        self._began = _ticks()
+
+    @property
+    def share(self) -> float:
+        idle, total = (now - then for now, then in zip(_ticks(), self._began, strict=True))
+        return 1 - idle / max(1, total)
+
+
+def _ticks() -> tuple[int, int]:
+    """Idle, and all."""
+    first, _, _ = Path("/proc/stat").read_text().partition("\n")
+    ticks = [int(field) for field in first.split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
 async def _create(server: str, name: str) -> None:
     connection = await asyncpg.connect(server)
     try:

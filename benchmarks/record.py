@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-LINE = struct.Struct("<qdd")
+LINE = struct.Struct("<qddq")
 
 VARIABLE = "BENCHMARK_RECORD"
 """Names the file to the processes of a contestant."""
@@ -23,6 +23,8 @@ class Entry(NamedTuple):
     began: float
     """Seconds since 1970, as `ended`: processes are compared by it."""
     ended: float
+    process: int
+    """That ran it: its id."""
 
 
 class Recorder:
@@ -30,15 +32,24 @@ class Recorder:
 
     def __init__(self) -> None:
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._process = os.getpid()
 
     def write(self, number: int, began: float) -> None:
-        os.write(self._file, LINE.pack(number, began, time.time()))
+        os.write(self._file, LINE.pack(number, began, time.time(), self._process))
 
 
 def count(file: Path) -> int:
     return file.stat().st_size // LINE.size if file.exists() else 0
 
 
-def entries(file: Path) -> list[Entry]:
-    """In the order of their ends."""
-    return sorted((Entry(*fields) for fields in LINE.iter_unpack(file.read_bytes())), key=lambda each: each.ended)
+def entries(file: Path, *, after: int = 0) -> list[Entry]:
+    """In the order of their ends.
+
+    Args:
+        after: so many that were written first are left out.
+    """
+    with file.open("rb") as lines:
+        lines.seek(after * LINE.size)
+        written = lines.read()
+    whole = len(written) // LINE.size * LINE.size
+    return sorted((Entry(*fields) for fields in LINE.iter_unpack(written[:whole])), key=lambda each: each.ended)

@@ -190,17 +190,30 @@ class LeasedJob(Struct, frozen=True):
     trial: bool = False
     """Whether it was let through a half-open circuit: how it ends decides about the queue."""
     crashes: int = 0
-    """How many workers died under it. More than none: it runs alone in its process."""
+    """How many workers died under it."""
 
     @property
     def id(self) -> JobId:
         return self.lease.job_id
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it runs alone in its process."""
+        return self.crashes >= SUSPECT_FROM
 
     def complete(self, result: bytes) -> Settlement:
         return Settlement(self.lease, RunOutcome.COMPLETED, JobStatus.COMPLETED, result=result)
 
     def release(self) -> Settlement:
         return Settlement(self.lease, RunOutcome.RELEASED, JobStatus.PENDING)
+
+
+SUSPECT_FROM = 2
+"""A job under which so many workers died runs without company: whoever it may kill next, it kills alone.
+
+Once is no ground for suspicion: all that ran beside the one that did it have crashed once, or a machine was lost. With
+the usual `MAX_CRASHES` of 3 no job is failed for what another did.
+"""
 
 
 def line_of(task_type: str, model_profile: str) -> str:
@@ -254,6 +267,11 @@ class Job(Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     updated_at: datetime
+
+    @property
+    def suspect(self) -> bool:
+        """As that of a `LeasedJob`."""
+        return self.crashes >= SUSPECT_FROM
 
     @property
     def line(self) -> str:

@@ -34,8 +34,8 @@ class Claim(Struct, frozen=True):
     lease: timedelta
     limit: int
     alone: bool = False
-    """Nothing else runs in the worker's process. Then, and only then, it may get a job whose worker died
-    under it: before all others of its level, and no other beside it."""
+    """Nothing else runs in the worker's process. Then, and only then, it may get a suspect (`Job.suspect`):
+    before all others of its level, and no other beside it."""
 
 
 class Exchange(Struct, frozen=True):
@@ -196,6 +196,15 @@ class Demand(Struct, frozen=True):
         return min(self.due, self.idle if self.room is None else min(self.idle, self.room))
 
 
+class Prospect(Struct, frozen=True):
+    """What a pending job has before it."""
+
+    ahead: int
+    """As `JobStore.ahead` says."""
+    demand: Demand | None
+    """Of its queue, whose due jobs are not counted here; None where it has none."""
+
+
 DEMAND_LIMIT = 1_000
 
 NO_TIME = timedelta(0)
@@ -288,6 +297,9 @@ class JobStore(Presence, Protocol):
 
     async def ahead(self, job: Job) -> int:
         """How many due jobs would be claimed before this pending one: exact to 1,000, then an estimate."""
+
+    async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
+        """How it stands with this pending job, and who could serve it; `alive_within` as for `demand`."""
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         """Settle ended runs, then claim: one commit. A settlement that was stored before counts as stored.
@@ -393,8 +405,12 @@ class JobStore(Presence, Protocol):
         The longest that a first in line of any queue and priority has been due; of an owner: its oldest due job.
         """
 
-    async def fold_tallies(self) -> None:
-        """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap."""
+    async def fold_tallies(self) -> int:
+        """Sum up what has been noted of changes since the last time, so that reading tallies stays cheap.
+
+        Returns:
+            How many changes there were.
+        """
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         """Worker processes whose last beat is younger."""

@@ -81,8 +81,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     # Echoes
     echo_words: int = 6
     """Words of the prompt in a row: fewer are said by chance. Chosen."""
-    echo_sentence: int = 4
-    """A sentence of the prompt as long as this, word by word. Chosen."""
     echo_window: int = 4
     twice: float = 0.5
     """A segment that says what another does is its copy where they share more than this of the shorter one's time."""

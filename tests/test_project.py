@@ -20,7 +20,8 @@ from app.cli import COMMANDS
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-REQUIREMENTS = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+REQUIREMENTS = {"requirements.lock": {"dev"}, "requirements-bench.lock": {"dev", "bench"}}
+"""The dependency groups in each, beside what the service itself needs."""
 
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 MODULES = sorted(chain.from_iterable((ROOT / package).rglob("*.py") for package in [*PACKAGES, "benchmarks"]))
@@ -29,6 +30,23 @@ STATEMENTS = sorted((ROOT / "adapters" / "postgres").rglob("*.sql"))
 
 def same(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(groups: set[str]) -> set[tuple[str, str]]:
+    """Names and versions of what the lock has for the project and these groups, on any platform."""
+    [project] = [package for package in LOCK["package"] if package["name"] == PROJECT["project"]["name"]]
+    asked = [*project["dependencies"], *chain.from_iterable(project["dev-dependencies"][group] for group in groups)]
+    found: set[tuple[str, str, str]] = set()
+    while asked:
+        entry = asked.pop()
+        for package in LOCK["package"]:
+            if package["name"] != entry["name"] or package["version"] != entry.get("version", package["version"]):
+                continue
+            for extra in ["", *entry.get("extra", [])]:
+                if (key := (package["name"], package["version"], extra)) not in found:
+                    found.add(key)
+                    asked += package["optional-dependencies"][extra] if extra else package.get("dependencies", [])
+    return {(same(name), version) for name, version, _ in found}
 
 
 def test_the_lock_names_only_the_public_index():
@@ -45,22 +63,30 @@ def test_whatever_is_locked_comes_from_the_index_or_is_the_project():
     assert elsewhere == [PROJECT["project"]["name"]]
 
 
-def test_the_requirements_are_those_of_the_lock():
+@pytest.mark.parametrize("file", REQUIREMENTS)
+def test_the_requirements_are_those_of_the_lock(file: str):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    required = {(same(name), version) for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
+    assert required == needed(REQUIREMENTS[file])
+
+
+def test_whatever_is_locked_is_required_somewhere():
     locked = {
         (same(package["name"]), package["version"]) for package in LOCK["package"] if "registry" in package["source"]
     }
-    required = {(same(name), version) for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", REQUIREMENTS, re.M)}
-    assert required == locked
+    assert needed(set.union(*REQUIREMENTS.values())) == locked
 
 
-def test_every_requirement_has_hashes_and_they_are_those_of_the_lock():
+@pytest.mark.parametrize("file", REQUIREMENTS)
+def test_every_requirement_has_hashes_and_they_are_those_of_the_lock(file: str):
     hashes = {  # of each version: which one is installed may depend on Python's
         (same(package["name"]), package.get("version")): {
             file["hash"] for file in [package.get("sdist"), *package.get("wheels", [])] if file
         }
         for package in LOCK["package"]
     }
-    for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", REQUIREMENTS, flags=re.M)):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.M)):
         name, version = re.match(r"([\w.-]+)==([^\s;]+)", entry).groups()  # type: ignore[union-attr]  # it starts so
         found = set(re.findall(r"--hash=(sha256:\w+)", entry))
         assert found, name
@@ -69,7 +95,7 @@ def test_every_requirement_has_hashes_and_they_are_those_of_the_lock():
 
 def test_what_the_project_asks_for_is_locked():
     locked = {same(package["name"]) for package in LOCK["package"]}
-    asked = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    asked = [*PROJECT["project"]["dependencies"], *chain.from_iterable(PROJECT["dependency-groups"].values())]
     assert {same(re.split(r"[^\w.-]", requirement)[0]) for requirement in asked} <= locked
 
 

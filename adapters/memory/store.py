@@ -59,6 +59,7 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Prospect,
     Quantiles,
     RescueTerms,
     Tally,
@@ -163,6 +164,10 @@ class MemoryJobStore:
         line = [each for each in self._ready() if each.line == job.line and each.level <= job.level]
         picks, _ = choose(self._weighed(job.line), _waiting(line), len(line))
         return next((place for place, pick in enumerate(picks) if pick.seq == job.seq), len(picks))
+
+    async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
+        [demand] = await self.demand([job.queue], alive_within) if job.queue else [None]
+        return Prospect(await self.ahead(job), demand)
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         lost = frozenset(settlement.lease for settlement in settlements if not self._settle(settlement))
@@ -277,13 +282,13 @@ class MemoryJobStore:
         high = Counter(
             job.owner_service
             for job in self._ready()
-            if job.queue == queue and job.priority is Priority.HIGH and not job.crashes and job.expire(now) is job
+            if job.queue == queue and job.priority is Priority.HIGH and not job.suspect and job.expire(now) is job
         )
         spare = self._spare(high)
         startable = sum(min(jobs, max(spare.get(owner, jobs), 0)) for owner, jobs in high.items())
         running = [job for job in self._jobs.values() if (job.queue, job.status) == (queue, JobStatus.RUNNING)]
         outside = sum(job.lease_timeout is not None for job in running)
-        alone = {job.worker_id for job in self._jobs.values() if job.status is JobStatus.RUNNING and job.crashes}
+        alone = {job.worker_id for job in self._jobs.values() if job.status is JobStatus.RUNNING and job.suspect}
         workers = [
             replace(worker, slots_per_queue=1) if worker.worker_id in alone else worker
             for worker in await self.workers(alive_within)
@@ -378,8 +383,8 @@ class MemoryJobStore:
             first = list(heads.values())
         return max(((now - _due_since(job)).total_seconds() for job in first), default=None)
 
-    async def fold_tallies(self) -> None:
-        pass
+    async def fold_tallies(self) -> int:
+        return 0
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         alive = [process for process in self._processes.values() if process.seen_at > self._now() - alive_within]
@@ -623,8 +628,8 @@ class MemoryJobStore:
         spare = self._spare({job.owner_service for job in fitting})
         open_ = [job for job in fitting if spare.get(job.owner_service, 1) > 0 and job.expire(self._now()) is job]
         picks, _ = choose(self._weighed(line), _waiting(open_), 1, reserved_share=state.policy.reserved_share)
-        suspects = [job for job in open_ if job.crashes and picks and job.level == picks[0].level]
-        return [min(suspects, key=_order)] if suspects else [job for job in fitting if not job.crashes]
+        suspects = [job for job in open_ if job.suspect and picks and job.level == picks[0].level]
+        return [min(suspects, key=_order)] if suspects else [job for job in fitting if not job.suspect]
 
     def _for_company(self, claim: Claim, fitting: list[Job]) -> tuple[list[Job], int]:
         """The jobs that are no suspects, and how many of them at most.
@@ -632,8 +637,8 @@ class MemoryJobStore:
         Where a suspect has waited for a while, only the more urgent ones if this worker makes way for it; else a place
         in the queue stays free for it, and one of its owner's.
         """
-        sound, limit = [job for job in fitting if not job.crashes], claim.limit
-        suspects = [job for job in fitting if job.crashes]
+        sound, limit = [job for job in fitting if not job.suspect], claim.limit
+        suspects = [job for job in fitting if job.suspect]
         patient = [job for job in suspects if max(job.updated_at, job.run_at) < self._now() - PATIENCE]
         spare = self._spare({job.owner_service for job in fitting})
         full = {job.owner_service for job in patient if spare.get(job.owner_service, 2) <= 1}

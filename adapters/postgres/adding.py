@@ -1,4 +1,7 @@
-"""New jobs: one statement for a few, one transaction of several statements for many."""
+"""New jobs: one statement for a few, one transaction of several statements for many.
+
+Single jobs that are submitted at about the same time share a statement and its commit.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import asyncpg
 import msgspec
 from msgspec.structs import replace
 
+from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import listing
 from adapters.postgres.pool import DEADLOCK_TRIES, Run, query, runner, transaction
 from adapters.postgres.rows import job_of
+from adapters.postgres.together import Together
 from domain.errors import KeyReused, NoSuchUpload, StorageUnavailable, TooManyPending
 from domain.job import Job, JobId, NewJob
 from domain.ports import Added, JobFilter, Listing
@@ -20,8 +25,48 @@ from domain.ports import Added, JobFilter, Listing
 CHUNK = 1_000
 """Jobs per statement: bounds the memory that a large batch takes. 10,000 at once are a tenth faster (measured)."""
 
+MOST_TOGETHER = 64
+"""Single jobs per statement. A larger one makes the first of them wait for what the last adds."""
+
+LARGEST_TOGETHER = 32 << 10
+"""Bytes of an input that travels with others; a larger one would make them wait."""
+
+KEYED_FLIGHTS = 4
+"""Statements with idempotency keys at once: one may wait for a large batch that is storing the same key."""
+
 UPLOAD_IS_THERE = "upload_is_there"
 """The constraint of `upload_jobs` that refuses a job whose upload is gone."""
+
+
+class AddTogether:
+    """Of one event loop. What needs more than the one statement goes alone, beside the others."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._plain = Together(self._send, most=MOST_TOGETHER)
+        # Apart: only these may have to wait for another transaction.
+        self._keyed = Together(self._send, most=MOST_TOGETHER, flights=KEYED_FLIGHTS)
+
+    async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
+        """See `JobStore.add`. A single job whose caller stops waiting may be stored all the same."""
+        if len(jobs) == 1 and _is_simple(jobs[0], ceilings):
+            together = self._keyed if jobs[0].idempotency else self._plain
+            if added := await together.ask(jobs[0]):
+                return [added]
+        return await add(self._pool, jobs, ceilings)
+
+    async def _send(self, jobs: Sequence[NewJob]) -> list[Added | None]:
+        """What came of each; None where it must be seen to alone: it was there before, or something is wrong."""
+        given = _one_of_each(jobs)
+        try:
+            rows = await runner(self._pool)(query("add_jobs"), _columns(list(given.values())))
+        except REFUSED:
+            return [None] * len(jobs)
+        found = {row["id"]: row for row in rows}
+        return [
+            Added(_added(each, found[each.id]), created=True) if place in given and each.id in found else None
+            for place, each in enumerate(jobs)
+        ]
 
 
 async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
@@ -184,6 +229,25 @@ def _told(first: Sequence[NewJob], stored: dict[JobId, Added]) -> list[Added]:
         told.append(Added(replace(added.job, input=None, result=None), created=False) if repeats else added)
         seen.add(each.id)
     return told
+
+
+def _is_simple(new: NewJob, ceilings: Mapping[str, int]) -> bool:
+    """Whether it is stored by one statement that can fail for nobody else's sake."""
+    return (
+        new.upload_id is None and new.owner_service not in ceilings and len(memoryview(new.input)) <= LARGEST_TOGETHER
+    )
+
+
+def _one_of_each(jobs: Sequence[NewJob]) -> dict[int, NewJob]:
+    """By their places, those that do not repeat the id or the key of one before them."""
+    seen: set[object] = set()
+    first = {}
+    for place, each in enumerate(jobs):
+        names = {each.id, *([(each.owner_service, each.idempotency.key)] if each.idempotency else ())}
+        if seen.isdisjoint(names):
+            first[place] = each
+        seen |= names
+    return first
 
 
 def _chunks(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:

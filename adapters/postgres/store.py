@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import msgspec
 import structlog
 from msgspec import Raw
 
-from adapters.postgres.adding import add
+from adapters.postgres.adding import AddTogether
 from adapters.postgres.errors import REFUSED
 from adapters.postgres.listing import counting, listing
 from adapters.postgres.pool import (
@@ -25,7 +26,7 @@ from adapters.postgres.pool import (
     transaction,
 )
 from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of
-from adapters.postgres.together import ReadTogether
+from adapters.postgres.together import ReadTogether, Together
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost, StorageUnavailable
 from domain.events import JobEvent, Progress, Pulse, StatusChange
 from domain.job import (
@@ -61,6 +62,7 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Prospect,
     Quantiles,
     RescueTerms,
     Tally,
@@ -83,6 +85,9 @@ SILENT = timedelta(seconds=2)
 LANES_KEPT = timedelta(hours=1)
 """An owner's lane that nobody has used for so long is forgotten: it wakes where the others stand anyway."""
 
+MOST_TOGETHER = 100
+"""Questions of one kind that share a statement."""
+
 COUNTED_AHEAD = 1_000
 """Up to so many jobs a position is counted; farther off it is estimated."""
 
@@ -102,9 +107,11 @@ class PostgresJobStore:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._jobs = ReadTogether(self._get_all)
+        self._new = AddTogether(pool)
+        self._prospects = Together(self._prospects_of, most=MOST_TOGETHER)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
-        return await add(self._pool, jobs, ceilings)
+        return await self._new.add(jobs, ceilings)
 
     async def get(self, job_id: JobId) -> Job:
         job = await self._jobs.get(job_id)
@@ -151,12 +158,41 @@ class PostgresJobStore:
         return int((await fetch_planned_for(self._pool, *counting(where)))[0]["jobs"])
 
     async def ahead(self, job: Job) -> int:
-        place = (job.line, job.level, job.owner_service, job.seq)
-        [counted] = await self._fetch("ahead", *place, COUNTED_AHEAD + 1)
-        if counted["jobs"] <= COUNTED_AHEAD:
-            return int(counted["jobs"])
-        [estimated] = await self._fetch("ahead_estimate", *place, job.queue, job.task_type, job.model_profile)
-        return max(COUNTED_AHEAD + 1, int(estimated["jobs"]))
+        return (await self._places([job]))[0]
+
+    async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
+        return await self._prospects.ask((job, alive_within))
+
+    async def _prospects_of(self, asked: Sequence[tuple[Job, timedelta]]) -> list[Prospect]:
+        wanted = {(job.queue, alive_within) for job, alive_within in asked if job.queue}
+        places, demands = await asyncio.gather(self._places([job for job, _ in asked]), self._serving(wanted))
+        return [
+            Prospect(ahead, demands[job.queue, alive_within] if job.queue else None)
+            for ahead, (job, alive_within) in zip(places, asked, strict=True)
+        ]
+
+    async def _serving(self, wanted: Set[tuple[str, timedelta]]) -> dict[tuple[str, timedelta], Demand]:
+        return {
+            (demand.queue, within): demand
+            for within in {within for _, within in wanted}
+            for demand in await self._demands(sorted(queue for queue, each in wanted if each == within), within, 0)
+        }
+
+    async def _places(self, jobs: Sequence[Job]) -> list[int]:
+        alike: defaultdict[tuple[object, ...], dict[int, int]] = defaultdict(dict)
+        for job in jobs:
+            alike[_kind(job)][job.seq] = 0
+        await asyncio.gather(*(self._look_ahead(kind, places) for kind, places in alike.items()))
+        return [alike[_kind(job)][job.seq] for job in jobs]
+
+    async def _look_ahead(self, kind: tuple[object, ...], places: dict[int, int]) -> None:
+        """Set the places of jobs of one kind, by their seqs: all counted at once, those far off estimated at once."""
+        lane, seqs = kind[:3], list(places)
+        for seq, row in zip(seqs, await self._fetch("ahead", *lane, seqs, COUNTED_AHEAD + 1), strict=True):
+            places[seq] = int(row["jobs"])
+        if far := [seq for seq in seqs if places[seq] > COUNTED_AHEAD]:
+            for seq, row in zip(far, await self._fetch("ahead_estimate", *lane, far, *kind[3:]), strict=True):
+                places[seq] = max(COUNTED_AHEAD + 1, int(row["jobs"]))
 
     async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
         if noted := [each for each in settlements if each.attempts]:
@@ -328,11 +364,13 @@ class PostgresJobStore:
         rows = await asked
         return rows[0]["seconds"] if rows else None
 
-    async def fold_tallies(self) -> None:
-        changes = FOLD_LIMIT
+    async def fold_tallies(self) -> int:
+        folded, changes = 0, FOLD_LIMIT
         while changes == FOLD_LIMIT:
             [row] = await self._fetch("fold_tallies", FOLD_LIMIT)
             changes = row["changes"]
+            folded += changes
+        return folded
 
     async def workers(self, alive_within: timedelta) -> list[LiveWorker]:
         return [
@@ -349,8 +387,11 @@ class PostgresJobStore:
         ]
 
     async def demand(self, queues: Sequence[str], alive_within: timedelta) -> list[Demand]:
+        return await self._demands(queues, alive_within, DEMAND_LIMIT)
+
+    async def _demands(self, queues: Sequence[str], alive_within: timedelta, counted: int) -> list[Demand]:
         # It follows a submit: whoever waits for that answer must not wait for a figure.
-        rows = await self._run(query("demand"), [queues, alive_within, DEMAND_LIMIT], within=HEARTBEAT_TIMEOUT)
+        rows = await self._run(query("demand"), [queues, alive_within, counted], within=HEARTBEAT_TIMEOUT)
         return [
             Demand(
                 row["queue"],
@@ -416,6 +457,12 @@ class PostgresJobStore:
         self, statement: str, arguments: Sequence[object], *, within: float = STATEMENT_TIMEOUT
     ) -> list[asyncpg.Record]:
         return await fetch(self._pool, statement, arguments, within=within)
+
+
+def _kind(job: Job) -> tuple[object, ...]:
+    """What `ahead` and `ahead_estimate` are asked about, beside the seqs."""
+    kind = (None, None) if job.queue else (job.task_type, job.model_profile)
+    return (job.line, job.level, job.owner_service, job.queue, *kind)
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[object]]:

@@ -75,10 +75,13 @@ class PostgresUploadStore:
         return pruned
 
     async def _prune_unneeded(self) -> int:
+        unneeded = [KEPT_UNUSED, PRUNED_AT_ONCE]
+        if not await self._run(query("lock_unneeded_uploads"), unneeded):  # as nearly always
+            return 0
         async with transaction(self._pool) as run:
-            unneeded = [row["id"] for row in await run(query("lock_unneeded_uploads"), [KEPT_UNUSED, PRUNED_AT_ONCE])]
+            locked = [row["id"] for row in await run(query("lock_unneeded_uploads"), unneeded)]
             # A second look, with the locks held: a job may have come to use one after the first had begun.
-            return len(await run(query("remove_uploads"), [unneeded, KEPT_UNUSED])) if unneeded else 0
+            return len(await run(query("remove_uploads"), [locked, KEPT_UNUSED])) if locked else 0
 
     async def _run(self, statement: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
         return await fetch(self._pool, statement, arguments, within=STATEMENT_TIMEOUT)

@@ -18,11 +18,11 @@ import httpx
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from adapters.providers.client import NOT_JSON, beside
+from adapters.providers.client import NOT_JSON, beside, utc_now
 from adapters.providers.context import ContextWindow
 from adapters.providers.incoming import Incoming, IncomingEvents, bad_response, counted
 from adapters.providers.parts import cannot_say, data_url, wanted_schema
-from adapters.providers.streaming import Body, Refused, StreamingChat, utc_now
+from adapters.providers.streaming import Body, Refused, StreamingChat
 from domain.chat import ChatRequest, Message
 from domain.errors import ErrorCode
 from domain.ports import Tell

@@ -6,7 +6,8 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,16 @@ NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 """One layer of compression can be unpacked bit by bit; with two, a kilobyte becomes a gigabyte at once."""
 
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody. The transport would else make one of its own, as dearly as it is in vain: its sessions have theirs."""
+
 # A proxy that compresses holds tokens back.
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+def utc_now() -> datetime:
+    """What a provider compares the dates of a server with."""
+    return datetime.now(UTC)
 
 
 def open_client(
@@ -53,17 +62,17 @@ def open_client(
         verify: whom it trusts: what `tls` gives.
         keeps_connections: for further calls.
     """
-    context = httpx.create_ssl_context(verify=verify, trust_env=False)
     # To ask a server to close is not enough: aiohttp keeps what the server leaves open.
     kept: dict[str, Any] = {"keepalive_timeout": KEEPALIVE} if keeps_connections else {"force_close": True}
 
     def session() -> aiohttp.ClientSession:
+        context = verify if isinstance(verify, ssl.SSLContext) else _usual(verify)
         connector = aiohttp.TCPConnector(ssl=context, limit=0, **kept)
         # The transport's own session would keep the cookies of every host that has a name.
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, trust_env=False),
+        transport=AiohttpTransport(client=session, verify=UNUSED, trust_env=False),
         timeout=httpx.Timeout(
             connect=CONNECT_TIMEOUT.total_seconds(),
             write=WRITE_TIMEOUT.total_seconds(),
@@ -73,6 +82,12 @@ def open_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         trust_env=False,
     )
+
+
+@cache
+def _usual(verify: bool) -> ssl.SSLContext:
+    """Made when the first call is, and one for all clients: to read the well-known authorities takes 20 ms and 1 MB."""
+    return httpx.create_ssl_context(verify=verify, trust_env=False)
 
 
 def tls(ssl_verify: bool, ca_bundle: Path | None) -> ssl.SSLContext | bool:

@@ -22,8 +22,9 @@ import structlog
 from msgspec import Struct
 
 from adapters.providers import classify
+from adapters.providers.client import CALL_ERRORS
 from adapters.providers.gauges import read_pressure
-from adapters.providers.openai_chat import CALL_ERRORS, models_url
+from adapters.providers.openai_chat import models_url
 from domain.adaptive import Pressure
 from domain.ports import ProviderState
 

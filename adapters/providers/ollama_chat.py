@@ -16,12 +16,12 @@ import httpx
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from adapters.providers.client import NOT_JSON, bearer, beside
+from adapters.providers.client import NOT_JSON, bearer, beside, utc_now
 from adapters.providers.context import ollama_window
 from adapters.providers.incoming import Incoming, bad_response, counted
 from adapters.providers.lines import LineReader
 from adapters.providers.parts import cannot_say, data_url, wanted_schema
-from adapters.providers.streaming import Body, StreamingChat, utc_now
+from adapters.providers.streaming import Body, StreamingChat
 from domain.chat import ChatAnswer, ChatRequest, Message
 from domain.errors import ErrorCode, RunFailed
 from domain.ports import Tell, nobody

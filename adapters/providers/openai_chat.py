@@ -8,15 +8,13 @@ from datetime import datetime, timedelta
 import httpx
 import msgspec
 
-from adapters.providers.client import CALL_ERRORS, bearer, below, open_client
+from adapters.providers.client import bearer, below, utc_now
 from adapters.providers.completion import Completion
 from adapters.providers.context import ContextWindow, openai_window
 from adapters.providers.incoming import Incoming
-from adapters.providers.streaming import Body, Refused, StreamingChat, utc_now
+from adapters.providers.streaming import Body, Refused, StreamingChat
 from domain.chat import ChatRequest
 from domain.ports import Tell
-
-__all__ = ["CALL_ERRORS", "OpenAIChatProvider", "completions_url", "models_url", "open_client"]
 
 RENAMED = "use 'max_completion_tokens' instead"
 

@@ -12,9 +12,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from adapters.providers import classify
-from adapters.providers.client import HEADERS, NOT_JSON, bearer, below, read, read_error, within
+from adapters.providers.client import HEADERS, NOT_JSON, bearer, below, read, read_error, utc_now, within
 from adapters.providers.incoming import bad_response, counted
-from adapters.providers.streaming import utc_now
 from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import RunFailed
 from domain.job import LeasedJob

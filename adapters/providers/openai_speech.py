@@ -10,13 +10,11 @@ from datetime import datetime, timedelta
 
 import httpx
 from msgspec import Struct
-from msgspec.structs import replace
 
 from adapters.providers import classify_speech
-from adapters.providers.client import below
+from adapters.providers.client import below, utc_now
 from adapters.providers.languages import spoken
 from adapters.providers.recording_call import SpeechServer
-from adapters.providers.transcription import read_transcript
 from domain.job import LeasedJob
 from domain.speech import Recording, SpeechCall, Transcript
 
@@ -77,11 +75,10 @@ class OpenAISpeechProvider:
         timeout: timedelta,
         most_bytes: int | None = MOST_BYTES,
         dialect: Dialect = OPENAI,
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.model = model
         self.url = transcriptions_url(base_url)
-        self._api_key = api_key
         self._dialect = dialect
         self._tells_times = True
         self._server = SpeechServer(
@@ -97,11 +94,7 @@ class OpenAISpeechProvider:
             # The model has none; asked for text alone, the server does its work.
             self._tells_times = False
             answer = await self._server.hear(recording, "file", fields=self._fields(call))
-        private = (self._api_key, call.prompt)
-        if not answer.is_success:
-            raise classify_speech.refusal(answer.status, answer.headers, answer.body, self._server.clock(), private)
-        transcript = read_transcript(answer.body, answer.content_type, recording.sound.seconds, private)
-        return replace(transcript, model=transcript.model or self.model)
+        return self._server.transcript(answer, recording, call, self.model)
 
     def _fields(self, call: SpeechCall) -> list[tuple[str, str]]:
         fields = [(name, self.model) for name in self._dialect.model_fields]

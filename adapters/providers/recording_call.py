@@ -12,22 +12,25 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 import httpx
 from msgspec import Struct
+from msgspec.structs import replace
 
-from adapters.providers import classify
+from adapters.providers import classify, classify_speech
 from adapters.providers.client import (
     CALL_ERRORS,
     bearer,
     open_client,
     read,
     read_error,
+    utc_now,
 )
+from adapters.providers.transcription import read_transcript
 from domain.errors import ErrorCode, RunFailed, TooLong
-from domain.speech import Recording
+from domain.speech import Recording, SpeechCall, Transcript
 
 PIECE = 256 << 10
 LONGEST_ANSWER = 32 << 20
@@ -82,10 +85,10 @@ class SpeechServer:
         api_key: str,
         timeout: timedelta,
         most_bytes: int | None,
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.url = url
-        self.clock = clock or _now
+        self._clock = clock
         self._client = client
         self._api_key = api_key
         self._timeout = timeout.total_seconds()
@@ -110,6 +113,18 @@ class SpeechServer:
                 raise RunFailed.of(classify.broken_call(error)) from error
             except TimeoutError as error:
                 raise RunFailed(ErrorCode.TIMEOUT, f"There was no transcript after {self._timeout:g} s.") from error
+
+    def transcript(self, answer: SpeechAnswer, recording: Recording, call: SpeechCall, model: str | None) -> Transcript:
+        """What the server heard, by the model that it names, or else this one.
+
+        Raises:
+            RunFailed: it refused, or its answer is no transcript.
+        """
+        private = (self._api_key, call.prompt)
+        if not answer.is_success:
+            raise classify_speech.refusal(answer.status, answer.headers, answer.body, self._clock(), private)
+        transcript = read_transcript(answer.body, answer.content_type, recording.sound.seconds, private)
+        return replace(transcript, model=transcript.model or model)
 
     def _check_size(self, size: int) -> None:
         if self._most_bytes is not None and size > self._most_bytes:
@@ -209,7 +224,3 @@ def _ending(format_: str) -> str:
 
 def _lost(error: OSError) -> RunFailed:
     return RunFailed(ErrorCode.STORAGE_ERROR, f"The recording cannot be read again: {os.strerror(error.errno or 5)}.")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

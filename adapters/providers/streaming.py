@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -28,10 +28,6 @@ Body = dict[str, Any]
 MOST_RESENDS = 3
 LIMITS = ("max_tokens", "max_completion_tokens")
 """What APIs call the length of an answer."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Refused(RunFailed):

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import httpx
-from msgspec.structs import replace
 
-from adapters.providers import classify_speech
+from adapters.providers.client import utc_now
 from adapters.providers.languages import spoken
 from adapters.providers.recording_call import SpeechServer
-from adapters.providers.transcription import read_transcript
 from domain.job import LeasedJob
 from domain.speech import Recording, SpeechCall, Transcript
 
@@ -53,12 +51,11 @@ class WhisperAsrProvider:
         api_key: str = "",
         timeout: timedelta,
         most_bytes: int | None = None,
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.model = model
         self.url = asr_url(base_url)
         self._engine = engine
-        self._api_key = api_key
         self._server = SpeechServer(
             client, url=self.url, api_key=api_key, timeout=timeout, most_bytes=most_bytes, clock=clock
         )
@@ -68,12 +65,9 @@ class WhisperAsrProvider:
 
     async def transcribe(self, recording: Recording, call: SpeechCall, job: LeasedJob) -> Transcript:
         answer = await self._server.hear(recording, "audio_file", query=self._query(call))
-        private = (self._api_key, call.prompt)
-        if not answer.is_success:
-            raise classify_speech.refusal(answer.status, answer.headers, answer.body, self._server.clock(), private)
-        self._engine = answer.headers.get("asr-engine") or self._engine
-        transcript = read_transcript(answer.body, answer.content_type, recording.sound.seconds, private)
-        return replace(transcript, model=transcript.model or self.model)
+        if answer.is_success:
+            self._engine = answer.headers.get("asr-engine") or self._engine
+        return self._server.transcript(answer, recording, call, self.model)
 
     def _query(self, call: SpeechCall) -> list[tuple[str, str]]:
         query = [("encode", "true"), ("task", "transcribe"), ("output", "json")]

@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 from litestar import Controller, Request, Response, get, post
+from litestar.enums import HttpMethod
 from litestar.openapi.spec import Parameter as Documented
 from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import RawBody
 
+from app.api.auth import Frugal
 from app.api.documents import Answer, operation, refusals
 from app.api.injected import Calling, Injected
 from app.api.paths import JobIdPath, with_outlook
@@ -72,8 +74,9 @@ class Jobs(Controller):
     path = "/jobs"
     tags = ("jobs",)
 
-    @post(
+    @Frugal(
         "/",
+        http_method=HttpMethod.POST,
         operation_id="submit_job",
         summary="Submit a job",
         description=(

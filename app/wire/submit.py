@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -139,13 +140,18 @@ class BatchView(Struct, frozen=True):
         return cls(batch.id, batch.created, len(jobs) - batch.created, jobs)
 
 
-# An array with a place for each job, not a list: a list of millions would be built before its length is looked at.
-_Jobs = msgspec.defstruct(
-    "_Jobs",
-    [(f"job_{index}", Raw | UnsetType, UNSET) for index in range(MOST_JOBS)],
-    array_like=True,
-    forbid_unknown_fields=True,
-)
+SHORT = 1 << 20
+"""Bytes of an array that has not millions of elements, whatever they are."""
+
+
+@cache
+def _many() -> msgspec.json.Decoder[Any]:
+    """Of an array with a place for each job: a list of millions would be built before its length is looked at.
+
+    Made when the first large batch comes: its places take 7 MB.
+    """
+    places = [(f"job_{index}", Raw | UnsetType, UNSET) for index in range(MOST_JOBS)]
+    return msgspec.json.Decoder(msgspec.defstruct("_Jobs", places, array_like=True, forbid_unknown_fields=True))
 
 
 class _Outline(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -158,7 +164,7 @@ class _Outline(Struct, kw_only=True, forbid_unknown_fields=True):
 _new_job = msgspec.json.Decoder(NewJob)
 _defaults = msgspec.json.Decoder(JobDefaults)
 _outline = msgspec.json.Decoder(_Outline)
-_jobs = msgspec.json.Decoder(_Jobs)
+_few = msgspec.json.Decoder(list[Raw])
 _encoder = msgspec.json.Encoder()
 _members = msgspec.json.Decoder(dict[str, Raw])
 
@@ -200,7 +206,9 @@ def read_batch(body: bytes) -> list[Submission]:
 
 def _split(data: Raw) -> list[Raw]:
     try:
-        jobs = [job for job in msgspec.structs.astuple(_jobs.decode(data)) if job is not UNSET]
+        jobs = _few.decode(data) if memoryview(data).nbytes < SHORT else None
+        if jobs is None or len(jobs) > MOST_JOBS:
+            jobs = [job for job in msgspec.structs.astuple(_many().decode(data)) if job is not UNSET]
     except msgspec.ValidationError as error:
         raise BadInput([Problem.of(error).below("/jobs")]) from None
     if not jobs:

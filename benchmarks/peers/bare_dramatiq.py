@@ -1,4 +1,4 @@
-"""Dramatiq by itself on RabbitMQ: its own middleware without Prometheus, no results."""
+"""Dramatiq by itself on RabbitMQ, with the middleware that it has by default (no Prometheus); keeps no results."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq import Worker
+import uvloop
+from dramatiq import Actor, Broker, Worker
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import AsyncIO
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import HANDLER, PAYLOAD, blocking_handler, handler
 
 if TYPE_CHECKING:
@@ -24,37 +26,63 @@ if TYPE_CHECKING:
 
 QUEUE = "bare"
 VARIABLE = "BENCHMARK_RABBITMQ"
+PRIORITIES = "BENCHMARK_PRIORITIES"
+URGENT, HIGHEST = "urgent", 9
+"""The actor of urgent jobs goes first in the process, and their messages in RabbitMQ."""
 
 
 class BareDramatiq:
     name = "bare Dramatiq"
-    settings = f"{version('dramatiq')}, one process, threads as slots, durable queue, no publisher confirms"
+    settings = f"{version('dramatiq')}, threads as slots, default middleware, durable queue, no publisher confirms"
     keeps = "messages in RabbitMQ; no results"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, priorities: bool = False) -> None:
         self._place = place
+        self._priorities = priorities
+        if priorities:
+            self.settings = f"{self.settings}, a queue with priorities"
 
     def empty(self) -> None:
         self._place.rabbit.reset()
 
     def fill(self, jobs: int) -> None:
-        with closing(_broker(self._place.rabbit.url)) as broker:
-            actor = dramatiq.actor(actor_name="run", queue_name=QUEUE, broker=broker)(_nothing)
+        with closing(self._broker()) as broker:
+            actor = _declare(broker, _nothing)
             for number in range(jobs):
                 actor.send(number, PAYLOAD)
+
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        with closing(self._broker()) as broker:
+            ordinary, first = _declare(broker, _nothing), _declare(broker, _nothing, URGENT, priority=-1)
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                actor = first if urgent else ordinary
+                asked = time.time()
+                actor.send_with_options(args=(number, PAYLOAD), broker_priority=HIGHEST if urgent else None)
+                return Sent(asked, time.time())
+
+            yield send
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.bare_dramatiq", str(slots))
 
     def environment(self) -> Mapping[str, str]:
-        return {VARIABLE: self._place.rabbit.url}
+        return {VARIABLE: self._place.rabbit.url, PRIORITIES: "1" if self._priorities else ""}
+
+    def _broker(self) -> RabbitmqBroker:
+        return _broker(self.environment())
 
     def stored(self) -> int | None:
         return None
 
 
-def _broker(url: str) -> RabbitmqBroker:
-    return RabbitmqBroker(url=url)
+def _broker(environment: Mapping[str, str]) -> RabbitmqBroker:
+    return RabbitmqBroker(url=environment[VARIABLE], max_priority=HIGHEST if environment[PRIORITIES] else None)
+
+
+def _declare(broker: Broker, run: Callable[..., Any], name: str = "run", *, priority: int = 0) -> Actor[..., Any]:
+    return dramatiq.actor(actor_name=name, queue_name=QUEUE, priority=priority, broker=broker)(run)
 
 
 def _nothing(number: int, payload: str) -> None:
@@ -63,8 +91,9 @@ def _nothing(number: int, payload: str) -> None:
 
 def work(slots: int) -> None:
     """Be a worker process until SIGTERM."""
-    broker = _broker(os.environ[VARIABLE])
+    broker = _broker(os.environ)
     if os.environ[HANDLER] == "call":
+        uvloop.install()
         broker.add_middleware(AsyncIO())
         handle = handler()
 
@@ -76,7 +105,8 @@ def work(slots: int) -> None:
         def run(number: int, payload: str) -> None:  # type: ignore[misc]
             block(number)
 
-    dramatiq.actor(actor_name="run", queue_name=QUEUE, broker=broker)(run)
+    _declare(broker, run)
+    _declare(broker, run, URGENT, priority=-1)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     worker = Worker(broker, worker_threads=slots)

@@ -1,7 +1,7 @@
 """Celery on RabbitMQ, with results stored in PostgreSQL by its SQLAlchemy backend.
 
-Its jobs block: many waiting ones need threads, where its backend opens a connection for each result; a forked child keeps
-its connection, and gets through jobs that do nothing faster alone than many threads do.
+Its jobs block: many that wait need threads, where its backend connects anew for each result. A forked child keeps its
+connection, and alone gets through jobs that do nothing faster than many threads.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import uvloop
 from celery import Celery as App
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import HANDLER, PAYLOAD, blocking_handler, handler
 
 if TYPE_CHECKING:
@@ -25,21 +28,26 @@ if TYPE_CHECKING:
 
 QUEUE = "celery"
 BROKER, RESULTS = "BENCHMARK_RABBITMQ", "BENCHMARK_POSTGRES"
+PRIORITIES = "BENCHMARK_PRIORITIES"
+HIGHEST = 9
 
 CHILDREN = 8
-"""So many slots are processes, as by its defaults; more are threads."""
+"""So many slots are forked children, as by its defaults; more are threads."""
 
 
 class Celery:
     name = "Celery"
     settings = (
-        f"{version('celery')}, one forked child for jobs that do nothing, else threads as slots (processes up to {CHILDREN}), "
-        "late acknowledgement, prefetch as many as slots, results by SQLAlchemy and psycopg, no events"
+        f"{version('celery')}, one forked child for jobs that do nothing, else as many as slots up to {CHILDREN}, else "
+        "threads as slots; acknowledges late, prefetches as many as slots, results by SQLAlchemy and psycopg, no events"
     )
     keeps = "messages in RabbitMQ, results in PostgreSQL"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, priorities: bool = False) -> None:
         self._place = place
+        self._priorities = priorities
+        if priorities:
+            self.settings = f"{self.settings}, a queue with priorities"
         self.dsn = place.database("celery")
         self.application().backend.ResultSession().close()  # makes its tables
 
@@ -57,15 +65,29 @@ class Celery:
         application.close()
         self._place.execute(self.dsn, "VACUUM ANALYZE")
 
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        application = self.application()
+        with application.producer_pool.acquire() as producer:
+            task = application.tasks["run"]
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                task.apply_async((number, PAYLOAD), producer=producer, priority=HIGHEST if urgent else 0)
+                return Sent(asked, time.time())
+
+            yield send
+        application.close()
+
     def application(self, *, confirms: bool = True) -> App:
         """One that submits; asks RabbitMQ to confirm every message, unless told not to."""
-        return _application(self._place.rabbit.url, self.dsn, _nothing, confirms=confirms)
+        return _application(self.environment(), _nothing, confirms=confirms)
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.celery", str(slots))
 
     def environment(self) -> Mapping[str, str]:
-        return {BROKER: self._place.rabbit.url, RESULTS: self.dsn}
+        return {BROKER: self._place.rabbit.url, RESULTS: self.dsn, PRIORITIES: "1" if self._priorities else ""}
 
     def stored(self) -> int | None:
         [row] = self._place.fetch(self.dsn, "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'")
@@ -76,12 +98,15 @@ def _nothing(number: int, payload: str) -> str:
     return ""
 
 
-def _application(broker: str, dsn: str, run: Callable[[int, str], str], *, confirms: bool = True) -> App:
-    application = App("benchmark", broker=broker, backend=re.sub(r"^\w+:", "db+postgresql+psycopg:", dsn))
+def _application(environment: Mapping[str, str], run: Callable[[int, str], str], *, confirms: bool = True) -> App:
+    backend = re.sub(r"^\w+:", "db+postgresql+psycopg:", environment[RESULTS])
+    application = App("benchmark", broker=environment[BROKER], backend=backend)
     application.conf.update(
         broker_transport_options={"confirm_publish": confirms},
         broker_connection_retry_on_startup=True,
+        database_engine_options={"pool_pre_ping": False},  # it tries again when a connection was lost
         task_default_queue=QUEUE,
+        task_queue_max_priority=HIGHEST if environment[PRIORITIES] else None,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
@@ -95,7 +120,7 @@ def work(slots: int) -> None:
     """Be a worker process until SIGTERM."""
     does_nothing = os.environ[HANDLER] == "nothing"
     pool = "prefork" if does_nothing or slots <= CHILDREN else "threads"
-    application = _application(os.environ[BROKER], os.environ[RESULTS], _run())
+    application = _application(os.environ, _run())
     if does_nothing:
         application.conf.worker_prefetch_multiplier = slots
         slots = 1
@@ -115,7 +140,7 @@ def _run() -> Callable[[int, str], str]:
 def _called() -> Callable[[int], str]:
     """The asynchronous handler on a loop of its own, which a thread waits for."""
     handle = handler()
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return lambda number: asyncio.run_coroutine_threadsafe(handle(number), loop).result()
 

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +19,25 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.queries import Queries
 
-from benchmarks.contestant import python
-from benchmarks.handlers import PAYLOAD, handler
+from benchmarks.contestant import Send, Sent, python
+from benchmarks.handlers import HANDLER, PAYLOAD, handler
 
 if TYPE_CHECKING:
     from benchmarks.place import Place
 
 VARIABLE = "BENCHMARK_POSTGRES"
 ENTRYPOINT = "run"
-BATCH = 1_000
 CONNECTIONS = 4
+BATCH = 250
+"""Of jobs that do nothing."""
 
 
 class PGQueuer:
     name = "PGQueuer"
-    settings = f"{version('pgqueuer')}, asyncpg, uvloop, durable tables, batches of half the slots"
+    settings = (
+        f"{version('pgqueuer')}, {CONNECTIONS} asyncpg connections, uvloop, durable tables; batches of {BATCH} and no "
+        "limit for jobs that do nothing, else batches of half the slots, which are its limit"
+    )
     keeps = "jobs, and a log of their ends, in PostgreSQL; no results"
 
     def __init__(self, place: Place) -> None:
@@ -45,6 +51,20 @@ class PGQueuer:
     def fill(self, jobs: int) -> None:
         asyncio.run(_fill(self.dsn, jobs))
         self._place.execute(self.dsn, "VACUUM ANALYZE")
+
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            connection = runner.run(asyncpg.connect(self.dsn))
+            queries = Queries(AsyncpgDriver(connection))
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                runner.run(queries.enqueue(ENTRYPOINT, _input(number), int(urgent)))
+                return Sent(asked, time.time())
+
+            yield send
+            runner.run(connection.close())
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.pgqueuer", str(slots))
@@ -71,12 +91,16 @@ async def _fill(dsn: str, jobs: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         queries = Queries(AsyncpgDriver(connection))
-        for start in range(0, jobs, BATCH):
-            numbers = range(start, min(start + BATCH, jobs))
-            inputs = [json.dumps({"number": number, "payload": PAYLOAD}).encode() for number in numbers]
+        for start in range(0, jobs, 1_000):
+            numbers = range(start, min(start + 1_000, jobs))
+            inputs: list[bytes | None] = [_input(number) for number in numbers]
             await queries.enqueue([ENTRYPOINT] * len(inputs), inputs, [0] * len(inputs))
     finally:
         await connection.close()
+
+
+def _input(number: int) -> bytes:
+    return json.dumps({"number": number, "payload": PAYLOAD}).encode()
 
 
 async def work(slots: int) -> None:
@@ -91,7 +115,10 @@ async def work(slots: int) -> None:
         manager.entrypoint(ENTRYPOINT)(run)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, manager.shutdown.set)
-        await manager.run(batch_size=max(1, slots // 2), max_concurrent_tasks=slots)
+        if os.environ[HANDLER] == "nothing":  # its claim takes twice the time when it has to count
+            await manager.run(batch_size=BATCH)
+        else:
+            await manager.run(batch_size=max(1, slots // 2), max_concurrent_tasks=max(2, slots))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from procrastinate import App, PsycopgConnector
+from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 
-from benchmarks.contestant import python
+from benchmarks.contestant import Send, Sent, python
 from benchmarks.handlers import PAYLOAD, Handle, handler
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ BATCH = 1_000
 
 class Procrastinate:
     name = "Procrastinate"
-    settings = f"{version('procrastinate')}, one asynchronous worker, {CONNECTIONS} psycopg connections, uvloop, finished jobs kept"
+    settings = f"{version('procrastinate')}, {CONNECTIONS} psycopg connections, uvloop, ended jobs kept"
     keeps = "jobs and their events in PostgreSQL; no results"
 
     def __init__(self, place: Place) -> None:
@@ -40,6 +42,18 @@ class Procrastinate:
         asyncio.run(_fill(self.dsn, jobs))
         # Without, the plan of its claim is one for an empty table, and it drains a tenth as fast.
         self._place.execute(self.dsn, "VACUUM ANALYZE")
+
+    @contextmanager
+    def submitter(self) -> Iterator[Send]:
+        app = App(connector=SyncPsycopgConnector(conninfo=self.dsn, min_size=1))
+        with app.open():
+
+            def send(number: int, *, urgent: bool = False) -> Sent:
+                asked = time.time()
+                app.configure_task("run", priority=int(urgent)).defer(number=number, payload=PAYLOAD)
+                return Sent(asked, time.time())
+
+            yield send
 
     def command(self, slots: int) -> list[str]:
         return python("benchmarks.peers.procrastinate", str(slots))

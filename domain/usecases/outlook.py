@@ -56,11 +56,11 @@ class Foresee:
     async def _outlook(self, job: Job) -> Outlook:
         if not job.due:
             return Outlook(waiting_for=WaitingFor.RUN_AT)
-        ahead = await self.jobs.ahead(job)
+        prospect = await self.jobs.prospect(job, DEAD_AFTER)
+        ahead, demand = prospect.ahead, prospect.demand
         paces = (await self.report.figures()).paces
-        if job.queue is None:
+        if demand is None:
             return Outlook(ahead, _eta_outside(job, ahead, paces), WaitingFor.EXTERNAL_WORKER)
-        [demand] = await self.jobs.demand([job.queue], DEAD_AFTER)
         if demand.held:
             return Outlook(ahead, None, WaitingFor(demand.held))
         if not demand.slots:

@@ -87,6 +87,13 @@ def test_there_is_nothing_else(client: httpx.Client):
     assert client.get("/schema").status_code == 404
 
 
+def test_it_is_only_read(client: httpx.Client):
+    refused = client.post("/healthz")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    head = client.head("/healthz")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "15", b"")
+
+
 def test_a_second_process_on_the_port_goes_on_without(client: httpx.Client, worker: Worker):
     endpoints = WorkerEndpoints(FakeRuntime(), host="127.0.0.1", port=client.base_url.port or 0)
     with capture_logs() as events:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
 
+from domain.job import SUSPECT_FROM
 from tests.chaos.history import CLOCKS, Call, End, History, Job, Run
 
 FINAL = {"completed", "failed", "cancelled"}
@@ -133,17 +134,17 @@ def _retries(history: History, job: Job) -> list[int]:
     return retries + [change.number for change in history.changes_of.get(job.id, []) if change.status == "pending"]
 
 
-def _after_a_crash(history: History, job: Job) -> Iterable[Run]:
-    """Its runs that began when one of its workers had died, which a retry by hand makes forgotten."""
+def _after_two_crashes(history: History, job: Job) -> Iterable[Run]:
+    """Its runs that began when two of its workers had died, which a retry by hand makes forgotten."""
     retries = _retries(history, job)
-    crashed_at: int | None = None
+    crashed_at: list[int] = []
     for run in history.runs_of.get(job.id, []):
-        if crashed_at is not None and any(crashed_at <= number < run.number for number in retries):
-            crashed_at = None
-        if crashed_at is not None:
+        if crashed_at and any(crashed_at[-1] <= number < run.number for number in retries):
+            crashed_at = []
+        if len(crashed_at) >= SUSPECT_FROM:
             yield run
         if run.outcome == "crashed":
-            crashed_at = run.number
+            crashed_at.append(run.number)
 
 
 def results_are_of_their_runs(history: History) -> Checked:
@@ -325,11 +326,13 @@ def the_living_keep_their_jobs(history: History) -> Checked:
 
 
 def suspects_run_alone(history: History) -> Checked:
-    found = Checked("a job whose worker died while running it is run by a process that runs nothing else meanwhile")
+    found = Checked(
+        "a job whose worker died twice while running it is run by a process that runs nothing else meanwhile"
+    )
     by_worker: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(history.runs, key=lambda run: run.began):
         by_worker[run.worker].append(run)
-    suspects = {run.token for job in history.jobs for run in _after_a_crash(history, job)}
+    suspects = {run.token for job in history.jobs for run in _after_two_crashes(history, job)}
     for worker, runs in by_worker.items():
         if "/" not in worker:
             continue  # outside

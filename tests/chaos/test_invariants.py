@@ -171,7 +171,12 @@ VIOLATIONS: Sequence[tuple[Check, str, History]] = [
         "which ran a",
         history(
             jobs=[TWICE, a_job("b")],
-            runs=[crashed(token="1"), a_run(number=5, worker="w2/0", token="2"), a_run("b", worker="w2/0", token="3")],
+            runs=[
+                crashed(token="1"),
+                crashed(token="2"),
+                a_run(number=5, worker="w2/0", token="3"),
+                a_run("b", worker="w2/0", token="4"),
+            ],
         ),
     ),
     (invariants.events_have_no_gap, "1 3", history(followed=[Followed("a", ("1", "3"), 0)])),

@@ -187,27 +187,28 @@ def test_a_job_that_kills_its_workers_is_stopped_and_hurts_no_other_twice(ground
     stopped = ground.api.finished(poison)
     assert (stopped["status"], stopped["error_code"], stopped["attempts"]) == ("failed", "stale_worker", 0)
     assert "died 3 times" in stopped["error_message"]
-    assert beside_the_poison[1:] == [["poison"], ["poison"]], "once it was alone, it stayed alone"
+    assert beside_the_poison[2:] == [["poison"]], "the third time it was alone"
     ground.worker("healthy")
     done = ground.api.all_finished(sound)
     assert {job["status"] for job in done} == {"completed"}
-    assert max(job["crashes"] for job in done) <= 1
+    assert max(job["crashes"] for job in done) <= 2
 
 
 @pytest.mark.timeout(120)
-def test_a_job_that_crashed_once_gets_its_turn_under_a_load_that_never_ends(ground: Ground) -> None:
+def test_a_job_that_crashed_twice_gets_its_turn_under_a_load_that_never_ends(ground: Ground) -> None:
     ground.model.hold()
-    doomed = ground.worker("doomed")
     [job] = ground.api.submit_many(1)
-    ground.busy("doomed", 1)
-    doomed.kill()
-    ground.rescued("doomed", ground.now(), within=RESCUED_WITHIN + 1, jobs=1)
+    for name in ("doomed-1", "doomed-2"):
+        doomed = ground.worker(name)
+        ground.busy(name, 1)
+        doomed.kill()
+        ground.rescued(name, ground.now(), within=RESCUED_WITHIN + 1, jobs=1)
     ground.model.default = says("Done.", pause=0.05)
     ground.api.submit_batch(3_000)
     ground.model.let_go()
     ground.worker("busy-1")
     ground.worker("busy-2")
     done = ground.api.finished(job, within=30)
-    assert (done["status"], done["crashes"]) == ("completed", 1)
+    assert (done["status"], done["crashes"]) == ("completed", 2)
     waiting: list[Any] = ground.installation.rows("SELECT count(*) FROM jobs WHERE status = 'pending'")
     assert waiting[0][0] > 0, "it did not wait for the end of all others"

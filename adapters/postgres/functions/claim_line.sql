@@ -3,8 +3,8 @@
 -- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
 -- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
 -- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
--- A job whose worker died under it is a suspect: it goes to a claim that is alone in its process (p_alone; NULL: asked
--- from outside, which takes what comes), before its equals and without company.
+-- A job under which two workers died is a suspect: it goes to a claim that is alone in its process (p_alone; NULL:
+-- asked from outside, which takes what comes), before its equals and without company.
 CREATE OR REPLACE FUNCTION claim_line(
     p_line text,
     p_level smallint,
@@ -103,7 +103,7 @@ BEGIN
         WHERE j.line = p_line
           AND j.status = 'pending'
           AND j.due
-          AND j.crashes > 0
+          AND j.crashes >= 2
           AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
           AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
           AND NOT EXISTS (
@@ -120,7 +120,7 @@ BEGIN
                 WHERE j.line = p_line
                   AND j.status = 'pending'
                   AND j.due
-                  AND j.crashes > 0
+                  AND j.crashes >= 2
                   AND j.owner_service = ANY (limited)
                   AND greatest(j.updated_at, j.run_at) < now() - patience
             );
@@ -202,7 +202,7 @@ BEGIN
                           AND (p_task_types IS NULL OR w.task_type = ANY (p_task_types))
                           AND (p_model_profiles IS NULL OR w.model_profile = ANY (p_model_profiles))
                           AND (w.deadline_at IS NULL OR w.deadline_at > now() OR w.started_at IS NOT NULL)
-                          AND (w.crashes = 0 OR suspects_turn OR p_alone IS NULL)
+                          AND (w.crashes < 2 OR suspects_turn OR p_alone IS NULL)
                         ORDER BY w.seq
                         LIMIT least(width, CASE WHEN lane.spare < 0 THEN 0 ELSE lane.spare END)
                     ) AS j

@@ -49,8 +49,8 @@ BEGIN
                   AND (p_task_types IS NULL OR k.task_type = ANY (p_task_types))
                   AND (p_model_profiles IS NULL OR k.model_profile = ANY (p_model_profiles))
                   AND (k.deadline_at IS NULL OR k.deadline_at > now() OR k.started_at IS NOT NULL)
-                  -- A job whose worker died under it runs without company.
-                  AND (k.crashes = 0 OR p_alone IS NOT FALSE)
+                  -- A suspect (see claim_line) runs without company.
+                  AND (k.crashes < 2 OR p_alone IS NOT FALSE)
                 ORDER BY k.seq
                 LIMIT 100
             ) AS w

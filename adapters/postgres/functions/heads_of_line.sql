@@ -1,6 +1,6 @@
 -- The levels of a line that have a job to be claimed: the most urgent first, then the others by how long theirs waits.
--- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: jobs whose worker
--- died count on this level only; NULL: on none; 0: on all.
+-- NULL where there is none. Asked for where a queue has a reserved share. p_suspects: suspects (see
+-- claim_line) count on this level only; NULL: on none; 0: on all.
 CREATE OR REPLACE FUNCTION heads_of_line(
     p_line text,
     p_level smallint,
@@ -35,7 +35,7 @@ BEGIN
               AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
               AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
-              AND (j.crashes = 0 OR p_suspects = 0 OR j.level = p_suspects)
+              AND (j.crashes < 2 OR p_suspects = 0 OR j.level = p_suspects)
             ORDER BY j.seq
             LIMIT 1
         ) AS first

@@ -23,7 +23,7 @@ BEGIN
     alone := ARRAY (
         SELECT j.worker_id FROM jobs AS j
         WHERE j.status = 'running'
-          AND j.crashes > 0
+          AND j.crashes >= 2
           AND j.lease_timeout IS NULL
     );
     slots := (
@@ -57,7 +57,7 @@ BEGIN
                   AND j.status = 'pending'
                   AND j.due
                   AND j.priority = 1
-                  AND j.crashes = 0
+                  AND j.crashes < 2
                   AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)
                 LIMIT 1000
             ) AS waiting

@@ -1,28 +1,22 @@
--- Position: due jobs that would be claimed before this one by the rule of domain/order.py, each lane counted up to $5.
--- $1 line, $2 level, $3 owner_service, $4 seq
+-- Position: of jobs of one lane, in the order given, how many due jobs would be claimed before each by the rule of
+-- domain/order.py, each lane counted up to $5. $1 line, $2 level, $3 owner_service, $4 seqs
 WITH lane AS MATERIALIZED (
     SELECT
         n.level, n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh, n.low_seq,
         l.clocks[n.level] AS clock,
         greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2::smallint AND n.owner_service = $3::text AS own,
-        (
-            SELECT count(*)
-            FROM (
-                SELECT FROM jobs AS j
-                WHERE j.line = $1
-                  AND j.level = n.level
-                  AND j.owner_service = n.owner_service
-                  AND j.status = 'pending'
-                  AND j.due
-                  AND j.seq > n.low_seq
-                  AND j.seq < CASE
-                      WHEN n.level = $2 AND n.owner_service = $3 THEN $4::bigint
-                      ELSE 9223372036854775807
-                  END
-                LIMIT $5
-            ) AS waiting
-        ) AS jobs
+        ARRAY (
+            SELECT j.seq FROM jobs AS j
+            WHERE j.line = $1
+              AND j.level = n.level
+              AND j.owner_service = n.owner_service
+              AND j.status = 'pending'
+              AND j.due
+              AND j.seq > n.low_seq
+            ORDER BY j.seq
+            LIMIT $5
+        ) AS seqs
     FROM lines AS l
     JOIN lanes AS n ON n.line = l.name
     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
@@ -37,7 +31,7 @@ WITH lane AS MATERIALIZED (
                 coalesce(
                     (
                         SELECT min(a.vtime) FROM lane AS a
-                        WHERE a.level = $2 AND NOT a.asleep AND (a.jobs > 0 OR a.own)
+                        WHERE a.level = $2 AND NOT a.asleep AND (a.seqs <> '{}' OR a.own)
                     ),
                     lane.clock
                 )
@@ -45,42 +39,23 @@ WITH lane AS MATERIALIZED (
             ELSE lane.vtime
         END AS base
     FROM lane
-), own AS (
-    SELECT b.jobs, b.base + b.jobs * b.step AS start, b.jobs > 0 OR NOT b.fresh AS settled
-    FROM based AS b
-    WHERE b.own
 )
 SELECT
-    coalesce((SELECT sum(b.jobs) FROM based AS b WHERE b.level < $2), 0)::bigint
-    + coalesce((SELECT own.jobs FROM own), 0)
+    coalesce((SELECT sum(cardinality(b.seqs)) FROM based AS b WHERE b.level < $2), 0)::bigint
+    + coalesce(own.jobs, 0)
     + coalesce(
         (
-            SELECT sum(least(b.jobs, turns.before + (
+            SELECT sum(least(cardinality(b.seqs), turns.before + (
                 -- Of the same start, a newcomer's job; then the one that has waited longer.
                 b.base + turns.before * b.step < own.start
                 OR (
                     b.base + turns.before * b.step = own.start
-                    AND (
-                        turns.before > 0 OR NOT b.fresh,
-                        (
-                            SELECT j.seq FROM jobs AS j
-                            WHERE j.line = $1
-                              AND j.level = $2
-                              AND j.owner_service = b.owner_service
-                              AND j.status = 'pending'
-                              AND j.due
-                              AND j.seq > b.low_seq
-                            ORDER BY j.seq
-                            OFFSET turns.before
-                            LIMIT 1
-                        )
-                    ) < (own.settled, $4)
+                    AND (turns.before > 0 OR NOT b.fresh, b.seqs[turns.before + 1]) < (own.settled, asked.seq)
                 )
             )::integer))
             FROM based AS b
-            CROSS JOIN own
             CROSS JOIN LATERAL (
-                SELECT least(greatest(floor((own.start - b.base) / b.step), 0), b.jobs)::bigint AS before
+                SELECT least(greatest(floor((own.start - b.base) / b.step), 0), cardinality(b.seqs))::integer AS before
             ) AS turns
             WHERE b.level = $2
               AND NOT b.own
@@ -88,3 +63,13 @@ SELECT
         ),
         0
     )::bigint AS jobs
+FROM unnest($4::bigint[]) WITH ORDINALITY AS asked (seq, place)
+LEFT JOIN LATERAL (
+    SELECT before.jobs, b.base + before.jobs * b.step AS start, before.jobs > 0 OR NOT b.fresh AS settled
+    FROM based AS b
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN b.seqs = '{}' THEN 0 ELSE width_bucket(asked.seq - 1, b.seqs) END AS jobs
+    ) AS before
+    WHERE b.own
+) AS own ON true
+ORDER BY asked.place

@@ -1,6 +1,6 @@
 -- Position where it is too far to count: the same rule over the counts of jobs, and of its own lane the share that
--- its place among the first and the last says. $1 line, $2 level, $3 owner_service, $4 seq,
--- $5 queue, $6 task_type, $7 model_profile
+-- its place among the first and the last says. Of jobs of one lane, in the order given.
+-- $1 line, $2 level, $3 owner_service, $4 seqs, $5 queue, $6 task_type, $7 model_profile
 WITH counted AS MATERIALIZED (
     SELECT c.priority AS level, c.owner_service, sum(c.jobs) AS jobs
     FROM (
@@ -33,33 +33,39 @@ WITH counted AS MATERIALIZED (
         n.level, n.owner_service, n.vtime,
         greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2 AND n.owner_service = $3::text AS own,
-        coalesce(c.jobs, 0) * CASE
-            WHEN n.level = $2 AND n.owner_service = $3 AND ends.last > ends.first
-                THEN ($4::bigint - ends.first)::numeric / (ends.last - ends.first)
-            ELSE 1
-        END AS jobs
+        coalesce(c.jobs, 0) AS jobs
     FROM lines AS l
     JOIN lanes AS n ON n.line = l.name
     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
     LEFT JOIN counted AS c ON c.level = n.level AND c.owner_service = n.owner_service
-    CROSS JOIN ends
     WHERE l.name = $1
       AND n.level <= $2
-), own AS (
-    SELECT lane.vtime + lane.jobs::float8 * lane.step AS start, lane.jobs FROM lane WHERE lane.own
 )
 SELECT
     (
         coalesce((SELECT sum(lane.jobs) FROM lane WHERE lane.level < $2), 0)
-        + coalesce((SELECT own.jobs FROM own), 0)
+        + coalesce(own.jobs, 0)
         + coalesce(
             (
                 SELECT sum(least(lane.jobs::float8, greatest((own.start - lane.vtime) / lane.step, 0)))
                 FROM lane
-                CROSS JOIN own
                 WHERE lane.level = $2
                   AND NOT lane.own
             ),
             0
         )
     )::bigint AS jobs
+FROM unnest($4::bigint[]) WITH ORDINALITY AS asked (seq, place)
+CROSS JOIN ends
+LEFT JOIN LATERAL (
+    SELECT before.jobs, lane.vtime + before.jobs::float8 * lane.step AS start
+    FROM lane
+    CROSS JOIN LATERAL (
+        SELECT lane.jobs * CASE
+            WHEN ends.last > ends.first THEN (asked.seq - ends.first)::numeric / (ends.last - ends.first)
+            ELSE 1
+        END AS jobs
+    ) AS before
+    WHERE lane.own
+) AS own ON true
+ORDER BY asked.place

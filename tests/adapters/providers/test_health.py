@@ -15,8 +15,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from adapters.providers.client import open_client
 from adapters.providers.health import HttpHealth, Server, ServerKind
-from adapters.providers.openai_chat import open_client
 from domain.adaptive import Pressure
 from domain.ports import Health, ProviderProbe, ProviderState
 from tests.adapters.providers.test_gauges import LLAMA_SERVER as LLAMA_SERVER_METRICS

@@ -1,4 +1,4 @@
-"""A job whose worker died under it runs in a process that runs nothing else."""
+"""A job under which two workers died runs in a process that runs nothing else."""
 
 from __future__ import annotations
 
@@ -8,22 +8,36 @@ from typing import Any
 import pytest
 
 from domain.circuit import Circuit, CircuitState
-from domain.job import JobId, Priority
+from domain.job import SUSPECT_FROM, JobId, Priority
 from domain.policy import OwnerPolicy, Policies, QueuePolicy
 from tests.adapters.rigs import Rig
 from tests.adapters.store.states import rescue_late
 from tests.factories import QUEUE, new_beat, new_claim
-from tests.moves import complete, each, lent_ids, one, run_one, settle, several, take, taken_ids, try_again
+from tests.moves import complete, each, lent_ids, one, settle, several, take, taken_ids, try_again
 
 PATIENCE = timedelta(seconds=5)
 A_MOMENT = timedelta(microseconds=1)
 
 
 async def suspect(rig: Rig, **changes: Any) -> JobId:
-    """A job whose worker died."""
-    held = await run_one(rig.store, **changes)
-    await rescue_late(rig)
-    return held.id
+    """A job under which two workers died; no other may be there."""
+    job = await one(rig.store, **changes)
+    await crash(rig)
+    return job.id
+
+
+async def crash(rig: Rig, times: int = SUSPECT_FROM, **claim: Any) -> None:
+    """All jobs that are there run, and their worker dies."""
+    for _ in range(times):
+        await take(rig.store, limit=9, alone=False, **claim)
+        await rescue_late(rig)
+
+
+async def test_a_job_whose_worker_died_once_runs_beside_others(rig: Rig):
+    crashed = await several(rig.store, 2)
+    await crash(rig, times=1)
+    other = await one(rig.store)
+    assert await taken_ids(rig.store, alone=False, limit=9) == [job.id for job in [*crashed, other]]
 
 
 async def test_a_process_that_runs_something_is_not_given_it(rig: Rig):
@@ -36,15 +50,14 @@ async def test_a_process_that_runs_nothing_gets_it_and_nothing_else(rig: Rig):
     crashed = await suspect(rig)
     await several(rig.store, 2)
     [held] = await take(rig.store, limit=9)
-    assert (held.id, held.crashes) == (crashed, 1)
+    assert (held.id, held.crashes) == (crashed, SUSPECT_FROM)
 
 
 async def test_it_goes_before_its_equals_of_all_owners(rig: Rig):
-    held = await run_one(rig.store)
-    earlier = await each(rig.store, {"owner_service": "a"}, {"owner_service": "b"})
-    await rescue_late(rig)
-    assert await taken_ids(rig.store, limit=9) == [held.id]
-    assert await taken_ids(rig.store, limit=9, alone=False) == [job.id for job in earlier]
+    first = await suspect(rig)
+    others = await each(rig.store, {"owner_service": "a"}, {"owner_service": "b"})
+    assert await taken_ids(rig.store, limit=9) == [first]
+    assert await taken_ids(rig.store, limit=9, alone=False) == [job.id for job in others]
 
 
 async def test_a_more_urgent_job_goes_before_it_and_then_it_must_wait(rig: Rig):
@@ -56,8 +69,7 @@ async def test_a_more_urgent_job_goes_before_it_and_then_it_must_wait(rig: Rig):
 
 async def test_of_several_each_gets_a_process_of_its_own(rig: Rig):
     jobs = await several(rig.store, 3)
-    await take(rig.store, limit=3)
-    await rescue_late(rig)
+    await crash(rig)
     assert [await taken_ids(rig.store, limit=9) for _ in range(4)] == [[job.id] for job in jobs] + [[]]
 
 
@@ -97,9 +109,7 @@ async def test_with_a_reserved_share_it_holds_up_nobody(rig: Rig):
 async def test_with_a_reserved_share_suspects_of_several_levels_hold_up_nobody_either(rig: Rig):
     await rig.queues.configure(Policies({QUEUE: QueuePolicy(reserved_share=0.2)}), [QUEUE])
     high, low = await each(rig.store, {"priority": Priority.HIGH}, {"priority": Priority.LOW})
-    assert await taken_ids(rig.store, limit=1) == [high.id]
-    assert await taken_ids(rig.store, limit=1) == [low.id]
-    await rescue_late(rig)
+    await crash(rig)
     sound = await several(rig.store, 3, priority=Priority.HIGH)
     taken = [await taken_ids(rig.store, limit=9) for _ in range(4)]
     assert sorted(job for some in taken for job in some) == sorted([high.id, low.id, *[job.id for job in sound]])
@@ -168,8 +178,7 @@ class TestMakingWay:
 
     async def test_what_it_cannot_run_it_does_not_wait_for(self, rig: Rig):
         await one(rig.store, model_profile="another")
-        await take(rig.store, model_profiles=("another",))
-        await rescue_late(rig)
+        await crash(rig, model_profiles=("another",))
         other = await one(rig.store)
         await rig.advance(PATIENCE + A_MOMENT)
         await self.beats(rig, idler=1)

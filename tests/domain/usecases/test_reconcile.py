@@ -11,7 +11,7 @@ from domain.policy import Policies, QueuePolicy
 from domain.ports import RescueTerms
 from domain.routing import Routes
 from domain.usecases.preempt import Preempt
-from domain.usecases.reconcile import PRUNED_EVERY, TENDED_EVERY, Reconcile, Reconciled
+from domain.usecases.reconcile import FOLDED_AT_LEAST_EVERY, PRUNED_EVERY, TENDED_EVERY, Reconcile, Reconciled
 from domain.usecases.wake import Wake
 from tests.factories import LEASE, NOW, QUEUE, new_beat, new_id
 from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
@@ -263,12 +263,51 @@ async def test_housekeeping_folds_the_tallies(
 ):
     folded: list[bool] = []
 
-    async def fold_tallies() -> None:
+    async def fold_tallies() -> int:
         folded.append(True)
+        return 1
 
     monkeypatch.setattr(store, "fold_tallies", fold_tallies)
-    await reconcile.tidy()
-    assert folded == [True]
+    for _ in range(3):
+        await reconcile.tidy()
+    assert folded == 3 * [True]
+
+
+async def test_while_nothing_changes_tallies_are_folded_now_and_then(
+    reconcile: Reconcile, store: FragileStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    folded: list[float] = []
+
+    async def nothing_to_fold() -> int:
+        folded.append(clock.monotonic())
+        return 0
+
+    monkeypatch.setattr(store, "fold_tallies", nothing_to_fold)
+    for _ in range(8):
+        await reconcile.tidy()
+        clock.advance(timedelta(seconds=1))
+    assert folded == [0, FOLDED_AT_LEAST_EVERY]
+
+
+async def test_a_round_looks_only_for_what_a_policy_in_force_asks_for(
+    reconcile: Reconcile, store: FragileStore, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    async def preempt(queue: str, alive_within: timedelta) -> list[JobEvent]:
+        asked.append(queue)
+        return []
+
+    async def age() -> int:
+        asked.append("age")
+        return 0
+
+    monkeypatch.setattr(store, "preempt", preempt)
+    monkeypatch.setattr(store, "age", age)
+    await reconcile.round(Policies())
+    assert asked == []
+    await reconcile.round(Policies({QUEUE: QueuePolicy(preempt=True, ageing=timedelta(minutes=1))}))
+    assert asked == ["age", QUEUE]
 
 
 async def test_uploads_that_nobody_needs_are_pruned_now_and_then(
