@@ -46,8 +46,12 @@ PATIENCE = 300.0
 
 STOCK = """
     WITH new AS MATERIALIZED (
-        SELECT i, gen_random_uuid() AS id, nextval('jobs_seq') AS seq, 'owner-' || i % $2::integer AS owner
-        FROM generate_series(1, $1::integer) AS i
+        -- Ids in the order of their creation, as the service makes them: random ones would be looked up all over the
+        -- index, which costs the more, the larger it is.
+        SELECT
+            i, seq, 'owner-' || i % $2::integer AS owner,
+            (lpad(to_hex(1700000000000 + seq), 12, '0') || '7' || substr(md5(seq::text), 14))::uuid AS id
+        FROM (SELECT i, nextval('jobs_seq') AS seq FROM generate_series(1, $1::integer) AS i) AS numbered
     ), detail AS (
         INSERT INTO job_details (
             job_id, seq, created_at, owner_service, owner_ref, task_type, model_profile, queue, priority
