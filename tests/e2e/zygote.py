@@ -188,7 +188,7 @@ def become(wanted: tuple[list[str], dict[str, str], str], output: int, link: soc
     for stream in (1, 2):
         os.dup2(output, stream)
     link.close()
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(3, 1024)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # What Python itself has set when it began, to have UTF-8.
     coerced = {name: os.environ[name] for name in ("LC_CTYPE",) if name in os.environ}
