@@ -22,6 +22,8 @@ demo: $(READY)  ## start an embedded service, send real jobs through it, show wh
 run: $(READY)  ## start an embedded service and leave it running
 	@$(BIN)/ai-service up
 
+# To compile the tests and what they import anew takes each process ten seconds, in an environment that forbids to keep it.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: check  ## check, then every test; PostgreSQL and RabbitMQ are found, installed or started by the tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
