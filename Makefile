@@ -46,7 +46,8 @@ contracts: $(READY)  ## write docs/contracts anew; refuses what would break its 
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
 bench: $(BENCH_READY)  ## measure on this machine, beside other queues and the servers' limits (WORKLOADS="W1 W3", ROUNDS=)
-	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3}
+	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3} \
+		--json docs/performance/figures.json --page docs/performance.md
 
 audit:  ## compare the locked dependencies with the public advisories (needs uv and the internet)
 	uvx pip-audit --disable-pip --strict -r requirements.lock

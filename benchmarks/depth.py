@@ -94,9 +94,16 @@ class Stocked(Ours):
 async def _stock(dsn: str, jobs: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(STOCK, jobs, OWNERS, TASK_TYPE, QUEUE, PAYLOAD, timeout=PATIENCE * 4)
+        await stock(connection, jobs)
     finally:
         await connection.close()
+
+
+async def stock(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, jobs: int, queue: str = QUEUE
+) -> None:
+    """Store so many jobs of several owners in one statement."""
+    await connection.execute(STOCK, jobs, OWNERS, TASK_TYPE, queue, PAYLOAD, timeout=PATIENCE * 4)
 
 
 def run(place: Place, rounds: int) -> Findings:
@@ -189,9 +196,9 @@ async def _age(dsn: str, runs: int) -> None:
         await exchanged(PostgresJobStore(pool), runs, at_once=1)
 
 
-async def exchanged(store: PostgresJobStore, runs: int, *, at_once: int) -> None:
+async def exchanged(store: PostgresJobStore, runs: int, *, at_once: int, queue: str = QUEUE) -> None:
     """Claim and end so many runs, each claim in the statement that stores how those before it ended."""
-    claim = Claim(QUEUE, (TASK_TYPE,), ("practice",), "benchmark", timedelta(minutes=5), at_once)
+    claim = Claim(queue, (TASK_TYPE,), ("practice",), "benchmark", timedelta(minutes=5), at_once)
     ended: list[Settlement] = []
     for _ in range(0, runs, at_once):
         ended = [_ended(job) for job in (await store.exchange(ended, claim)).claimed]

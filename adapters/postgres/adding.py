@@ -5,6 +5,7 @@ Single jobs that are submitted at about the same time share a statement and its 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -157,15 +158,43 @@ async def _stored(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
     stored: dict[JobId, Added] = {}
     missing = list(new)
     while missing:  # again only where a job that was there is erased at this moment
-        for chunk in _chunks(missing):
-            rows = await run(query("add_jobs"), _columns(chunk))
-            given = {each.id: each for each in chunk}
-            stored |= {row["id"]: Added(_added(given[row["id"]], row), created=True) for row in rows}
+        stored |= await _created(run, missing)
         known_before = [each for each in missing if each.id not in stored]
         for chunk in _chunks(known_before):
             stored |= await _known(run, chunk)
         missing = [each for each in missing if each.id not in stored]
     return stored
+
+
+async def _created(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
+    """Those of these jobs that were not there.
+
+    While PostgreSQL stores some, its answer about those before is read and those after are made ready for it: in
+    another thread, for the statement still has to go out.
+    """
+    created: dict[JobId, Added] = {}
+    chunk, *others = _chunks(new)
+    columns = _columns(chunk)
+    answered: tuple[Sequence[NewJob], list[asyncpg.Record]] = ([], [])
+    for following in others:
+        rows, (read, made) = await asyncio.gather(
+            run(query("add_jobs"), columns), asyncio.to_thread(_meanwhile, *answered, following)
+        )
+        created |= read
+        answered, chunk, columns = (chunk, rows), following, made
+    rows = await run(query("add_jobs"), columns)
+    return created | _read(*answered) | _read(chunk, rows)
+
+
+def _meanwhile(
+    chunk: Sequence[NewJob], rows: Sequence[asyncpg.Record], following: Sequence[NewJob]
+) -> tuple[dict[JobId, Added], list[object]]:
+    return _read(chunk, rows), _columns(following)
+
+
+def _read(chunk: Sequence[NewJob], rows: Sequence[asyncpg.Record]) -> dict[JobId, Added]:
+    given = {each.id: each for each in chunk}
+    return {row["id"]: Added(_added(given[row["id"]], row), created=True) for row in rows}
 
 
 async def _known(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:

@@ -72,6 +72,7 @@ FILLINGS = {
         """,
         "INSERT INTO run_attempts SELECT lease_token, job_id, '[]' FROM runs LIMIT 1",
     ),
+    "0006": (),
 }
 """What a program of each revision has stored beside jobs in every state. A new revision's is added here."""
 
