@@ -6,7 +6,6 @@ connection and what belongs to it for as long as they like.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from enum import StrEnum
 from http import HTTPStatus
@@ -70,41 +69,6 @@ class _Refused(Exception):
     """The request is not taken further."""
 
 
-class _Joined:
-    """Sends the head of an answer together with the first of its body, which nearly always comes at once.
-
-    uvicorn writes them one after the other, and uvloop makes a system call of each write: about a thirtieth of what a
-    short request costs.
-    """
-
-    def __init__(self, transport: Any, loop: AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.writelines((head, data))
-        elif data.startswith(b"HTTP/1.1 "):
-            self._head = data
-            self._loop.call_soon(self.flush)  # not for long: a stream's first words may take their time
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        if self._head and not self._transport.is_closing():
-            self._transport.write(self._head)
-        self._head = b""
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return bool(self._transport.is_closing())
-
-
 class Connection(HttpToolsProtocol):
     """`look` at it about once a second: it ends itself when its caller takes too long."""
 
@@ -126,11 +90,9 @@ class Connection(HttpToolsProtocol):
         """Its first bytes belonged to the request before."""
         self._refusal = HTTPStatus.BAD_REQUEST
         self._stretch = Stretch(Phase.HEAD, 0, self.loop.time(), 0)
-        self._joined: Any
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._joined = _Joined(transport, self.loop)
         if len(self.connections) > self._most and not _make_room(self.connections - {self}):
             transport.abort()
 
@@ -161,7 +123,6 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             raise _Refused
         super().on_headers_complete()
-        self.cycle.transport = self._joined
         self._in_head = False
         self._requests += 1
 
@@ -173,10 +134,6 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self.cycle.more_body = False  # also where the answer was complete before
         self._expected, self._chunk_is_shared = False, True
-
-    def shutdown(self) -> None:
-        self._joined.flush()
-        super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal)
