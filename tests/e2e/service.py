@@ -71,6 +71,12 @@ class Process:
     url: str = ""
 
     @property
+    def begun(self) -> subprocess.Popen[bytes]:
+        """The process where it was started by itself."""
+        assert isinstance(self.popen, subprocess.Popen), "it is a fork"
+        return self.popen
+
+    @property
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
