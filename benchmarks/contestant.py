@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from benchmarks import record
 from benchmarks.handlers import HANDLER, SECONDS, URL
+from tests.e2e.zygote import Forked
 
 STOPPED_WITHIN = 20.0
 
@@ -92,7 +93,7 @@ class Contestant(Protocol):
 class Worker:
     """A contestant's worker process."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | Forked
 
     @property
     def memory(self) -> float:
