@@ -34,6 +34,9 @@ LARGEST_TOGETHER = 32 << 10
 KEYED_FLIGHTS = 4
 """Statements with idempotency keys at once: one may wait for a large batch that is storing the same key."""
 
+PATIENCE = "100ms"
+"""For which those that travel together wait for others' locks: for a key, or an owner's lane, that is being stored."""
+
 UPLOAD_IS_THERE = "upload_is_there"
 """The constraint of `upload_jobs` that refuses a job whose upload is gone."""
 
@@ -44,7 +47,7 @@ class AddTogether:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._plain = Together(self._send, most=MOST_TOGETHER)
-        # Apart: only these may have to wait for another transaction.
+        # Apart: these often have to wait for another transaction, the others for that of a new line or lane only.
         self._keyed = Together(self._send, most=MOST_TOGETHER, flights=KEYED_FLIGHTS)
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
@@ -59,9 +62,13 @@ class AddTogether:
         """What came of each; None where it must be seen to alone: it was there before, or something is wrong."""
         given = _one_of_each(jobs)
         try:
-            rows = await runner(self._pool)(query("add_jobs"), _columns(list(given.values())))
+            rows = await runner(self._pool)(query("add_jobs"), _columns(list(given.values()), PATIENCE))
         except REFUSED:
             return [None] * len(jobs)
+        except StorageUnavailable as error:
+            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                raise
+            return [None] * len(jobs)  # nothing was stored: who has to wait does so alone
         found = {row["id"]: row for row in rows}
         return [
             Added(_added(each, found[each.id]), created=True) if place in given and each.id in found else None
@@ -254,7 +261,7 @@ def _chunks(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
     return (jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
 
 
-def _columns(jobs: Sequence[NewJob]) -> list[object]:
+def _columns(jobs: Sequence[NewJob], patience: str | None = None) -> list[object]:
     return [
         [new.id for new in jobs],
         [new.owner_service for new in jobs],
@@ -274,6 +281,7 @@ def _columns(jobs: Sequence[NewJob]) -> list[object]:
         [new.weight for new in jobs],
         [new.upload_id for new in jobs],
         [new.give_backs for new in jobs],
+        patience,
     ]
 
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 import msgspec
@@ -108,7 +109,8 @@ class PostgresJobStore:
         self._pool = pool
         self._jobs = ReadTogether(self._get_all)
         self._new = AddTogether(pool)
-        self._prospects = Together(self._prospects_of, most=MOST_TOGETHER)
+        # Of each line that somebody asks about: to count a deep one takes long, and no other shall wait for it.
+        self._prospects: WeakValueDictionary[str, Together[tuple[Job, timedelta], Prospect]] = WeakValueDictionary()
 
     async def add(self, jobs: Sequence[NewJob], ceilings: Mapping[str, int] = NO_CEILINGS) -> list[Added]:
         return await self._new.add(jobs, ceilings)
@@ -161,7 +163,10 @@ class PostgresJobStore:
         return (await self._places([job]))[0]
 
     async def prospect(self, job: Job, alive_within: timedelta) -> Prospect:
-        return await self._prospects.ask((job, alive_within))
+        together = self._prospects.get(job.line)
+        if together is None:
+            together = self._prospects[job.line] = Together(self._prospects_of, most=MOST_TOGETHER)
+        return await together.ask((job, alive_within))
 
     async def _prospects_of(self, asked: Sequence[tuple[Job, timedelta]]) -> list[Prospect]:
         wanted = {(job.queue, alive_within) for job, alive_within in asked if job.queue}

@@ -1,7 +1,8 @@
 """What is asked for at about the same time travels together.
 
 One statement is in flight; what is asked for meanwhile goes with the next. Nobody waits on purpose, and nobody is told
-of anything older than his question.
+of anything older than his question. A flight that is late holds up only those who are on it: its connection may have
+died without a word.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from domain.errors import StorageUnavailable
 from domain.job import Job, JobId
 
 MOST_TOGETHER = 50
 """Jobs per statement that reads them: each comes with its input and its result."""
+
+LATE = 1.0
+"""Seconds after which a flight is no longer waited for by those who are not on it."""
+
+MOST_LATE = 4
+"""Flights that are late at once: where more would be, the next ones would be too."""
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -34,22 +42,38 @@ class Together(Generic[Q, A]):
         self._flights = flights
         self._asked: list[tuple[Q, asyncio.Future[A]]] = []
         self._flying: set[asyncio.Task[Any] | None] = set()
+        self._late: set[asyncio.Task[Any] | None] = set()
 
     async def ask(self, question: Q) -> A:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[A] = loop.create_future()
         self._asked.append((question, answer))
-        if len(self._flying) < self._flights:
-            self._flying.add(loop.create_task(self._fly()))
+        self._set_out()
         return await answer
 
+    def _set_out(self) -> None:
+        if len(self._flying - self._late) < self._flights and any(not answer.done() for _, answer in self._asked):
+            self._flying.add(asyncio.create_task(self._fly()))
+
     async def _fly(self) -> None:
+        flight, loop = asyncio.current_task(), asyncio.get_running_loop()
         try:
-            while self._asked:
+            while self._asked and flight not in self._late:
                 asked, self._asked = self._asked[: self._most], self._asked[self._most :]
-                await self._answer([(question, answer) for question, answer in asked if not answer.done()])
+                late = loop.call_later(LATE, self._be_late, flight)
+                try:
+                    await self._answer([(question, answer) for question, answer in asked if not answer.done()])
+                finally:
+                    late.cancel()
         finally:
-            self._flying -= {asyncio.current_task()}
+            self._flying.discard(flight)
+            self._late.discard(flight)
+            self._set_out()
+
+    def _be_late(self, flight: asyncio.Task[Any] | None) -> None:
+        if len(self._late) < MOST_LATE:
+            self._late.add(flight)
+            self._set_out()
 
     async def _answer(self, asked: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         if not asked:
@@ -57,13 +81,20 @@ class Together(Generic[Q, A]):
         try:
             told = await self._send([question for question, _ in asked])
         except Exception as error:  # whoever asked hears of it
-            for _, answer in asked:
-                if not answer.done():
-                    answer.set_exception(error)
+            _refuse(asked, error)
             return
+        except BaseException:  # the flight is given up, not those who are on it
+            _refuse(asked, StorageUnavailable("The statement was given up."))
+            raise
         for (_, answer), each in zip(asked, told, strict=True):
             if not answer.done():  # its caller may have gone meanwhile
                 answer.set_result(each)
+
+
+def _refuse(asked: Sequence[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, answer in asked:
+        if not answer.done():
+            answer.set_exception(error)
 
 
 class ReadTogether:

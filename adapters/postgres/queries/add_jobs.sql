@@ -2,10 +2,14 @@
 -- left alone. A twin that is being stored at this moment is waited for.
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
 -- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs,
--- $16 weights of their owners (NULL: as they were), $17 uploads that their inputs name, $18 give_backs to begin with
+-- $16 weights of their owners (NULL: as they were), $17 uploads that their inputs name, $18 give_backs to begin with,
+-- $19 how long to wait for others' locks at most, as `lock_timeout` (NULL: as the session does)
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
-    FROM unnest(
+    FROM (
+        SELECT CASE WHEN $19::text IS NOT NULL THEN set_config('lock_timeout', $19, true) END
+    ) AS patience
+    CROSS JOIN unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[],
         $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[],
         $16::float8[], $17::uuid[], $18::smallint[]

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from msgspec import Raw
 
-from adapters.postgres.adding import LARGEST_TOGETHER, MOST_TOGETHER, AddTogether
-from adapters.postgres.pool import create_pool, transaction
+from adapters.postgres.adding import KEYED_FLIGHTS, LARGEST_TOGETHER, MOST_TOGETHER, AddTogether, _columns
+from adapters.postgres.pool import Run, create_pool, query, transaction
 from adapters.postgres.store import PostgresJobStore
 from domain.errors import KeyReused, NoSuchUpload, StorageUnavailable, TooManyPending
 from domain.job import IdempotencyKey, JobId, NewJob
@@ -26,8 +26,8 @@ COMMITS = "SELECT count(DISTINCT xmin::text) FROM jobs"
 HOLD = "LOCK TABLE job_details IN EXCLUSIVE MODE"
 
 
-def keyed(key: str, fingerprint: bytes = b"1") -> NewJob:
-    return new_job(idempotency=IdempotencyKey(key, fingerprint))
+def keyed(key: str, fingerprint: bytes = b"1", **changes: Any) -> NewJob:
+    return new_job(idempotency=IdempotencyKey(key, fingerprint), **changes)
 
 
 def others() -> list[NewJob]:
@@ -197,3 +197,53 @@ async def test_a_large_input_makes_nobody_wait(pool: asyncpg.Pool):
     answers = await asyncio.gather(adding.add([large], {}), *(adding.add([new_job()], {}) for _ in range(5)))
     assert all(added.created for [added] in answers)
     assert await pool.fetchval(COMMITS) >= 2
+
+
+async def hold(run: Run, *jobs: NewJob) -> None:
+    """As a batch does that is being stored: to the end of the transaction."""
+    await run(query("add_jobs"), _columns(jobs))
+
+
+async def test_a_batch_that_is_stored_holds_up_its_own_owner_only(pool: asyncpg.Pool, store: PostgresJobStore):
+    await store.add([new_job()])
+    async with transaction(pool) as run:
+        await hold(run, keyed("a batch", owner_service="new"))  # and with it the owner's lane
+        same_lane = asyncio.create_task(store.add([new_job(owner_service="new")]))
+        await blocked(pool)
+        async with asyncio.timeout(PATIENCE):
+            answers = await submit(store, *others())
+        assert {type(answer) for answer in answers} == {Added}
+        assert not same_lane.done()
+    [added] = await same_lane
+    assert added.created
+
+
+async def test_many_keys_that_another_transaction_holds_hold_up_nobody_else(
+    pool: asyncpg.Pool, store: PostgresJobStore
+):
+    held = [keyed(f"held-{place}") for place in range(KEYED_FLIGHTS + 1)]
+    await store.add([new_job()])
+    async with transaction(pool) as run:
+        await hold(run, *held)
+        twins = []
+        for place in range(len(held)):
+            twins.append(asyncio.create_task(store.add([keyed(f"held-{place}")])))
+            await blocked(pool, min(place + 1, KEYED_FLIGHTS))
+        async with asyncio.timeout(PATIENCE):
+            answers = await submit(store, *others())
+        assert {type(answer) for answer in answers} == {Added}
+    assert [added.job.id for [added] in await asyncio.gather(*twins)] == [job.id for job in held]
+
+
+async def test_who_travels_with_a_key_that_is_held_does_not_wait_for_it(pool: asyncpg.Pool, store: PostgresJobStore):
+    await store.add([new_job()])
+    async with transaction(pool) as run:
+        held = keyed("held")
+        await hold(run, held)
+        twin, *in_flight = [asyncio.create_task(store.add([job])) for job in (keyed("held"), *others())]
+        async with asyncio.timeout(PATIENCE):
+            answers = [added for [added] in await asyncio.gather(*in_flight)]
+        assert all(added.created for added in answers)
+        assert not twin.done()
+    [found_] = await twin
+    assert (found_.job.id, found_.created) == (held.id, False)

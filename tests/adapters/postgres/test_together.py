@@ -12,6 +12,8 @@ from domain.errors import StorageUnavailable
 from domain.job import Job, JobId
 from tests.factories import new_id, stored_job
 
+PATIENCE = 10.0
+
 
 class Shelf:
     """Answers when it is open."""
@@ -83,3 +85,31 @@ async def test_who_goes_away_takes_nothing_from_those_who_ask_with_him() -> None
     gone.cancel()
     shelf.open.set()
     assert await stays == job
+
+
+async def test_when_a_read_is_given_up_nobody_waits_for_ever() -> None:
+    jobs = [stored_job() for _ in range(2)]
+    shelf = Shelf(*jobs)
+    [first] = shelf.ask(jobs[0].id)
+    await shelf.is_read()
+    [next_] = shelf.ask(jobs[1].id)
+    await asyncio.sleep(0)
+    for flight in asyncio.all_tasks() - {asyncio.current_task(), first, next_}:
+        flight.cancel()
+    shelf.open.set()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(StorageUnavailable):
+            await first
+        assert await next_ == jobs[1]
+
+
+async def test_a_read_that_takes_long_holds_up_nobody_who_asks_later() -> None:
+    jobs = [stored_job() for _ in range(2)]
+    shelf = Shelf(*jobs)
+    [first] = shelf.ask(jobs[0].id)
+    await shelf.is_read()
+    later = shelf.ask(jobs[1].id)
+    async with asyncio.timeout(PATIENCE):
+        await shelf.is_read(2)
+    shelf.open.set()
+    assert await asyncio.gather(first, *later) == jobs
