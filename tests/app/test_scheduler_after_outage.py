@@ -19,7 +19,7 @@ A_MOMENT = timedelta(microseconds=1)
 class Rounds:
     rescuing: list[bool] = field(default_factory=list)
 
-    async def round(self, *, rescue: bool) -> Reconciled:
+    async def round(self, policies: Policies, *, rescue: bool) -> Reconciled:
         self.rescuing.append(rescue)
         return Reconciled()
 
