@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from app.datafile import Missing, Unusable, document
 from app.durations import positive_duration
-from app.endpoint import Endpoint, ProviderName, http_url
+from app.endpoint import Endpoint, ProviderName, fits_a_header, http_url
 from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
@@ -159,13 +159,15 @@ def _url(given: Any) -> str:
 
 
 def _key(given: Any) -> Secret:
-    return Secret(_text(10_000)(given))
+    if not fits_a_header(text := _text(10_000)(given)):
+        raise ValueError("ASCII text")
+    return Secret(text)
 
 
 def _key_of_variable(given: Any) -> Secret:
     value = os.environ.get(given, "").strip() if isinstance(given, str) else ""
-    if not value or not value.isprintable():
-        raise ValueError("the name of an environment variable that holds a key")
+    if not value or not fits_a_header(value):
+        raise ValueError("the name of an environment variable that holds a key, in ASCII")
     return Secret(value)
 
 

@@ -60,6 +60,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         return type(self)(**{**asdict(other), **said})
 
 
+def fits_a_header(key: str) -> bool:
+    """A line break would begin another header, and the HTTP client takes nothing but ASCII."""
+    return key.isascii() and key.isprintable()
+
+
 class UrlWithUser(ValueError):
     """It holds a password, and must not be repeated in an error."""
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from app import configfile, keyfile
 from app.durations import duration, positive_duration
-from app.endpoint import HOST, Endpoint, UrlWithUser, http_url
+from app.endpoint import HOST, Endpoint, UrlWithUser, fits_a_header, http_url
 from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
@@ -351,6 +351,12 @@ def _secret(given: str) -> Secret:
     return Secret(given)
 
 
+def _api_key(given: str) -> Secret:
+    if not fits_a_header(given):
+        raise _SecretUnusable("ASCII text on one line, without control characters")
+    return Secret(given)
+
+
 def _keyfile(given: str) -> Path:
     path = Path(given)
     keyfile.read(path)
@@ -369,7 +375,7 @@ def _endpoint(env: _Env, prefix: str, *keys_of: str, address: str = "") -> Endpo
         keys_of: prefixes of the keys that are taken in turn where it has none of its own.
         address: the variable of its address, where that has a name of its own.
     """
-    keys = [env.get(f"{each}_API_KEY", _secret, None) for each in (prefix, *keys_of)]
+    keys = [env.get(f"{each}_API_KEY", _api_key, None) for each in (prefix, *keys_of)]
     return Endpoint(
         base_url=env.get(address or f"{prefix}_BASE_URL", _http_url, None),
         api_key=next(filter(None, keys), None),

@@ -175,6 +175,7 @@ BAD_PLACES: list[tuple[Any, str]] = [
     ({"task_types": {"t": {"timeout": "1s"}}}, "task_types.t.timeout to be one of max_run_time"),
     ({"quues": {}}, f"quues to be {TOP} (did you mean queues?)"),
     ({"api_key": SECRET}, f"api_key to be {TOP}"),
+    ({"ollama": {"api_key": f"“{SECRET}”"}}, "ollama.api_key to be ASCII text"),
     ({"queues": {}, SECRET: {}}, f"key 2 to be {TOP}"),
     ({"queues": [{"name": "gpu.llm"}]}, "queues to be a table that has a table for each name"),
     ({"owners": SECRET}, "owners to be a table that has a table for each name"),

@@ -139,6 +139,8 @@ UNUSABLE_SECRETS = [
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
     ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
+    ("LLM_API_KEY", "“hunter2”"),
+    ("LLM_API_KEY", "hunter2\nx"),
 ]
 
 
