@@ -170,6 +170,7 @@ BEGIN_LINE = """
 CREATE OR REPLACE FUNCTION begin_line()
 RETURNS trigger
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 BEGIN
     INSERT INTO line_states (line) VALUES (NEW.name) ON CONFLICT DO NOTHING;
@@ -183,6 +184,7 @@ BEGIN_LANE = """
 CREATE OR REPLACE FUNCTION begin_lane()
 RETURNS trigger
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 BEGIN
     INSERT INTO lane_states (line, level, owner_service)
@@ -198,6 +200,7 @@ BEGIN_ANEW = """
 CREATE OR REPLACE FUNCTION begin_anew()
 RETURNS trigger
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 BEGIN
     RAISE EXCEPTION 'the database was migrated meanwhile' USING ERRCODE = 'lock_not_available';
@@ -208,8 +211,8 @@ $$
 REACH_LANES = """
 -- Jobs have come to wait in these lanes: see that the lanes are there, and are read from far enough in front.
 -- Writes nothing where that is so already, as for nearly every new job.
--- Not every caller holds the lines. So this leaves the turn as it is: whoever holds a line finds its rows by theirs. And
--- where the turn has changed while this waited for the row, it looks anew.
+-- Not every caller holds the lines. So this leaves the turn as it is: whoever holds a line finds its rows by theirs.
+-- And where the turn has changed while this waited for the row, it looks anew.
 CREATE OR REPLACE FUNCTION reach_lanes(
     p_lines text[], p_levels smallint[], p_owner_services text[], p_seqs bigint[]
 )

@@ -2,6 +2,7 @@
 CREATE OR REPLACE FUNCTION begin_anew()
 RETURNS trigger
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 BEGIN
     RAISE EXCEPTION 'the database was migrated meanwhile' USING ERRCODE = 'lock_not_available';

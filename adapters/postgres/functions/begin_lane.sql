@@ -2,6 +2,7 @@
 CREATE OR REPLACE FUNCTION begin_lane()
 RETURNS trigger
 LANGUAGE plpgsql
+SET jit = off
 AS $$
 BEGIN
     INSERT INTO lane_states (line, level, owner_service)

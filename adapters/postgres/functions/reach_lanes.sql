@@ -1,7 +1,7 @@
 -- Jobs have come to wait in these lanes: see that the lanes are there, and are read from far enough in front.
 -- Writes nothing where that is so already, as for nearly every new job.
--- Not every caller holds the lines. So this leaves the turn as it is: whoever holds a line finds its rows by theirs. And
--- where the turn has changed while this waited for the row, it looks anew.
+-- Not every caller holds the lines. So this leaves the turn as it is: whoever holds a line finds its rows by theirs.
+-- And where the turn has changed while this waited for the row, it looks anew.
 CREATE OR REPLACE FUNCTION reach_lanes(
     p_lines text[], p_levels smallint[], p_owner_services text[], p_seqs bigint[]
 )
