@@ -74,8 +74,8 @@ FILLINGS = {
     ),
     "0006": (),
     "0007": (
-        "UPDATE line_states SET changes = 100, busy = 9",
-        "UPDATE lane_states SET changes = 100, low_seq = 7, asleep = false",
+        "UPDATE line_states SET changes = 100",
+        "UPDATE lane_states SET changes = 100",
         "INSERT INTO lines (name) VALUES ('gpu.tts')",
     ),
 }
