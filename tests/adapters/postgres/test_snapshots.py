@@ -1,4 +1,4 @@
-"""An old open snapshot, as of a report or a dump: PostgreSQL keeps every version since then, and no look-up walks them."""
+"""An old open snapshot, as of a dump: PostgreSQL keeps every version since then, and no look-up walks them all."""
 
 from __future__ import annotations
 
