@@ -22,6 +22,8 @@ demo: $(READY)  ## start an embedded service, send real jobs through it, show wh
 run: $(READY)  ## start an embedded service and leave it running
 	@$(BIN)/ai-service up
 
+# To compile the tests and what they import anew takes each process ten seconds, in an environment that forbids to keep it.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: check  ## check, then every test; PostgreSQL and RabbitMQ are found, installed or started by the tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
@@ -46,7 +48,8 @@ contracts: $(READY)  ## write docs/contracts anew; refuses what would break its 
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
 
 bench: $(BENCH_READY)  ## measure on this machine, beside other queues and the servers' limits (WORKLOADS="W1 W3", ROUNDS=)
-	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3}
+	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3} \
+		--json docs/performance/figures.json --page docs/performance.md
 
 audit:  ## compare the locked dependencies with the public advisories (needs uv and the internet)
 	uvx pip-audit --disable-pip --strict -r requirements.lock

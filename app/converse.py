@@ -17,7 +17,7 @@ import structlog
 
 from app.follow import ASK_AGAIN_AFTER, Asking
 from app.readers import Reader, Readers, Text
-from app.watch import ForChange, Watch, until
+from app.watch import ForChange, ForOutcome, Watch, until
 from domain.access import Caller
 from domain.errors import ChatFailed, ChatRefused, ErrorCode, Failure, JobNotFound, StorageUnavailable
 from domain.events import Pulse
@@ -91,7 +91,8 @@ class Chats:
         added = await self._stored(caller, question, timeout)
         job = added.job
         woken = asyncio.Event()
-        waiter, reader = ForChange(_pulse(job), woken), Reader(woken.set)
+        waiter = ForChange(_pulse(job), woken) if reads else ForOutcome(_pulse(job), woken)
+        reader = Reader(woken.set)
         asking, run, silent_until = Asking(self.events), 0, monotonic() + self.held_back
         with self._waited_for(question, job) as waiting, self.watch.attend(job.id, waiter):
             with self.readers.read(job.id, reader) if reads else nullcontext():
@@ -107,7 +108,7 @@ class Chats:
                     if monotonic() >= silent_until:
                         silent_until = monotonic() + self.keep_alive
                         yield None
-                    await self._must_go_on(waiting, end)
+                    await self._must_go_on(waiting, waiter.seen, end)
                     pause = ASK_AGAIN_AFTER if reader.missing else self.look_every
                     await until(woken, max(0.0, min(pause, end - monotonic(), silent_until - monotonic())))
                     woken.clear()
@@ -149,17 +150,14 @@ class Chats:
             if not waiting.over and question.idempotency is None:
                 self._later(self.converse.give_up(job, CALLER_WENT_AWAY))
 
-    async def _must_go_on(self, waiting: Waiting, end: float) -> None:
+    async def _must_go_on(self, waiting: Waiting, seen: Pulse | None, end: float) -> None:
         """
         Raises:
             ChatFailed: there is nothing to wait for any more.
         """
+        pending = (seen.status if seen else waiting.job.status) is JobStatus.PENDING
         if monotonic() >= end:
-            waited = (
-                " It had not started: its queue was busy or held, or no worker serves it."
-                if waiting.job.status is JobStatus.PENDING
-                else ""
-            )
+            waited = " It had not started: its queue was busy or held, or no worker serves it." if pending else ""
             failure = Failure(ErrorCode.TIMEOUT, f"{OUT_OF_TIME.message}{waited}")
             await waiting.end(ChatFailed(failure, waiting.job.id), OUT_OF_TIME)
         if self.watch.dismissed:
@@ -168,7 +166,7 @@ class Chats:
                 waiting.over = True
                 raise refused
             await waiting.end(refused, STOPPING)
-        if waiting.job.status is JobStatus.PENDING:
+        if pending:
             try:
                 await self.converse.must_be_open(waiting.job.queue, waiting.job)
             except ChatRefused as refused:
@@ -176,7 +174,7 @@ class Chats:
             except StorageUnavailable:
                 pass  # nothing starts meanwhile
 
-    async def _look(self, caller: Caller, job: Job, waiter: ForChange) -> Job:
+    async def _look(self, caller: Caller, job: Job, waiter: ForChange | ForOutcome) -> Job:
         try:
             seen = await self.browse.one(caller, job.id)
         except JobNotFound:

@@ -76,6 +76,28 @@ class ForChange:
         return event.kind == PROGRESS and event.number == self.seen.number
 
 
+@dataclass(eq=False)
+class ForOutcome:
+    """Its beginning and its progress are noted and nothing to look at: the job is read once less."""
+
+    seen: Pulse
+    woken: asyncio.Event
+    news: bool = False
+
+    def is_news(self, pulse: Pulse) -> bool:
+        return self._is_outcome(pulse.status, pulse.number)
+
+    def may_be_news(self, event: JobEvent) -> bool:
+        return event.kind != PROGRESS and self._is_outcome(event.kind, event.number)
+
+    def _is_outcome(self, kind: str, number: int) -> bool:
+        newer = number > self.seen.number
+        if newer and kind == JobStatus.RUNNING:
+            self.seen = Pulse(JobStatus.RUNNING, number)
+            return False
+        return newer
+
+
 @dataclass
 class Watch:
     jobs: Pulses

@@ -45,9 +45,9 @@ FULL = 0.9
 """Of the processors' time."""
 
 
-class Called(Struct, frozen=True):
-    share: float
-    """Of the ideal rate."""
+class Worked(Struct, frozen=True):
+    rate: float
+    """Jobs per second, after the warm-up."""
     seconds: float
     """From the start of the workers to the last end."""
     memory: float
@@ -85,18 +85,19 @@ def run(place: Place, rounds: int) -> Findings:
             ThroughProvider(place, server),
             *peers(place),
         ]
-        found: dict[str, list[Called]] = {each.name: [] for each in contestants}
+        task = Task("call", url=f"{server}/slow")
+        found: dict[str, list[Worked]] = {each.name: [] for each in contestants}
         for turn in range(rounds):
             for contestant in contestants:
                 tell(f"W3 round {turn + 1} of {rounds}: {contestant.name}")
-                found[contestant.name].append(called(place, contestant, server, jobs=JOBS, slots=SLOTS))
+                found[contestant.name].append(worked(place, contestant, task, jobs=JOBS, slots=SLOTS))
     figures = [each for name, values in found.items() for each in _figures(name, values)]
     return Findings(tuple(figures), tuple(_bars(figures, [each.name for each in peers(place)])), notes(contestants))
 
 
-def _figures(name: str, values: Sequence[Called]) -> list[Figure]:
+def _figures(name: str, values: Sequence[Worked]) -> list[Figure]:
     return [
-        Figure(name, "share of ideal", "", tuple(each.share for each in values)),
+        Figure(name, "share of ideal", "", tuple(each.rate * CALL / SLOTS for each in values)),
         Figure(name, "whole time", "s", tuple(each.seconds for each in values)),
         Figure(name, "memory", "MB", tuple(each.memory for each in values)),
         Figure(name, "processor time", "ms/job", tuple(each.processor for each in values)),
@@ -117,16 +118,17 @@ def _bars(figures: Sequence[Figure], others: Sequence[str]) -> list[Bar]:
 
 def run_scaling(place: Place, rounds: int) -> Findings:
     contestants: list[Contestant] = [Ours(place), BareDramatiq(place)]
-    found: dict[tuple[str, int], list[Called]] = {}
+    found: dict[tuple[str, int], list[Worked]] = {}
     with answering(CALL) as server:
+        task = Task("call", url=f"{server}/slow")
         for turn in range(rounds):
             for processes in PROCESSES:
                 for contestant in contestants:
                     tell(f"W12 round {turn + 1} of {rounds}: {contestant.name}, {processes} processes")
-                    measured = called(
+                    measured = worked(
                         place,
                         contestant,
-                        server,
+                        task,
                         jobs=JOBS_EACH * processes,
                         slots=SLOTS_EACH,
                         processes=processes,
@@ -137,7 +139,12 @@ def run_scaling(place: Place, rounds: int) -> Findings:
         figure
         for (name, processes), values in found.items()
         for figure in (
-            Figure(f"{name}, {processes}", "share of ideal", "", tuple(each.share for each in values)),
+            Figure(
+                f"{name}, {processes}",
+                "share of ideal",
+                "",
+                tuple(each.rate * CALL / SLOTS_EACH / processes for each in values),
+            ),
             Figure(f"{name}, {processes}", "processors busy", "", tuple(each.busy for each in values)),
         )
     ]
@@ -155,16 +162,16 @@ def _scaling_bars(figures: Sequence[Figure]) -> list[Bar]:
     ]
 
 
-def called(
+def worked(
     place: Place,
     contestant: Contestant,
-    server: str,
+    task: Task,
     *,
     jobs: int,
     slots: int,
     processes: int = 1,
     warm_up: int = WARM_UP,
-) -> Called:
+) -> Worked:
     """
     Args:
         slots: of each process.
@@ -177,23 +184,22 @@ def called(
     contestant.fill(jobs)
     began = time.time()
     with ExitStack() as stack:
-        task = Task("call", url=f"{server}/slow")
         workers = [stack.enter_context(working(contestant, task, slots, file)) for _ in range(processes)]
         since = _all_at_work(file, workers, warm_up)
-        busy, spent = Busy(), _processor_time(workers)
+        busy, spent, ended = Busy(), _processor_time(workers), record.count(file)
         until(file, jobs, within=PATIENCE, worker=workers[0])
-        busy_share, spent = busy.share, _processor_time(workers) - spent
+        busy_share, spent, ended = busy.share, _processor_time(workers) - spent, record.count(file) - ended
         memory = sum(worker.memory for worker in workers)
     stored = contestant.stored()
     if stored not in {None, jobs}:
         raise SystemExit(f"{contestant.name} stored {stored} results of {jobs} jobs.")
     ends = [each.ended for each in record.entries(file)]
     late = [end for end in ends if end > since]
-    return Called(
-        share=len(late) / (ends[-1] - since) / (processes * slots / CALL),
+    return Worked(
+        rate=len(late) / (ends[-1] - since),
         seconds=ends[-1] - began,
         memory=memory,
-        processor=spent * 1000 / len(late),
+        processor=spent * 1000 / max(1, ended),
         busy=busy_share,
     )
 

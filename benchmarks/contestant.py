@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from benchmarks import record
 from benchmarks.handlers import HANDLER, SECONDS, URL
+from tests.e2e.zygote import Forked
 
 STOPPED_WITHIN = 20.0
 
@@ -92,7 +93,7 @@ class Contestant(Protocol):
 class Worker:
     """A contestant's worker process."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | Forked
 
     @property
     def memory(self) -> float:
@@ -163,17 +164,24 @@ def _children(pid: int) -> list[int]:
             for thread in Path(f"/proc/{pid}/task").iterdir()
             for child in (thread / "children").read_text().split()
         ]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 
 def processor_time(pid: int) -> float:
     """Seconds that a process has computed, with those that it started."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]  # its own, those of ended children
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # ended since its parent was asked, which will count it
+    fields = stat.rpartition(")")[2].split()[11:15]  # its own, those of ended children
     return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(processor_time, _children(pid)))
 
 
 def _memory(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    own = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0) / 1024
     return own + sum(map(_memory, _children(pid)))

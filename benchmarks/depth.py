@@ -46,8 +46,12 @@ PATIENCE = 300.0
 
 STOCK = """
     WITH new AS MATERIALIZED (
-        SELECT i, gen_random_uuid() AS id, nextval('jobs_seq') AS seq, 'owner-' || i % $2::integer AS owner
-        FROM generate_series(1, $1::integer) AS i
+        -- Ids in the order of their creation, as the service makes them: random ones would be looked up all over the
+        -- index, which costs the more, the larger it is.
+        SELECT
+            i, seq, 'owner-' || i % $2::integer AS owner,
+            (lpad(to_hex(1700000000000 + seq), 12, '0') || '7' || substr(md5(seq::text), 14))::uuid AS id
+        FROM (SELECT i, nextval('jobs_seq') AS seq FROM generate_series(1, $1::integer) AS i) AS numbered
     ), detail AS (
         INSERT INTO job_details (
             job_id, seq, created_at, owner_service, owner_ref, task_type, model_profile, queue, priority
@@ -94,9 +98,16 @@ class Stocked(Ours):
 async def _stock(dsn: str, jobs: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(STOCK, jobs, OWNERS, TASK_TYPE, QUEUE, PAYLOAD, timeout=PATIENCE * 4)
+        await stock(connection, jobs)
     finally:
         await connection.close()
+
+
+async def stock(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, jobs: int, queue: str = QUEUE
+) -> None:
+    """Store so many jobs of several owners in one statement."""
+    await connection.execute(STOCK, jobs, OWNERS, TASK_TYPE, queue, PAYLOAD, timeout=PATIENCE * 4)
 
 
 def run(place: Place, rounds: int) -> Findings:
@@ -189,9 +200,9 @@ async def _age(dsn: str, runs: int) -> None:
         await exchanged(PostgresJobStore(pool), runs, at_once=1)
 
 
-async def exchanged(store: PostgresJobStore, runs: int, *, at_once: int) -> None:
+async def exchanged(store: PostgresJobStore, runs: int, *, at_once: int, queue: str = QUEUE) -> None:
     """Claim and end so many runs, each claim in the statement that stores how those before it ended."""
-    claim = Claim(QUEUE, (TASK_TYPE,), ("practice",), "benchmark", timedelta(minutes=5), at_once)
+    claim = Claim(queue, (TASK_TYPE,), ("practice",), "benchmark", timedelta(minutes=5), at_once)
     ended: list[Settlement] = []
     for _ in range(0, runs, at_once):
         ended = [_ended(job) for job in (await store.exchange(ended, claim)).claimed]

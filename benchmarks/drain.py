@@ -13,8 +13,7 @@ from benchmarks import limits, record
 from benchmarks.contestant import Contestant, Task, until, working
 from benchmarks.findings import Bar, Figure, Findings
 from benchmarks.ours import Ours
-from benchmarks.peers import peer
-from benchmarks.peers.bare_dramatiq import BareDramatiq
+from benchmarks.peers.everyone import peers
 from benchmarks.place import Place, tell
 
 TITLE = "Drain 20,000 jobs that do nothing, one process, 64 slots"
@@ -24,6 +23,8 @@ PATIENCE = 300.0
 SLOW = {"Celery": 3_000, "Procrastinate": 3_000}
 """Jobs of those that would take most of the time."""
 
+BARS = [("ours", "bare Dramatiq", 2.0), ("ours", "Celery", 10.0), ("ours, embedded", "PGQueuer", 0.5)]
+
 LIMITS: dict[str, Callable[[Place, int], float]] = {
     "limit: PostgreSQL": limits.claim_and_end,
     "limit: RabbitMQ": limits.consume_and_acknowledge,
@@ -31,12 +32,7 @@ LIMITS: dict[str, Callable[[Place, int], float]] = {
 
 
 def run(place: Place, rounds: int) -> Findings:
-    contestants: list[Contestant] = [
-        Ours(place),
-        Ours(place, embedded=True),
-        BareDramatiq(place),
-        *(peer(name, place) for name in ("Celery", "Procrastinate", "PGQueuer")),
-    ]
+    contestants: list[Contestant] = [Ours(place), Ours(place, embedded=True), *peers(place)]
     rates: dict[str, list[float]] = {name: [] for name in [*(each.name for each in contestants), *LIMITS]}
     for turn in range(rounds):
         for contestant in contestants:
@@ -53,9 +49,8 @@ def run(place: Place, rounds: int) -> Findings:
 def bars(figures: Sequence[Figure]) -> list[Bar]:
     rate = {figure.contestant: figure.median for figure in figures}
     return [
-        Bar("ours / bare Dramatiq", rate["ours"] / rate["bare Dramatiq"], 2.0),
-        Bar("ours / Celery", rate["ours"] / rate["Celery"], 10.0),
-        Bar("ours, embedded / PGQueuer", rate["ours, embedded"] / rate["PGQueuer"], 0.5),
+        Bar(f"{ours} / {peer}", rate[ours] / rate[peer], goal, measure="drained", against=peer)
+        for ours, peer, goal in BARS
     ]
 
 

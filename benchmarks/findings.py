@@ -29,7 +29,7 @@ class Bar(Struct, frozen=True):
     unit: str = "x"
     at_most: bool = False
     measure: str = ""
-    """The measure in whose picture it stands as a line; without one, only in the picture of all bars."""
+    """The measure in whose picture it stands as a line; without one, where its value is found among the figures."""
     against: str = ""
     """The contestant whose median the line is a multiple of; without one, it stands at the goal itself."""
 

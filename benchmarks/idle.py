@@ -104,7 +104,7 @@ def _settings(place: Place, url: str) -> Mapping[str, str]:
 
 def took(place: Place, processes: Mapping[str, Process], seconds: float) -> dict[str, tuple[float, float, float]]:
     """Statements per second, percent of a processor, and megabytes, by process."""
-    workers = {name: Worker(process.popen) for name, process in processes.items()}
+    workers = {name: Worker(process.begun) for name, process in processes.items()}
     log = place.folder / "data" / "postgres.log"
     began, before, said = time.monotonic(), _computed(workers), log.stat().st_size
     time.sleep(seconds)

@@ -6,9 +6,11 @@ The same figures always give the same file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from math import isclose
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,6 +21,8 @@ from benchmarks.report import by_measure, goal, number, value
 
 OURS, THEIRS, GREY = "#e8590c", "#5c8bb8", "#767676"
 MET, MISSED = "#2b9a4b", "#e03131"
+DIRECT = "direct"
+"""The contestant that is a call without any service."""
 FARTHEST = 20.0
 """Times a goal: what is farther from it stands at the edge."""
 
@@ -48,14 +52,58 @@ def draw_workload(path: Path, findings: Findings) -> None:
         picture = Picture(figsize=(8.0, sum(heights)), layout="constrained")
         fields = picture.subplots(len(measures), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
         for axes, (measure, figures) in zip(fields, measures.items(), strict=True):
-            _draw_measure(axes, measure, figures, [bar for bar in findings.bars if bar.measure == measure])
+            _draw_measure(axes, measure, figures, ours(findings), lines(measure, figures, findings.bars))
         save(picture, path)
 
 
-def _draw_measure(axes: Axes, measure: str, figures: Sequence[Figure], bars: Sequence[Bar]) -> None:
+def ours(findings: Findings) -> frozenset[str]:
+    """The contestants that are this service: where none is called so, all but the direct call."""
+    names = {figure.contestant for figure in findings.figures}
+    return frozenset({name for name in names if name.startswith("ours")} or names - {DIRECT})
+
+
+class Mark(NamedTuple):
+    """A bar among the figures of a measure."""
+
+    at: float
+    bar: Bar
+    against: str
+
+
+def lines(measure: str, figures: Sequence[Figure], bars: Sequence[Bar]) -> list[Mark]:
+    """Where bars stand among the figures of a measure: those that say so, and those whose value is found there."""
+    found = []
+    for bar in bars:
+        if bar.measure and bar.measure != measure:
+            continue
+        against = _against(bar, figures)
+        if against:
+            found.append(Mark(bar.goal * against.median, bar, against.contestant))
+        elif not bar.against and (bar.measure or any(_is_of(bar, figure) for figure in figures)):
+            found.append(Mark(bar.goal, bar, ""))
+    return found
+
+
+def _against(bar: Bar, figures: Sequence[Figure]) -> Figure | None:
+    """Whose median the bar is a multiple of, if of any here."""
+    named = [each for each in figures if each.contestant == bar.against]
+    if bar.against or bar.unit != "x":
+        return next(iter(named), None)
+    divisors = [each for each in figures if each.median and bar.what.endswith(f"/ {each.contestant}")]
+    quotients = (each for each in divisors if any(isclose(one.median / each.median, bar.value) for one in figures))
+    return next(quotients, None)
+
+
+def _is_of(bar: Bar, figure: Figure) -> bool:
+    return bar.unit in {figure.unit, "x" if not figure.unit else figure.unit} and isclose(figure.median, bar.value)
+
+
+def _draw_measure(
+    axes: Axes, measure: str, figures: Sequence[Figure], ours: Collection[str], marks: Sequence[Mark]
+) -> None:
     rows = range(len(figures))
     medians = [figure.median for figure in figures]
-    colours = [OURS if figure.contestant.startswith("ours") else THEIRS for figure in figures]
+    colours = [OURS if figure.contestant in ours else THEIRS for figure in figures]
     axes.barh(rows, medians, color=colours, height=0.62)
     spread = (
         [figure.median - min(figure.values) for figure in figures],
@@ -72,15 +120,12 @@ def _draw_measure(axes: Axes, measure: str, figures: Sequence[Figure], bars: Seq
             va="center",
             fontsize=8,
         )
-    for bar in bars:
-        at = _line(bar, figures)
-        if at is None:
-            continue
+    for at, bar, against in marks:
         most = max(most, at)
         colour = MET if bar.met else MISSED
         axes.axvline(at, color=colour, linewidth=1.2, linestyle="--")
         axes.annotate(
-            f"{goal(bar)} {bar.against}".strip(),
+            f"{goal(bar)} {against}".strip(),
             (at, 1.0),
             (2, 1),
             xycoords=("data", "axes fraction"),
@@ -91,15 +136,8 @@ def _draw_measure(axes: Axes, measure: str, figures: Sequence[Figure], bars: Seq
     axes.set_yticks(rows, [figure.contestant for figure in figures])
     axes.set_xlim(0.0, most * 1.13 or 1.0)
     axes.invert_yaxis()
-    axes.set_title(f"{measure} ({figures[0].unit})", loc="left", pad=12 if bars else 5)
+    axes.set_title(f"{measure} ({figures[0].unit})", loc="left", pad=12 if marks else 5)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _line(bar: Bar, figures: Sequence[Figure]) -> float | None:
-    """Where the bar stands among the figures."""
-    if not bar.against:
-        return bar.goal
-    return next((bar.goal * each.median for each in figures if each.contestant == bar.against), None)
 
 
 def draw_bars(path: Path, bars: Sequence[tuple[str, Bar]]) -> None:

@@ -30,6 +30,7 @@ def _day(told: Simulated) -> Figure:
         _draw_slots(left, queue)
         _draw_waiting(right, queue)
         _tidy(left, right)
+    picture.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     left.set_xlabel("hour of the day")
     right.set_xlabel("hour of the day")
     return picture
@@ -37,21 +38,19 @@ def _day(told: Simulated) -> Figure:
 
 def _draw_slots(axes: Axes, queue: QueueTold) -> None:
     hours = [at / HOUR for at, *_ in queue.looks]
-    axes.fill_between(hours, [busy for *_, busy, _ in queue.looks], color=OURS, alpha=0.75, linewidth=0, label="busy")
-    axes.plot(hours, [slots for *_, slots in queue.looks], color=GREY, linewidth=1.0, label="there")
+    axes.fill_between(hours, [busy for *_, busy, _ in queue.looks], color=OURS, alpha=0.75, linewidth=0)
+    axes.plot(hours, [slots for *_, slots in queue.looks], color=GREY, linewidth=1.0)
     axes.set_ylim(0, 1.15 * queue.slots)
-    axes.set_title(f"{queue.name}: slots", loc="left")
-    axes.legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
+    axes.set_title(f"{queue.name}: slots that are there (line) and busy", loc="left")
 
 
 def _draw_waiting(axes: Axes, queue: QueueTold) -> None:
     hours = [at / HOUR for at, *_ in queue.looks]
-    for level, name in reversed(list(enumerate(LEVELS))):
+    for level, name in enumerate(LEVELS):
         waiting = [look[1][level] / 1_000 for look in queue.looks]
         axes.plot(hours, waiting, color=COLOURS[name], linewidth=1.2, label=name)
     axes.set_title(f"{queue.name}: thousands of jobs waiting", loc="left")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=7)
 
 
 def _waits(told: Simulated) -> Figure:
@@ -59,21 +58,28 @@ def _waits(told: Simulated) -> Figure:
     fields = picture.subplots(1, len(told.queues), squeeze=False, sharey=True)[0]
     for axes, queue in zip(fields, told.queues, strict=True):
         for name in LEVELS:
-            axes.plot(queue.hourly[name], color=COLOURS[name], linewidth=1.4, drawstyle="steps-post", label=name)
+            waits = queue.hourly[name]
+            axes.plot([*waits, waits[-1]], color=COLOURS[name], linewidth=1.4, drawstyle="steps-post", label=name)
         axes.set_yscale("symlog", linthresh=1.0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 50_000)
         axes.set_yticks([0, 1, 10, 100, 1_000, 10_000], ["0", "1", "10", "100", "1,000", "10,000"])
         axes.set_yticks([], minor=True)
+        axes.set_xlim(0, len(queue.hourly[LEVELS[0]]))
         axes.set_title(queue.name, loc="left")
         axes.set_xlabel("hour of the day")
         _tidy(axes)
     fields[0].set_ylabel("wait p95, s")
-    fields[-1].legend(frameon=False, fontsize=7)
+    lines = axes.get_legend_handles_labels()
+    picture.legend(*lines, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     return picture
 
 
 def _shares(told: Simulated) -> Figure:
-    rows = [(f"{queue.name}, {each.level}: {each.owner}", each) for queue in told.queues for each in queue.shares]
+    rows = [
+        (f"{queue.name}, {each.level}: {each.owner} ({60 * each.hours:.0f} min)", each)
+        for queue in told.queues
+        for each in queue.shares
+    ]
     picture = Figure(figsize=(8.0, 0.32 * len(rows) + 0.9), layout="constrained")
     axes = picture.subplots()
     axes.barh(range(len(rows)), [100 * each.given for _, each in rows], height=0.55, color=OURS, label="given")
@@ -85,7 +91,7 @@ def _shares(told: Simulated) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the GPU time that was given while they waited")
-    axes.legend(frameon=False, fontsize=7)
+    picture.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     _tidy(axes)
     return picture
 

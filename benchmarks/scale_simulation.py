@@ -301,11 +301,13 @@ def _waits(values: Sequence[float]) -> Waits:
 def _hourly(lanes: Sequence[Lane], level: int, days: float) -> tuple[float, ...]:
     found = []
     for hour in range(int(days * 24)):
+        # An hour in which all had ended already has no end here.
         waits = [
             wait
             for lane in lanes
             if lane.level == level
-            for wait in lane.waits[lane.hours[hour] : lane.hours[hour + 1]]
+            for begin, end in pairwise(lane.hours[hour : hour + 2])
+            for wait in lane.waits[begin:end]
         ]
         found.append(round(quantile(waits, 0.95), 3) if waits else 0.0)
     return tuple(found)
@@ -397,11 +399,14 @@ def _shares(told: Simulated) -> list[str]:
             "they and others of the same queue and priority had jobs waiting all the time:"
         ),
         "",
-        "| queue | priority | owner | hours of that | entitled to | given |",
+        "| queue | priority | owner | minutes of that | entitled to | given |",
         "| --- | --- | --- | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {queue.name} | {each.level} | {each.owner} | {each.hours:.1f} | {each.entitled:.1%} | {each.given:.1%} |"
+        (
+            f"| {queue.name} | {each.level} | {each.owner} | {60 * each.hours:.0f} | {each.entitled:.1%} | "
+            f"{each.given:.1%} |"
+        )
         for queue in told.queues
         for each in queue.shares
     ]

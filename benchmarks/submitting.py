@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import uvloop
 from msgspec import Raw, json
 
-from app import logs
 from app.bootstrap import Application
 from benchmarks.contestant import Send, Sent
 from benchmarks.handlers import PAYLOAD
@@ -28,7 +27,6 @@ PATIENCE = 30.0
 @contextmanager
 def submitting(application: Application, task_type: str) -> Iterator[Send]:
     """The use case on an event loop of its own thread, as in a process that does nothing else."""
-    logs.set_up(application.settings.logs)
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="submitting", daemon=True)
     thread.start()

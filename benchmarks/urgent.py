@@ -27,7 +27,9 @@ TRIES, TRIES_OF_PEERS = 200, 50
 GRACE = 20.0
 """Milliseconds on top of one service time."""
 
-LEAST_BACKLOG = 1_000
+LEAST_BACKLOG = 0.2
+"""Of what it was."""
+
 UNDER_WAY = 100
 """Runs that have ended before the first try."""
 
@@ -45,7 +47,7 @@ def run(place: Place, rounds: int) -> Findings:
         for contestant in [*ours, *others]:
             tell(f"W5 round {turn + 1} of {rounds}: {contestant.name}")
             tries = TRIES if contestant in ours else TRIES_OF_PEERS
-            found[contestant.name].append(waits(place, contestant, backlog=BACKLOG, tries=tries))
+            found[contestant.name].append(waits(place, contestant, backlog=BACKLOG, tries=tries, seconds=SERVICE_TIME))
     figures = [
         Figure(name, f"wait p{round(share * 100)}", "ms", tuple(quantile(each, share) for each in values))
         for name, values in found.items()
@@ -64,20 +66,24 @@ def _bars(figures: Sequence[Figure], ours: Sequence[Contestant]) -> list[Bar]:
     ]
 
 
-def waits(place: Place, contestant: Contestant, *, backlog: int, tries: int) -> list[float]:
-    """Milliseconds that each high job waited."""
+def waits(place: Place, contestant: Contestant, *, backlog: int, tries: int, seconds: float) -> list[float]:
+    """Milliseconds that each high job waited.
+
+    Args:
+        seconds: that each job takes.
+    """
     file = place.folder / "urgent"
     file.unlink(missing_ok=True)
     contestant.empty()
     contestant.fill(backlog)
     with (
-        working(contestant, Task("wait", seconds=SERVICE_TIME), SLOTS, file) as worker,
+        working(contestant, Task("wait", seconds=seconds), SLOTS, file) as worker,
         contestant.submitter() as send,
     ):
         until(file, UNDER_WAY, within=PATIENCE, worker=worker)
         found: list[float] = []
         for number in range(FIRST_URGENT, FIRST_URGENT + tries):
-            if backlog - record.count(file) < LEAST_BACKLOG:
+            if backlog - record.count(file) < LEAST_BACKLOG * backlog:
                 raise SystemExit(f"{contestant.name}: the backlog was nearly gone after {len(found)} tries.")
             found.append(_wait(send, number, file, worker))
             time.sleep(0.007 * (number % 5))  # so that tries do not fall in step with the runs

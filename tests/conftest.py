@@ -13,6 +13,10 @@ SLOWEST_FIRST = ("tests/chaos", "tests/e2e", "tests/docs", "tests/servers", "tes
 """Where several processes share the tests these folders begin, so that none of them ends long after another."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "anew: start the installed script itself, no fork of a process that has loaded")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)

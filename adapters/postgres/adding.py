@@ -5,6 +5,7 @@ Single jobs that are submitted at about the same time share a statement and its 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -58,14 +59,14 @@ class AddTogether:
         """What came of each; None where it must be seen to alone: it was there before, or something is wrong."""
         given = _one_of_each(jobs)
         try:
-            rows = await runner(self._pool)(query("add_jobs"), _columns(given))
+            rows = await runner(self._pool)(query("add_jobs"), _columns(list(given.values())))
         except REFUSED:
             return [None] * len(jobs)
-        rows_by_id = {row["id"]: row for row in rows}
-        added = {
-            id(each): Added(_added(each, rows_by_id[each.id]), created=True) for each in given if each.id in rows_by_id
-        }
-        return [added.get(id(each)) for each in jobs]
+        found = {row["id"]: row for row in rows}
+        return [
+            Added(_added(each, found[each.id]), created=True) if place in given and each.id in found else None
+            for place, each in enumerate(jobs)
+        ]
 
 
 async def add(pool: asyncpg.Pool, jobs: Sequence[NewJob], ceilings: Mapping[str, int]) -> list[Added]:
@@ -157,15 +158,43 @@ async def _stored(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
     stored: dict[JobId, Added] = {}
     missing = list(new)
     while missing:  # again only where a job that was there is erased at this moment
-        for chunk in _chunks(missing):
-            rows = await run(query("add_jobs"), _columns(chunk))
-            given = {each.id: each for each in chunk}
-            stored |= {row["id"]: Added(_added(given[row["id"]], row), created=True) for row in rows}
+        stored |= await _created(run, missing)
         known_before = [each for each in missing if each.id not in stored]
         for chunk in _chunks(known_before):
             stored |= await _known(run, chunk)
         missing = [each for each in missing if each.id not in stored]
     return stored
+
+
+async def _created(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
+    """Those of these jobs that were not there.
+
+    While PostgreSQL stores some, its answer about those before is read and those after are made ready for it: in
+    another thread, for the statement still has to go out.
+    """
+    created: dict[JobId, Added] = {}
+    chunk, *others = _chunks(new)
+    columns = _columns(chunk)
+    answered: tuple[Sequence[NewJob], list[asyncpg.Record]] = ([], [])
+    for following in others:
+        rows, (read, made) = await asyncio.gather(
+            run(query("add_jobs"), columns), asyncio.to_thread(_meanwhile, *answered, following)
+        )
+        created |= read
+        answered, chunk, columns = (chunk, rows), following, made
+    rows = await run(query("add_jobs"), columns)
+    return created | _read(*answered) | _read(chunk, rows)
+
+
+def _meanwhile(
+    chunk: Sequence[NewJob], rows: Sequence[asyncpg.Record], following: Sequence[NewJob]
+) -> tuple[dict[JobId, Added], list[object]]:
+    return _read(chunk, rows), _columns(following)
+
+
+def _read(chunk: Sequence[NewJob], rows: Sequence[asyncpg.Record]) -> dict[JobId, Added]:
+    given = {each.id: each for each in chunk}
+    return {row["id"]: Added(_added(given[row["id"]], row), created=True) for row in rows}
 
 
 async def _known(run: Run, new: Sequence[NewJob]) -> dict[JobId, Added]:
@@ -209,14 +238,14 @@ def _is_simple(new: NewJob, ceilings: Mapping[str, int]) -> bool:
     )
 
 
-def _one_of_each(jobs: Sequence[NewJob]) -> list[NewJob]:
-    """Without those that repeat the id or the key of one before them."""
+def _one_of_each(jobs: Sequence[NewJob]) -> dict[int, NewJob]:
+    """By their places, those that do not repeat the id or the key of one before them."""
     seen: set[object] = set()
-    first = []
-    for each in jobs:
+    first = {}
+    for place, each in enumerate(jobs):
         names = {each.id, *([(each.owner_service, each.idempotency.key)] if each.idempotency else ())}
         if seen.isdisjoint(names):
-            first.append(each)
+            first[place] = each
         seen |= names
     return first
 

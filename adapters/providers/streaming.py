@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from adapters.providers import classify
-from adapters.providers.client import CALL_ERRORS, HEADERS, pieces, read, read_error, within
+from adapters.providers.client import CALL_ERRORS, HEADERS, pieces, posted, read, read_error, within
 from adapters.providers.context import ContextWindow, fitting
 from adapters.providers.incoming import LONGEST_ANSWER, Incoming
 from domain.chat import ChatAnswer, ChatRequest
@@ -66,7 +66,8 @@ class StreamingChat(ABC):
         self.model = model
         self.url = url
         self._client = client
-        self._headers = {**HEADERS, **headers}
+        self._address = httpx.URL(url)
+        self._headers = httpx.Headers({**client.headers, **HEADERS, **headers})
         self._api_key = api_key
         self._timeout = timeout
         self._window = window
@@ -118,9 +119,9 @@ class StreamingChat(ABC):
 
     async def _send(self, body: Body, private: tuple[str, ...], tell: Tell) -> Incoming:
         incoming = self._incoming(private, tell)
-        headers = {**self._headers, "accept": incoming.content_type}
-        sent = self._client.stream("POST", self.url, content=msgspec.json.encode(body), headers=headers)
-        async with sent as response:
+        headers = self._headers.copy()
+        headers["accept"] = incoming.content_type
+        async with posted(self._client, self._address, headers, msgspec.json.encode(body)) as response:
             if not response.is_success:
                 raise await self._refusal(response, private)
             await _receive(response, incoming)

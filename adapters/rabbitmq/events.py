@@ -31,8 +31,11 @@ MOST_PER_MESSAGE = 500
 NAME_LENGTH = 100
 """Names have no more; so a routing key keeps within its 255 bytes."""
 
-PAUSE = 0.05
-"""Seconds between two rounds of messages: what comes meanwhile goes along, and a busy worker is disturbed less."""
+PAUSE_EACH, LONGEST_PAUSE = 0.001, 0.05
+"""Seconds between two rounds of messages, for each event of the first: what comes meanwhile goes along.
+
+Somebody may wait for a single one; a busy worker is not to be disturbed so often.
+"""
 
 Listener = Callable[[Sequence[JobEvent]], None]
 
@@ -78,7 +81,7 @@ class RabbitEvents:
             self._exchange,
             outbox=Queue(),
             messages=messages,
-            pause=PAUSE,
+            pause=lambda events: min(PAUSE_EACH * events, LONGEST_PAUSE),
         )
         self._subscriber: Subscriber | None = None
         self._listeners: list[tuple[Listener, Collection[str] | None]] = []

@@ -74,13 +74,13 @@ class Publisher(Generic[T]):
         *,
         outbox: Outbox[T],
         messages: Callable[[Sequence[T]], Iterable[tuple[str, bytes]]],
-        pause: float,
+        pause: Callable[[int], float],
     ) -> None:
         """
         Args:
             what: it sends, one of them, as the log names it.
             messages: the routing key and body of each message that carries them.
-            pause: seconds between two rounds of messages: what comes meanwhile goes along.
+            pause: seconds after a round of messages that carried so many: what comes meanwhile goes along.
         """
         self._what = what
         self._declarations = declarations
@@ -123,10 +123,11 @@ class Publisher(Generic[T]):
         # Its channel is closed when somebody deleted the exchange.
         while channel.is_open and (len(self._pending) or not self.link.stopping.is_set()):
             # What the connection breaks over is lost, not sent again and again.
-            for key, body in self._messages(self._take()):
+            taken = self._take()
+            for key, body in self._messages(taken):
                 channel.basic_publish(self._exchange.name, key, body, TRANSIENT)
             connection.process_data_events(0)
-            self.link.stopping.wait(self._pause)
+            self.link.stopping.wait(self._pause(len(taken)))
 
     def _take(self) -> Sequence[T]:
         """All that is pending, or nothing after a while in which nothing came."""

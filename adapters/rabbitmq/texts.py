@@ -85,7 +85,7 @@ class RabbitTexts:
             self._exchange,
             outbox=Merged(),
             messages=messages,
-            pause=PAUSE,
+            pause=lambda _: PAUSE,
         )
         self._subscriber: Subscriber | None = None
         self._listeners: list[Listener] = []

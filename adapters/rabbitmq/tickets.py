@@ -38,7 +38,9 @@ ANSWER_TIMEOUT = 2.0
 REFUSED_FOR = 10.0
 """Seconds for which nothing is published to a queue that RabbitMQ does not let us publish to."""
 
-PERSISTENT = BasicProperties(delivery_mode=DeliveryMode.Persistent)
+TRANSIENT = BasicProperties(delivery_mode=DeliveryMode.Transient)
+"""RabbitMQ confirms it without writing it down first: the next one need not wait for a disk. What it forgets when it
+ends, the scheduler publishes anew."""
 
 
 class RabbitTickets:
@@ -135,7 +137,7 @@ class RabbitTickets:
 
     def _deliver(self, connection: BlockingConnection, queue: str) -> None:
         body = self._ticket(queue).encode()
-        self._open_channel(connection).basic_publish("", queue, body, PERSISTENT, mandatory=True)
+        self._open_channel(connection).basic_publish("", queue, body, TRANSIENT, mandatory=True)
 
     def _count(self, connection: BlockingConnection, queue: str) -> int | None:
         try:

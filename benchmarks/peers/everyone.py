@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from benchmarks.contestant import Contestant
 from benchmarks.peers.bare_dramatiq import BareDramatiq
 from benchmarks.place import Place
+
+INSTALLED_FOR_BENCHMARKS = {"Celery": "celery", "Procrastinate": "procrastinate", "PGQueuer": "pgqueuer"}
+"""Their modules: the tests, and whoever only reads figures, do without them."""
 
 
 def peers(place: Place, *, priorities: bool = False) -> list[Contestant]:
@@ -13,15 +18,25 @@ def peers(place: Place, *, priorities: bool = False) -> list[Contestant]:
         priorities: urgent jobs are sent among others.
 
     Raises:
-        ImportError: `make bench` installs what is missing.
+        SystemExit: one of them is not installed.
     """
-    from benchmarks.peers.celery import Celery  # noqa: PLC0415  # the tests do without them
-    from benchmarks.peers.pgqueuer import PGQueuer  # noqa: PLC0415
-    from benchmarks.peers.procrastinate import Procrastinate  # noqa: PLC0415
-
     return [
         BareDramatiq(place, priorities=priorities),
-        Celery(place, priorities=priorities),
-        Procrastinate(place),
-        PGQueuer(place),
+        peer("Celery", place, priorities=priorities),
+        peer("Procrastinate", place),
+        peer("PGQueuer", place),
     ]
+
+
+def peer(name: str, place: Place, **options: bool) -> Contestant:
+    """One of INSTALLED_FOR_BENCHMARKS.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    try:
+        module = import_module(f"benchmarks.peers.{INSTALLED_FOR_BENCHMARKS[name]}")
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{name} is not installed ({error.name} is missing): `make bench` installs it.") from error
+    contestant: Contestant = getattr(module, name)(place, **options)
+    return contestant

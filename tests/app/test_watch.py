@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import watch as module
-from app.watch import Watch
+from app.watch import ForOutcome, Watch
 from domain.errors import StorageUnavailable
 from domain.events import JobEvent, Pulse
 from domain.job import JobId, JobStatus
@@ -144,6 +144,22 @@ async def test_only_a_final_event_of_its_job_wakes_whoever_waits_for_the_end(kin
     assert await is_woken(task) == (kind in {"completed", "failed", "cancelled"})
     assert jobs.asked == []
     watch.dismiss()
+
+
+@pytest.mark.parametrize("kind", ["running", "progress"])
+def test_whoever_waits_for_the_outcome_is_left_in_peace_while_it_runs(kind: str) -> None:
+    waiter = ForOutcome(PENDING, asyncio.Event())
+    assert not waiter.may_be_news(job_event(kind=kind, number=2))
+    assert not waiter.is_news(RUNNING)
+    assert waiter.seen == RUNNING
+
+
+@pytest.mark.parametrize("became", [COMPLETED, Pulse(JobStatus.PENDING, 3), Pulse(JobStatus.CANCELLED, 3)])
+def test_whoever_waits_for_the_outcome_hears_of_every_end_of_a_run(became: Pulse) -> None:
+    waiter = ForOutcome(RUNNING, asyncio.Event())
+    assert waiter.is_news(became)
+    assert waiter.may_be_news(job_event(kind=became.status, number=became.number))
+    assert not waiter.may_be_news(job_event(kind="pending", number=1))
 
 
 async def test_an_event_is_heard_from_any_thread() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.__main__ import WORKLOADS, parse
 from benchmarks.findings import Bar, Figure, Findings
+from benchmarks.plots import lines, ours
 from benchmarks.report import BEGIN, END, Measured
 from benchmarks.setting import Setting
 
@@ -29,12 +30,12 @@ SETTING = Setting(
 )
 
 
-def measured(ours: float = 7_000.0, *, title: str = "Drain") -> Measured:
+def measured(rate: float = 7_000.0, *, title: str = "Drain") -> Measured:
     figures = (
-        Figure("ours", "drained", "jobs/s", (ours, ours - 500, ours + 250)),
+        Figure("ours", "drained", "jobs/s", (rate, rate - 500, rate + 250)),
         Figure("bare Dramatiq", "drained", "jobs/s", (2_900.0, 2_800.0, 2_700.0)),
     )
-    bar = Bar("ours / bare Dramatiq", ours / 2_800, 2.0, measure="drained", against="bare Dramatiq")
+    bar = Bar("ours / bare Dramatiq", rate / 2_800, 2.0, measure="drained", against="bare Dramatiq")
     return Measured(title, "2026-01-02 03:04 UTC", 3, 0.4, 61.0, SETTING, Findings(figures, (bar,), ("ours: plain",)))
 
 
@@ -121,6 +122,21 @@ def test_the_same_figures_draw_the_same_pictures(tmp_path: Path):
     assert pictures == {file.name: file.read_bytes() for file in (tmp_path / "b" / "page").iterdir()}
     assert sorted(pictures) == ["bars.svg", "w1.svg", "w10.svg", "w2.svg"]
     assert b"at least 2x bare Dramatiq" in pictures["w1.svg"]
+
+
+def test_a_bar_stands_where_its_value_is_found():
+    figures = measured().findings.figures
+    assert lines("drained", figures, [Bar("ours / bare Dramatiq", 7_000 / 2_800, 2.0)])[0][0] == 5_600.0
+    assert lines("drained", figures, [Bar("ours", 6_750.0, 5_000.0, "jobs/s")]) == []
+    assert lines("drained", figures, [Bar("ours", 7_000.0, 5_000.0, "jobs/s")])[0][0] == 5_000.0
+    assert lines("drained", figures, [Bar("ours / COPY", 2.5, 2.0)]) == []
+    assert lines("memory", figures, [Bar("ours / bare Dramatiq", 2.5, 2.0, measure="drained")]) == []
+
+
+def test_what_is_not_named_so_is_ours_where_nothing_is():
+    assert ours(measured().findings) == {"ours"}
+    ways = Findings(tuple(Figure(name, "added", "ms", (1.0,)) for name in ("direct", "POST /chat")), ())
+    assert ours(ways) == {"POST /chat"}
 
 
 def test_workloads_are_named_as_anybody_would():

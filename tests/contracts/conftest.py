@@ -45,6 +45,7 @@ def service(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
         LLM_MODEL="practice",
         LOG_LEVEL="info",
     ) as installation:
+        installation.forks = True
         yield Served(installation.up().url)
     databases.drop(dsn)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,16 @@ RESULTS = [
 ]
 
 
+@cache
+def description() -> bytes:
+    """That of the API, made once: several tests begin with it, and it takes half a second."""
+    return openapi_document()
+
+
 def generated() -> dict[str, bytes]:
     """Every document by its path in the folder. Of several problems with one status the first is shown."""
-    description = openapi_document()
-    documents = {DESCRIPTION: description + b"\n"}
-    for path, document in [*_schemas(), *_examples(json.loads(description))]:
+    documents = {DESCRIPTION: description() + b"\n"}
+    for path, document in [*_schemas(), *_examples(json.loads(description()))]:
         documents.setdefault(path, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
     return documents
 

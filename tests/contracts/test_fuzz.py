@@ -30,9 +30,9 @@ from schemathesis.core.parameters import ParameterLocation
 from schemathesis.openapi.checks import JsonSchemaError, RejectedPositiveData
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from app.http import openapi_document
 from app.wire import examples
 from tests.contracts.conftest import Served
+from tests.contracts.documents import description
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 """Of each operation, beside those at the edges of its description."""
@@ -54,7 +54,7 @@ BEYOND_SCHEMAS = {
 
 
 def described() -> OpenApiSchema:
-    schema = schemathesis.openapi.from_dict(json.loads(openapi_document()))
+    schema = schemathesis.openapi.from_dict(json.loads(description()))
     schema.config.seed = randrange(2**32) if ANEW else 1
     schema.config.generation.update(with_security_parameters=False)
     schema.config.max_stream_events = 1

@@ -20,7 +20,6 @@ import pytest
 from adapters.rabbitmq.events import Body, messages
 from app import configfile, keyfile, up
 from app.endpoint import ProviderName
-from app.http import openapi_document
 from app.server import bind, url_of
 from app.settings import from_env
 from domain.access import Right
@@ -29,10 +28,11 @@ from domain.errors import ErrorCode, StartupError
 from domain.job import RunOutcome
 from domain.policy import OwnerPolicy, QueuePolicy, TaskPolicy
 from domain.retry import RETRIES, Retry
+from tests.contracts.documents import description
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()
-DESCRIPTION: dict[str, Any] = json.loads(openapi_document())
+DESCRIPTION: dict[str, Any] = json.loads(description())
 
 DOCUMENTED = "http://127.0.0.1:8080"
 DOCUMENTED_WORKER = "http://127.0.0.1:8081"

@@ -15,14 +15,16 @@ Install = Callable[..., Installation]
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Iterator[Install]:
-    """Makes installations that end with the test."""
+def install(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Install]:
+    """Makes installations that end with the test; of a test that is marked so, each process loads anew."""
     made: list[Installation] = []
+    forks = request.node.get_closest_marker("anew") is None
 
     def install(**settings: str) -> Installation:
         folder = tmp_path / f"installation-{len(made)}"
         folder.mkdir()
         made.append(Installation(folder, **settings))
+        made[-1].forks = forks
         return made[-1]
 
     yield install

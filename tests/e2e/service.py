@@ -10,7 +10,6 @@ with Installation(folder, DATABASE_URL=..., AMQP_URL=...) as installation:
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -22,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 import httpx
 
 from tests.e2e import tether
+from tests.e2e.zygote import BASE, Forked, may_fork, zygote
 from tests.servers.postgres import Databases
 from tests.servers.rabbitmq import free_ports
 
@@ -66,9 +66,15 @@ class Process:
     """A command that runs, and everything that it says."""
 
     name: str
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | Forked
     log: Path
     url: str = ""
+
+    @property
+    def begun(self) -> subprocess.Popen[bytes]:
+        """The process where it was started by itself."""
+        assert isinstance(self.popen, subprocess.Popen), "it is a fork"
+        return self.popen
 
     @property
     def said(self) -> str:
@@ -212,12 +218,16 @@ def practising(databases: Databases, folder: Path, **settings: str) -> Iterator[
     """The whole service in one process, with the practice provider and a database of its own. Yields its address."""
     dsn = databases.create()
     with Installation(folder, DATABASE_URL=dsn, LLM_MODEL="", AI_PROVIDER="practice", **settings) as installation:
+        installation.forks = True
         yield installation.up().url
     databases.drop(dsn)
 
 
 class Installation:
     """The processes of one service. Nothing is inherited from the environment of the tests."""
+
+    forks = False
+    """Whether most processes may be forks of one that has loaded; else each loads anew, as it does in use."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -287,15 +297,10 @@ class Installation:
         """
         name = f"{len(self.processes)}-{next((part for part in command if part.isalpha()), script)}"
         log = self.folder / f"{name}.log"
+        words, environment = [*before, str(SCRIPTS / script), *command], self._environment(settings)
+        may = self.forks and script == "ai-service" and not before and may_fork(environment)
         with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", tether.__file__, *before, str(SCRIPTS / script), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=self._environment(settings),
-            )
+            popen = (_fork if may else _begin)(words, environment, self.folder, output)
         process = Process(name, popen, log)
         self.processes.append(process)
         return process
@@ -328,12 +333,26 @@ class Installation:
     def _environment(self, settings: dict[str, str]) -> dict[str, str]:
         given = {**self.settings, **settings}
         return {
-            "PATH": os.environ["PATH"],
+            **BASE,
             "HOME": str(self.folder),
-            "COLUMNS": "200",
             "WORKER_HTTP_PORT": "0",
             **{name: value for name, value in given.items() if value},
         }
+
+
+def _begin(words: list[str], environment: dict[str, str], folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", tether.__file__, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=environment,
+    )
+
+
+def _fork(words: list[str], environment: dict[str, str], folder: Path, output: IO[bytes]) -> Forked:
+    return zygote().start(words, environment, folder, output.fileno())
 
 
 def in_background(call: Callable[[], T]) -> Callable[[], T]:

@@ -75,6 +75,7 @@ def ground(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> It
             WORKER_POLL_INTERVAL="200ms",
         ) as installation,
     ):
+        installation.forks = True
         installation.scheduler()
         api = installation.serve()
         eventually(lambda: installation.rows(LEADS), within=40, what="the leader has seen enough")

@@ -20,7 +20,7 @@ from tests.e2e.service import SCRIPTS, Installation, Process, eventually
 from tests.e2e.test_up import lives
 from tests.servers.model_server import ModelServer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.anew]
 
 NOWHERE = "postgresql://user:secret@127.0.0.1:1/nothing"
 ECHO_OVER = 0.6

@@ -15,6 +15,7 @@ SECRET = "do-not-tell"
 NOWHERE = f"postgresql://user:{SECRET}@127.0.0.1:1/nothing"
 
 
+@pytest.mark.anew
 def test_a_command_that_needs_postgresql_says_so(install: Install) -> None:
     installation = install()
     for process in [installation.start(command) for command in ("serve", "worker", "scheduler", "migrate")]:
@@ -23,6 +24,7 @@ def test_a_command_that_needs_postgresql_says_so(install: Install) -> None:
         assert "ai-service up" in line
 
 
+@pytest.mark.anew
 def test_rabbitmq_alone_is_an_error(install: Install) -> None:
     code, said = install(AMQP_URL=f"amqp://user:{SECRET}@127.0.0.1:1/").run("up")
     assert code == 1
@@ -69,6 +71,7 @@ def test_a_file_of_tokens_that_cannot_be_used_is_named_with_its_place_but_not_re
         assert SECRET not in process.said
 
 
+@pytest.mark.anew
 def test_a_port_that_is_taken_is_named_with_its_variable(install: Install) -> None:
     with socket.create_server(("127.0.0.1", free_ports(1)[0])) as taken:
         port = str(taken.getsockname()[1])
@@ -106,6 +109,7 @@ def test_an_api_that_does_not_migrate_starts_without_postgresql_and_waits_for_it
     assert api.process.exit_code() == 0
 
 
+@pytest.mark.anew
 def test_a_process_that_waits_for_postgresql_can_be_stopped(install: Install) -> None:
     installation = install(DATABASE_URL=NOWHERE, HTTP_PORT="0", AI_PROVIDER="practice")
     for process in [installation.start(command) for command in ("serve", "worker", "scheduler", "up")]:

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.conftest import Install
 from tests.e2e.service import eventually, one_line
 
+pytestmark = pytest.mark.anew
+
 
 def lives(pid: int) -> bool:
     try:

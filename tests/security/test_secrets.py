@@ -357,6 +357,7 @@ def test_the_description_of_the_api_does_not_depend_on_settings(monkeypatch: pyt
     assert not found_in(openapi_document())
 
 
+@pytest.mark.anew
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_embedded_installation_keeps_its_secrets_to_itself_and_takes_text_for_text(install: Install, tmp_path: Path):
     data = tmp_path / "data"

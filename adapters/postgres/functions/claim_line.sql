@@ -247,10 +247,10 @@ BEGIN
                     SELECT n.*
                     FROM (SELECT next.* FROM next ORDER BY next.turn) AS n
                     CROSS JOIN LATERAL (
+                        -- CASE: no condition by which a plan made for a few jobs would look through all that wait.
                         SELECT FROM jobs AS j
                         WHERE j.id = n.id
-                          AND j.status = 'pending'
-                          AND j.due
+                          AND CASE WHEN j.status = 'pending' THEN j.due END
                         FOR UPDATE SKIP LOCKED
                     ) AS locked
                     LIMIT CASE WHEN share > 0 THEN 1 ELSE room END

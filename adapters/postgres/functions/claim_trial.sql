@@ -65,8 +65,7 @@ BEGIN
             near.id IS NOT DISTINCT FROM p_failed_job, NOT of_server.sick, near.give_backs, near.level, near.seq
         LIMIT 1
     ))
-      AND j.status = 'pending'
-      AND j.due
+      AND CASE WHEN j.status = 'pending' THEN j.due END  -- as in claim_line
     FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN '{}';

@@ -71,6 +71,7 @@ EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "find": lambda store: store.find(Listing(limit=1)),
     "count": lambda store: store.count(JobFilter()),
     "ahead": lambda store: store.ahead(stored_job()),
+    "prospect": lambda store: store.prospect(stored_job(), LEASE),
     "exchange": lambda store: store.exchange([], new_claim()),
     "settle": lambda store: store.exchange([Settlement(new_lease(), RunOutcome.RELEASED, JobStatus.PENDING)], None),
     "renew": lambda store: store.renew([new_lease()], LEASE),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from domain.job import Job, Priority
@@ -28,6 +30,14 @@ async def test_the_order_is_that_of_the_claims(store: JobStore):
     jobs = {job.id: job for job in await each(store, *({"priority": priority} for priority in priorities))}
     places = {job_id: await store.ahead(job) for job_id, job in jobs.items()}
     assert sorted(jobs, key=lambda job_id: places[job_id]) == await taken_ids(store, limit=99)
+
+
+async def test_many_who_ask_at_once_hear_what_each_would_hear_alone(store: JobStore):
+    zebra, low = {"owner_service": "zebra"}, {"priority": Priority.LOW}
+    jobs = await each(store, {}, OTHER_QUEUE, zebra, {"queue": None}, low, zebra, {"queue": None}, {}, {**zebra, **low})
+    prospects = await asyncio.gather(*(store.prospect(job, A_MINUTE) for job in jobs))
+    assert [prospect.ahead for prospect in prospects] == await ahead(store, *jobs)
+    assert [prospect.demand and prospect.demand.queue for prospect in prospects] == [job.queue for job in jobs]
 
 
 async def test_every_task_type_of_its_queue_counts(store: JobStore):
