@@ -35,10 +35,10 @@ CHANGE = f"""
 
 
 @pytest.fixture
-async def connection(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
-    async with pool.acquire() as connection:
-        await connection.execute("SET synchronous_commit = off")
-        yield connection
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
+    yield connection
+    await connection.close()
 
 
 async def touched(connection: asyncpg.Connection, statement: str) -> int:
