@@ -90,7 +90,7 @@ class Stocked(Ours):
 
     def begin(self) -> None:
         """Let a worker that starts now find work, and no litter of the one before."""
-        self._place.execute(self.dsn, "VACUUM jobs, lines, lanes, job_count_changes")
+        self._place.execute(self.dsn, "VACUUM jobs, line_states, lane_states, job_count_changes")
         self._place.rabbit.reset()
         self.publish_tickets()
 

@@ -43,8 +43,8 @@ EMPTY = """
     DELETE FROM jobs_finished;
     DELETE FROM workers;
     DELETE FROM closing_slots;
-    DELETE FROM lanes;
-    DELETE FROM lines;
+    DELETE FROM lane_names;
+    DELETE FROM line_names;
     DELETE FROM queues;
     DELETE FROM owners;
     DELETE FROM fake.clock;

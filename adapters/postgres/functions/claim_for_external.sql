@@ -53,7 +53,7 @@ BEGIN
     candidates := ARRAY (
         SELECT line.name
         FROM (
-            SELECT DISTINCT n.line AS name FROM lanes AS n
+            SELECT DISTINCT n.line AS name FROM lane_names AS n
             WHERE (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
               AND (p_queues IS NULL OR n.line = ANY (p_queues))
         ) AS line
@@ -69,7 +69,7 @@ BEGIN
               ELSE matches IS NULL OR matches ? line.name
           END
           AND EXISTS (
-              SELECT FROM lanes AS n
+              SELECT FROM lane_names AS n
               CROSS JOIN LATERAL (
                   SELECT FROM jobs AS j
                   WHERE j.line = line.name
@@ -83,10 +83,10 @@ BEGIN
                 AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
           )
     );
-    PERFORM FROM lines AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM line_names AS l WHERE l.name = ANY (candidates) ORDER BY l.name FOR UPDATE;
     PERFORM FROM owners AS o
     WHERE o.max_running IS NOT NULL
-      AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = ANY (candidates))
+      AND o.owner_service IN (SELECT n.owner_service FROM lane_names AS n WHERE n.line = ANY (candidates))
     ORDER BY o.owner_service
     FOR UPDATE;
 
@@ -98,15 +98,23 @@ BEGIN
                     n.line, n.level, n.owner_service,
                     CASE
                         WHEN clock_timestamp() - l.swept_at > greatest(interval '1 second', 20 * l.sweep_took) THEN 0
-                        ELSE n.low_seq
+                        ELSE s.low_seq
                     END AS low,
                     (
                         SELECT o.max_running - running_of(o.owner_service) FROM owners AS o
                         WHERE o.owner_service = n.owner_service
                           AND o.max_running IS NOT NULL
                     ) AS spare
-                FROM lanes AS n
-                JOIN lines AS l ON l.name = n.line
+                FROM lane_names AS n
+                CROSS JOIN LATERAL (
+                    SELECT * FROM lane_states AS s
+                    WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+                    ORDER BY s.turn DESC
+                    LIMIT 1
+                ) AS s
+                CROSS JOIN LATERAL (
+                    SELECT * FROM line_states AS l WHERE l.line = n.line ORDER BY l.turn DESC LIMIT 1
+                ) AS l
                 WHERE n.line = ANY (candidates)
                   AND (p_owner_services IS NULL OR n.owner_service = ANY (p_owner_services))
                   AND (matches IS NULL OR strpos(n.line, ' ') > 0

@@ -32,6 +32,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     claimed uuid[];
+    tried uuid;
 BEGIN
     claimed := claim_line(
         p_queue, NULL, p_task_types, p_model_profiles, NULL, p_worker_id, p_lease, false, p_alone, p_limit
@@ -39,11 +40,12 @@ BEGIN
     IF cardinality(claimed) = 0 THEN
         RETURN;
     END IF;
+    tried := (SELECT s.trial_token FROM line_states AS s WHERE s.line = p_queue ORDER BY s.turn DESC LIMIT 1);
     RETURN QUERY
     SELECT
         j.id, j.lease_token, j.task_type, j.model_profile, j.owner_service, j.queue, j.priority, j.attempts,
         j.max_attempts, j.give_backs, j.number,
-        EXISTS (SELECT FROM lines AS l WHERE l.name = p_queue AND l.trial_token = j.lease_token),
+        coalesce(j.lease_token = tried, false),
         j.crashes,
         (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
     FROM unnest(claimed) WITH ORDINALITY AS c (id, place)

@@ -1,6 +1,7 @@
 -- Claim from one line: its free slots go to its waiting jobs by the rule of domain/order.py. Returns them in order.
 -- Claimers of a line take turns by its row's lock, and each statement below sees what was committed before it was had:
 -- a count that is taken in the statement that waits would be too old. Lock order: line, owners, jobs, lanes.
+-- What changes with every claim is found by its newest turn, however many versions an old snapshot keeps behind it.
 -- A lane is read from its mark on (low_seq): what lies before it is gone, and old index entries of it cost time. Now
 -- and then, and where too little was found, it is read from its beginning: a job may be committed below the mark.
 -- A job under which two workers died is a suspect: it goes to a claim that is alone in its process (p_alone; NULL:
@@ -25,7 +26,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    here lines%ROWTYPE;
+    here line_states%ROWTYPE;
     policy queues%ROWTYPE;
     room integer := p_limit;
     share double precision := 0;
@@ -50,6 +51,7 @@ DECLARE
     lasts bigint[];
     woken boolean[];
     full_up boolean[];
+    moving record;
     -- So long some process may become free for a suspect by itself.
     patience CONSTANT interval := interval '5 seconds';
     suspect_level smallint;
@@ -62,19 +64,17 @@ DECLARE
     kept_for text[] := '{}';
     suspects_turn boolean;
 BEGIN
-    SELECT * INTO here FROM lines WHERE name = p_line FOR UPDATE;
-    IF NOT FOUND THEN
+    PERFORM FROM line_names WHERE name = p_line FOR UPDATE;
+    IF NOT FOUND OR p_limit <= 0 THEN
         RETURN claimed;
     END IF;
+    SELECT * INTO here FROM line_states AS s WHERE s.line = p_line ORDER BY s.turn DESC LIMIT 1;
     starts := here.clocks;
     owed := here.reserve;
-    IF p_limit <= 0 THEN
-        RETURN claimed;
-    END IF;
     limited := ARRAY (
         SELECT o.owner_service FROM owners AS o
         WHERE o.max_running IS NOT NULL
-          AND o.owner_service IN (SELECT n.owner_service FROM lanes AS n WHERE n.line = p_line)
+          AND o.owner_service IN (SELECT n.owner_service FROM lane_names AS n WHERE n.line = p_line)
         ORDER BY o.owner_service
         FOR UPDATE
     );
@@ -126,7 +126,7 @@ BEGIN
             );
         END IF;
     END IF;
-    levels := ARRAY (SELECT DISTINCT n.level FROM lanes AS n WHERE n.line = p_line ORDER BY n.level);
+    levels := ARRAY (SELECT DISTINCT n.level FROM lane_names AS n WHERE n.line = p_line ORDER BY n.level);
     sweeping := clock_timestamp() - here.swept_at > greatest(interval '1 second', 20 * here.sweep_took);
     LOOP
         IF sweeping THEN
@@ -168,14 +168,14 @@ BEGIN
 
                 WITH lane AS MATERIALIZED (
                     SELECT
-                        n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh,
+                        n.owner_service, s.vtime, s.asleep, s.asleep OR s.fresh AS fresh,
                         CASE
                             WHEN suspects_turn THEN suspect_seq - 1
                             WHEN sweeping THEN 0
-                            ELSE n.low_seq
+                            ELSE s.low_seq
                         END AS low,
-                        greatest(coalesce(n.mean, here.mean, 1), 0.001) AS cost,
-                        greatest(coalesce(n.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+                        greatest(coalesce(s.mean, here.mean, 1), 0.001) AS cost,
+                        greatest(coalesce(s.mean, here.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
                         CASE
                             WHEN o.owner_service = ANY (limited) THEN
                                 o.max_running - running_of(o.owner_service)
@@ -183,7 +183,13 @@ BEGIN
                             -- Its first lane here has come since the owners were locked: next time.
                             WHEN o.max_running IS NOT NULL THEN 0
                         END AS spare
-                    FROM lanes AS n
+                    FROM lane_names AS n
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM lane_states AS s
+                        WHERE s.line = p_line AND s.level = lvl AND s.owner_service = n.owner_service
+                        ORDER BY s.turn DESC
+                        LIMIT 1
+                    ) AS s
                     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
                     WHERE n.line = p_line
                       AND n.level = lvl
@@ -296,40 +302,47 @@ BEGIN
                     CONTINUE;
                 END IF;
 
-                -- Apart: only now the jobs that were taken are no longer seen as waiting.
-                UPDATE lanes AS n
-                SET used_at = now(),
-                    vtime = m.vtime,
-                    asleep = m.fully OR m.next IS NULL,
-                    fresh = m.fresh,
-                    low_seq = coalesce(m.next - 1, greatest(n.low_seq, m.last))
-                FROM (
-                    SELECT moved.*, next.seq AS next
+                -- Apart: only now the jobs that were taken are no longer seen as waiting. One by one: a plan for all of
+                -- them at once may read every version of each.
+                FOR moving IN
+                    SELECT n.owner_service, n.vtime, n.last, n.fresh, n.fully, s.turn, next.seq AS next
                     FROM unnest(who, vtimes, lasts, woken, full_up)
-                        AS moved (owner_service, vtime, last, fresh, fully)
-                    JOIN lanes AS k
-                      ON k.line = p_line AND k.level = lvl AND k.owner_service = moved.owner_service
+                        AS n (owner_service, vtime, last, fresh, fully)
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM lane_states AS s
+                        WHERE s.line = p_line AND s.level = lvl AND s.owner_service = n.owner_service
+                        ORDER BY s.turn DESC
+                        LIMIT 1
+                    ) AS s
                     LEFT JOIN LATERAL (
                         SELECT j.seq FROM jobs AS j
                         WHERE j.line = p_line
                           AND j.level = lvl
-                          AND j.owner_service = moved.owner_service
+                          AND j.owner_service = n.owner_service
                           AND j.status = 'pending'
                           AND j.due
-                          AND j.seq > CASE WHEN sweeping THEN 0 ELSE k.low_seq END
+                          AND j.seq > CASE WHEN sweeping THEN 0 ELSE s.low_seq END
                         ORDER BY j.seq
                         LIMIT 1
                     ) AS next ON true
-                ) AS m
-                WHERE n.line = p_line
-                  AND n.level = lvl
-                  AND n.owner_service = m.owner_service
-                  AND (
-                      n.vtime <> m.vtime
-                      OR n.fresh <> m.fresh
-                      OR n.asleep <> (m.fully OR m.next IS NULL)
-                      OR n.low_seq >= m.next
-                  );
+                    WHERE s.vtime <> n.vtime
+                       OR s.fresh <> n.fresh
+                       OR s.asleep <> (n.fully OR next.seq IS NULL)
+                       OR s.low_seq >= next.seq
+                    ORDER BY n.owner_service
+                LOOP
+                    UPDATE lane_states AS s
+                    SET changes = s.changes + 1,
+                        used_at = now(),
+                        vtime = moving.vtime,
+                        asleep = moving.fully OR moving.next IS NULL,
+                        fresh = moving.fresh,
+                        low_seq = coalesce(moving.next - 1, greatest(s.low_seq, moving.last))
+                    WHERE s.line = p_line
+                      AND s.level = lvl
+                      AND s.owner_service = moving.owner_service
+                      AND s.turn = moving.turn;
+                END LOOP;
 
                 claimed := claimed || got;
                 room := room - cardinality(got);
@@ -363,13 +376,15 @@ BEGIN
 
     -- A look that found nothing writes nothing, unless it was dear and must not be repeated at once.
     IF cardinality(claimed) > 0 OR (swept AND here.sweep_took > interval '2 milliseconds') THEN
-        UPDATE lines AS l
-        SET busy = here.busy + cardinality(claimed),
+        UPDATE line_states AS s
+        SET changes = s.changes + 1,
+            busy = here.busy + cardinality(claimed),
             clocks = starts,
             reserve = owed,
-            swept_at = CASE WHEN swept THEN clock_timestamp() ELSE l.swept_at END,
+            swept_at = CASE WHEN swept THEN clock_timestamp() ELSE s.swept_at END,
             sweep_took = here.sweep_took
-        WHERE l.name = p_line;
+        WHERE s.line = p_line
+          AND s.turn = here.turn;
     END IF;
     RETURN claimed;
 END

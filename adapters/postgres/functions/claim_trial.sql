@@ -22,11 +22,12 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    here line_states%ROWTYPE;
     full_up text[];
     job record;
 BEGIN
-    IF EXISTS (SELECT FROM lines AS l JOIN jobs AS j ON j.id = l.trial_job AND j.lease_token = l.trial_token
-               WHERE l.name = p_line) THEN
+    SELECT * INTO here FROM line_states AS s WHERE s.line = p_line ORDER BY s.turn DESC LIMIT 1;
+    IF EXISTS (SELECT FROM jobs AS j WHERE j.id = here.trial_job AND j.lease_token = here.trial_token) THEN
         RETURN '{}';
     END IF;
     full_up := ARRAY (SELECT o.owner_service FROM owners AS o WHERE o.max_running <= running_of(o.owner_service));
@@ -37,7 +38,7 @@ BEGIN
         FROM (VALUES (true), (false)) AS of_server (sick)
         CROSS JOIN LATERAL (
             SELECT w.id, n.level, w.seq, w.give_backs
-            FROM lanes AS n
+            FROM lane_names AS n
             CROSS JOIN LATERAL (
                 SELECT k.id, k.seq, k.give_backs FROM jobs AS k
                 WHERE k.line = p_line
@@ -82,9 +83,13 @@ BEGIN
         started_at = now(),
         updated_at = now()
     WHERE j.id = job.id;
-    UPDATE lines AS l
-    SET busy = l.busy + 1, trial_job = job.id, trial_token = (SELECT j.lease_token FROM jobs AS j WHERE j.id = job.id)
-    WHERE l.name = p_line;
+    UPDATE line_states AS s
+    SET changes = s.changes + 1,
+        busy = s.busy + 1,
+        trial_job = job.id,
+        trial_token = (SELECT j.lease_token FROM jobs AS j WHERE j.id = job.id)
+    WHERE s.line = p_line
+      AND s.turn = here.turn;
     RETURN ARRAY[job.id];
 END
 $$

@@ -17,7 +17,7 @@ BEGIN
     IF cardinality(locked) = 0 THEN
         RETURN 0;
     END IF;
-    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM line_names AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
     WITH gone AS (
         DELETE FROM closing_slots AS c
         WHERE c.expires_at < now()

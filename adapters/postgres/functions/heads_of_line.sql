@@ -22,7 +22,13 @@ DECLARE
 BEGIN
     WITH head AS MATERIALIZED (
         SELECT n.level, min(first.seq) AS seq
-        FROM lanes AS n
+        FROM lane_names AS n
+        CROSS JOIN LATERAL (
+            SELECT * FROM lane_states AS s
+            WHERE s.line = p_line AND s.level = n.level AND s.owner_service = n.owner_service
+            ORDER BY s.turn DESC
+            LIMIT 1
+        ) AS s
         LEFT JOIN owners AS o ON o.owner_service = n.owner_service
         CROSS JOIN LATERAL (
             SELECT j.seq FROM jobs AS j
@@ -31,7 +37,7 @@ BEGIN
               AND j.owner_service = n.owner_service
               AND j.status = 'pending'
               AND j.due
-              AND j.seq > CASE WHEN p_sweeping THEN 0 ELSE n.low_seq END
+              AND j.seq > CASE WHEN p_sweeping THEN 0 ELSE s.low_seq END
               AND (p_task_types IS NULL OR j.task_type = ANY (p_task_types))
               AND (p_model_profiles IS NULL OR j.model_profile = ANY (p_model_profiles))
               AND (j.deadline_at IS NULL OR j.deadline_at > now() OR j.started_at IS NOT NULL)

@@ -9,7 +9,7 @@ SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    here lines%ROWTYPE;
+    taken integer;
     policy queues%ROWTYPE;
     slots integer;
     wanted integer;
@@ -19,7 +19,8 @@ BEGIN
     IF policy.preempt IS NOT TRUE OR policy.paused OR policy.stopped OR policy.circuit_state <> 'closed' THEN
         RETURN;
     END IF;
-    SELECT * INTO here FROM lines WHERE name = p_queue FOR UPDATE;
+    PERFORM FROM line_names WHERE name = p_queue FOR UPDATE;
+    taken := (SELECT s.busy FROM line_states AS s WHERE s.line = p_queue ORDER BY s.turn DESC LIMIT 1);
     alone := ARRAY (
         SELECT j.worker_id FROM jobs AS j
         WHERE j.status = 'running'
@@ -45,7 +46,7 @@ BEGIN
     wanted := (
         SELECT sum(least(high.jobs, CASE WHEN o.max_running < running_of(n.owner_service) THEN 0
                                          ELSE o.max_running - running_of(n.owner_service) END))
-        FROM lanes AS n
+        FROM lane_names AS n
         LEFT JOIN owners AS o ON o.owner_service = n.owner_service AND o.max_running IS NOT NULL
         CROSS JOIN LATERAL (
             SELECT count(*) AS jobs
@@ -65,7 +66,7 @@ BEGIN
         WHERE n.line = p_queue
           AND n.level = 1
     )
-    - greatest(least(slots, policy.concurrency, policy.adapted) - here.busy, 0)
+    - greatest(least(slots, policy.concurrency, policy.adapted) - taken, 0)
     - (SELECT count(*) FROM closing_slots AS c WHERE c.line = p_queue);
     -- The reserved share of the slots is not taken: what has just had its turn would lose it again and again.
     IF policy.reserved_share > 0 THEN

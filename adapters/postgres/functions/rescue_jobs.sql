@@ -54,7 +54,7 @@ BEGIN
         RETURN;
     END IF;
     locked := ARRAY (SELECT DISTINCT j.line FROM jobs AS j WHERE j.id = ANY (chosen));
-    PERFORM FROM lines AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
+    PERFORM FROM line_names AS l WHERE l.name = ANY (locked) ORDER BY l.name FOR UPDATE;
 
     WITH dead AS MATERIALIZED (
         SELECT

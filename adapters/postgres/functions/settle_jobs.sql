@@ -33,7 +33,7 @@ DECLARE
     back_seqs bigint[];
 BEGIN
     -- The lines first: whoever claims holds one of them, and then asks for jobs.
-    PERFORM FROM lines AS l
+    PERFORM FROM line_names AS l
     WHERE l.name = ANY (
         CASE WHEN p_line IS NOT NULL THEN ARRAY[p_line] ELSE ARRAY (
             SELECT j.line FROM jobs AS j WHERE j.id = ANY (p_job_ids)

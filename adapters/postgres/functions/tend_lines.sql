@@ -8,15 +8,20 @@ SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    line record;
     wrong integer;
 BEGIN
-    PERFORM FROM lines AS l ORDER BY l.name FOR UPDATE;
+    PERFORM FROM line_names AS l ORDER BY l.name FOR UPDATE;
 
     -- One with a weight of its own is kept: what comes back to it, from a run or a scheduled time, does not tell it.
-    DELETE FROM lanes AS n
-    WHERE n.asleep
-      AND n.weight = 1
-      AND n.used_at < now() - p_unused
+    DELETE FROM lane_names AS n
+    USING lanes AS k
+    WHERE k.line = n.line
+      AND k.level = n.level
+      AND k.owner_service = n.owner_service
+      AND k.asleep
+      AND k.weight = 1
+      AND k.used_at < now() - p_unused
       AND NOT EXISTS (
           SELECT FROM jobs AS j
           WHERE j.line = n.line
@@ -44,26 +49,32 @@ BEGIN
             LIMIT 1
         ) AS following
     )
-    INSERT INTO lanes (line, level, owner_service, low_seq)
-    SELECT k.line, k.level, k.owner_service, k.seq - 1 FROM lane AS k
+    INSERT INTO lane_names (line, level, owner_service)
+    SELECT k.line, k.level, k.owner_service FROM lane AS k
     ON CONFLICT DO NOTHING;
-    INSERT INTO lines (name) SELECT DISTINCT n.line FROM lanes AS n ON CONFLICT DO NOTHING;
+    INSERT INTO line_names (name) SELECT DISTINCT n.line FROM lane_names AS n ON CONFLICT DO NOTHING;
 
-    WITH counted AS (
-        SELECT taken.line, count(*) AS slots
-        FROM (
-            SELECT j.line FROM jobs AS j WHERE j.status = 'running'
-            UNION ALL
-            SELECT c.line FROM closing_slots AS c
-        ) AS taken
-        GROUP BY taken.line
-    ), corrected AS (
-        UPDATE lines AS l
-        SET busy = coalesce((SELECT c.slots FROM counted AS c WHERE c.line = l.name), 0)
-        WHERE l.busy <> coalesce((SELECT c.slots FROM counted AS c WHERE c.line = l.name), 0)
-        RETURNING l.name
-    )
-    SELECT count(*) INTO wrong FROM corrected;
+    wrong := 0;
+    FOR line IN
+        SELECT l.name, coalesce(counted.slots, 0) AS slots
+        FROM lines AS l
+        LEFT JOIN (
+            SELECT taken.line, count(*) AS slots
+            FROM (
+                SELECT j.line FROM jobs AS j WHERE j.status = 'running'
+                UNION ALL
+                SELECT c.line FROM closing_slots AS c
+            ) AS taken
+            GROUP BY taken.line
+        ) AS counted ON counted.line = l.name
+        WHERE l.busy <> coalesce(counted.slots, 0)
+    LOOP
+        UPDATE line_states AS s
+        SET changes = s.changes + 1, busy = line.slots
+        WHERE s.line = line.name
+          AND s.turn = (SELECT k.turn FROM line_states AS k WHERE k.line = line.name ORDER BY k.turn DESC LIMIT 1);
+        wrong := wrong + 1;
+    END LOOP;
     RETURN wrong;
 END
 $$

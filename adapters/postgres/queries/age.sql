@@ -3,7 +3,13 @@
 WITH late AS MATERIALIZED (
     SELECT j.id, j.target
     FROM queues AS q
-    JOIN lanes AS n ON n.line = q.name AND n.level > 1
+    JOIN lane_names AS n ON n.line = q.name AND n.level > 1
+    CROSS JOIN LATERAL (
+        SELECT s.low_seq FROM lane_states AS s
+        WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+        ORDER BY s.turn DESC
+        LIMIT 1
+    ) AS s
     CROSS JOIN LATERAL (
         SELECT
             w.id, w.level,
@@ -18,7 +24,7 @@ WITH late AS MATERIALIZED (
           AND w.owner_service = n.owner_service
           AND w.status = 'pending'
           AND w.due
-          AND w.seq > n.low_seq
+          AND w.seq > s.low_seq
         ORDER BY w.seq
         LIMIT $1
     ) AS j

@@ -2,9 +2,9 @@
 -- domain/order.py, each lane counted up to $5. $1 line, $2 level, $3 owner_service, $4 seqs
 WITH lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime, n.asleep, n.asleep OR n.fresh AS fresh, n.low_seq,
+        n.level, n.owner_service, s.vtime, s.asleep, s.asleep OR s.fresh AS fresh, s.low_seq,
         l.clocks[n.level] AS clock,
-        greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+        greatest(coalesce(s.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2::smallint AND n.owner_service = $3::text AS own,
         ARRAY (
             SELECT j.seq FROM jobs AS j
@@ -13,14 +13,20 @@ WITH lane AS MATERIALIZED (
               AND j.owner_service = n.owner_service
               AND j.status = 'pending'
               AND j.due
-              AND j.seq > n.low_seq
+              AND j.seq > s.low_seq
             ORDER BY j.seq
             LIMIT $5
         ) AS seqs
-    FROM lines AS l
-    JOIN lanes AS n ON n.line = l.name
+    FROM lane_names AS n
+    CROSS JOIN LATERAL (SELECT * FROM line_states AS l WHERE l.line = n.line ORDER BY l.turn DESC LIMIT 1) AS l
+    CROSS JOIN LATERAL (
+        SELECT * FROM lane_states AS s
+        WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+        ORDER BY s.turn DESC
+        LIMIT 1
+    ) AS s
     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
-    WHERE l.name = $1
+    WHERE n.line = $1
       AND n.level <= $2
 ), based AS MATERIALIZED (
     SELECT

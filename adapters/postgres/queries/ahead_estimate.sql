@@ -30,15 +30,21 @@ WITH counted AS MATERIALIZED (
         ) AS last
 ), lane AS MATERIALIZED (
     SELECT
-        n.level, n.owner_service, n.vtime,
-        greatest(coalesce(n.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
+        n.level, n.owner_service, s.vtime,
+        greatest(coalesce(s.mean, l.mean, 1), 0.001) / coalesce(o.weight, n.weight) AS step,
         n.level = $2 AND n.owner_service = $3::text AS own,
         coalesce(c.jobs, 0) AS jobs
-    FROM lines AS l
-    JOIN lanes AS n ON n.line = l.name
+    FROM lane_names AS n
+    CROSS JOIN LATERAL (SELECT * FROM line_states AS l WHERE l.line = n.line ORDER BY l.turn DESC LIMIT 1) AS l
+    CROSS JOIN LATERAL (
+        SELECT * FROM lane_states AS s
+        WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+        ORDER BY s.turn DESC
+        LIMIT 1
+    ) AS s
     LEFT JOIN owners AS o ON o.owner_service = n.owner_service
     LEFT JOIN counted AS c ON c.level = n.level AND c.owner_service = n.owner_service
-    WHERE l.name = $1
+    WHERE n.line = $1
       AND n.level <= $2
 )
 SELECT

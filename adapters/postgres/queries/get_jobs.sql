@@ -1,7 +1,10 @@
 -- Read whole jobs. $1 ids
 SELECT
     j.*,
-    EXISTS (SELECT FROM lines AS l WHERE l.name = j.line AND l.trial_token = j.lease_token) AS trial,
+    coalesce(
+        j.lease_token = (SELECT s.trial_token FROM line_states AS s WHERE s.line = j.line ORDER BY s.turn DESC LIMIT 1),
+        false
+    ) AS trial,
     d.owner_ref, d.labels, d.batch_id, i.input, r.result, p.progress
 FROM jobs AS j
 JOIN job_details AS d ON d.job_id = j.id

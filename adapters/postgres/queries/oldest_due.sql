@@ -1,7 +1,13 @@
 -- Statistics: for how long the first in line of each owner, in each line and at each level, has been due; the longest,
 -- in seconds.
 SELECT max(extract(epoch FROM now() - greatest(head.run_at, head.created_at)))::double precision AS seconds
-FROM lanes AS n
+FROM lane_names AS n
+CROSS JOIN LATERAL (
+    SELECT s.low_seq FROM lane_states AS s
+    WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+    ORDER BY s.turn DESC
+    LIMIT 1
+) AS s
 CROSS JOIN LATERAL (
     SELECT j.run_at, j.created_at FROM jobs AS j
     WHERE j.line = n.line
@@ -9,7 +15,7 @@ CROSS JOIN LATERAL (
       AND j.owner_service = n.owner_service
       AND j.status = 'pending'
       AND j.due
-      AND j.seq > n.low_seq
+      AND j.seq > s.low_seq
     ORDER BY j.seq
     LIMIT 1
 ) AS head

@@ -13,11 +13,17 @@ SELECT
     (
         SELECT count(*)
         FROM (
-            SELECT FROM lanes AS n
+            SELECT FROM lane_names AS n
+            CROSS JOIN LATERAL (
+                SELECT s.low_seq FROM lane_states AS s
+                WHERE s.line = n.line AND s.level = n.level AND s.owner_service = n.owner_service
+                ORDER BY s.turn DESC
+                LIMIT 1
+            ) AS s
             CROSS JOIN LATERAL (
                 SELECT FROM jobs AS j
                 WHERE j.line = n.line AND j.level = n.level AND j.owner_service = n.owner_service
-                  AND j.status = 'pending' AND j.due AND j.seq > n.low_seq
+                  AND j.status = 'pending' AND j.due AND j.seq > s.low_seq
                 LIMIT $5
             ) AS waiting
             WHERE n.line = $1

@@ -139,7 +139,7 @@ async def test_jobs_are_read_by_primary_keys(connection: asyncpg.Connection):
         re.findall(r"\w+_pkey", read)
     )
     # There are few lines, and here no progress.
-    assert "Seq Scan" not in read.replace("Seq Scan on job_progress", "").replace("Seq Scan on lines", "")
+    assert "Seq Scan" not in read.replace("Seq Scan on job_progress", "").replace("Seq Scan on line_states", "")
 
 
 @pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)

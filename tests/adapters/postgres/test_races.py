@@ -107,7 +107,7 @@ async def test_a_job_that_is_committed_after_later_ones_were_taken_is_found(
     later = await stored(store, 3)
     assert [held.id for held in await take(store, limit=2)] == later[:2]
     await pool.execute("UPDATE jobs SET seq = $1 WHERE id = $2", seq, later[2])
-    await pool.execute("UPDATE lines SET swept_at = now() - interval '10 seconds'")
+    await pool.execute("UPDATE line_states SET swept_at = now() - interval '10 seconds'")
     assert [held.id for held in await take(store, limit=2)] == later[2:]
 
 

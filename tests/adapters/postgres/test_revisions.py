@@ -73,6 +73,11 @@ FILLINGS = {
         "INSERT INTO run_attempts SELECT lease_token, job_id, '[]' FROM runs LIMIT 1",
     ),
     "0006": (),
+    "0007": (
+        "UPDATE line_states SET changes = 100",
+        "UPDATE lane_states SET changes = 100",
+        "INSERT INTO lines (name) VALUES ('gpu.tts')",
+    ),
 }
 """What a program of each revision has stored beside jobs in every state. A new revision's is added here."""
 
@@ -102,9 +107,9 @@ async def fill(dsn: str, connection: asyncpg.Connection, newest: str) -> None:
 
 
 async def contents(connection: asyncpg.Connection) -> Contents:
-    """Every row of every table, and where the sequence stands."""
+    """Every row of every table and view, and where the sequence stands."""
     tables = await connection.fetch(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'S')"
     )
     found: Contents = {}
     for (table,) in tables:
