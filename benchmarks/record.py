@@ -1,8 +1,8 @@
 """What each run of a handler writes down, the same in every contestant: whose run, when it began and ended.
 
-One `write` to a file opened for appending: it is whole whatever is killed, and several processes may share the file. Where
-jobs do nothing at all, a thread writes ten times a second instead: a call of the system gives up the interpreter's lock,
-and with 64 threads waiting for it that costs more than the job.
+One `write` to a file opened for appending: it is whole whatever is killed, and several processes may share the file.
+Where jobs do nothing at all, a thread writes ten times a second instead: a call of the system gives up the
+interpreter's lock, and with 64 threads waiting for it that costs more than the job.
 """
 
 from __future__ import annotations
