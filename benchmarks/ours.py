@@ -33,7 +33,7 @@ TICKETS = 128
 
 TABLES = (
     "jobs, job_details, job_inputs, job_results, job_labels, job_changes, job_progress, job_counts, job_count_changes, "
-    "jobs_finished, runs, run_attempts, closing_slots, lines, lanes, workers"
+    "jobs_finished, runs, run_attempts, closing_slots, line_names, lane_names, workers"
 )
 
 
