@@ -12,7 +12,7 @@ import struct
 import time
 from collections import deque
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import NamedTuple
 
 LINE = struct.Struct("<qddq")
@@ -39,18 +39,19 @@ class Recorder:
 
     def __init__(self, *, at_once: bool = True) -> None:
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self._process = os.getpid()
         self._kept: deque[bytes] = deque()
         self._at_once = at_once
-        if not at_once:
-            Thread(target=self._write_on, daemon=True).start()
+        self._writing = Lock()
 
     def write(self, number: int, began: float) -> None:
-        line = LINE.pack(number, began, time.time(), self._process)
+        line = LINE.pack(number, began, time.time(), os.getpid())
         if self._at_once:
             os.write(self._file, line)
         else:
             self._kept.append(line)
+            if not self._writing.locked() and self._writing.acquire(blocking=False):
+                # Not before the first run: a fork would have no such thread.
+                Thread(target=self._write_on, daemon=True).start()
 
     def _write_on(self) -> None:
         while True:
