@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec
 
 import asyncpg
 
@@ -27,6 +26,7 @@ from benchmarks.drain import notes
 from benchmarks.findings import Bar, Figure, Findings
 from benchmarks.handlers import PAYLOAD
 from benchmarks.ours import QUEUE, TASK_TYPE, Ours
+from benchmarks.peers.everyone import peer
 from benchmarks.place import Place, tell
 from domain.job import JobStatus, LeasedJob, RunOutcome, Settlement
 from domain.ports import Claim
@@ -144,9 +144,9 @@ def run(place: Place, rounds: int) -> Findings:
             ),
         )
     ]
-    peers = peers_of(place)
+    peers = [peer("PGQueuer", place), peer("Procrastinate", place)]
     return Findings(
-        (*rates, *[figure for peer in peers for figure in beside(place, peer, rounds)]),
+        (*rates, *[figure for each in peers for figure in beside(place, each, rounds)]),
         tuple(bars),
         (
             f"{OWNERS} owners; the old snapshot has seen {AGED:,} runs end, each in a statement of its own",
@@ -211,17 +211,6 @@ async def exchanged(store: PostgresJobStore, runs: int, *, at_once: int, queue: 
 
 def _ended(job: LeasedJob) -> Settlement:
     return Settlement(job.lease, RunOutcome.COMPLETED, JobStatus.COMPLETED, result=b'{"content": "Done."}')
-
-
-def peers_of(place: Place) -> list[Contestant]:
-    """Those that keep their jobs in PostgreSQL too, where they are installed."""
-    if not (find_spec("pgqueuer") and find_spec("procrastinate")):
-        tell("W6: without PGQueuer and Procrastinate, which are not installed")
-        return []
-    from benchmarks.peers.pgqueuer import PGQueuer  # noqa: PLC0415  # optional packages
-    from benchmarks.peers.procrastinate import Procrastinate  # noqa: PLC0415
-
-    return [PGQueuer(place), Procrastinate(place)]
 
 
 def beside(place: Place, peer: Contestant, rounds: int) -> Iterator[Figure]:

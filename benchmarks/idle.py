@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from adapters.embedded.cluster import USER
 from benchmarks.contestant import Worker
 from benchmarks.findings import Bar, Figure, Findings
-from benchmarks.model import model
 from benchmarks.ours import Ours
 from benchmarks.place import Place, tell
+from benchmarks.slow import answering
 from tests.e2e.service import Installation, Process, eventually
 
 TITLE = "Idle: one API, four workers, one scheduler"
@@ -75,7 +75,7 @@ def idling(place: Place) -> Iterator[dict[str, Process]]:
         place.execute(ours.dsn, f"ALTER ROLE ai_service_{name} SET log_statement = 'all'")
     place.execute(ours.dsn, "ALTER SYSTEM SET log_line_prefix = '%u '")
     place.execute(ours.dsn, "SELECT pg_reload_conf()")
-    with model(0.01) as url, Installation(place.folder, **_settings(place, f"{url}/v1")) as installation:
+    with answering(0.01) as url, Installation(place.folder, **_settings(place, f"{url}/v1")) as installation:
         database = {name: {"DATABASE_URL": ours.dsn.replace(f"//{USER}:", f"//ai_service_{name}:")} for name in names}
         scheduler = installation.scheduler(**database["scheduler"])
         scheduler.says("scheduler leads")

@@ -37,6 +37,7 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.providers.client import open_client
 from adapters.providers.openai_chat import OpenAIChatProvider
 from app.migrating import migrate
+from benchmarks.contestant import Worker, processor_time
 from domain.chat import parse_chat_input
 from tests.e2e.service import Api, Installation, Process
 from tests.factories import leased_job
@@ -174,7 +175,7 @@ class Bench:
                 figures["calls alone"].append(self.alone())
                 figures["worker"].append(await self.at_the_worker())
                 figures["end to end"].append(await self.end_to_end())
-        return figures | {"worker_mb": _memory(self.worker.popen.pid)}
+        return figures | {"worker_mb": Worker(self.worker.begun).memory}
 
     def alone(self) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.rush", "--role", "calls", "--port", str(self.model)]
@@ -232,7 +233,7 @@ class Bench:
 
     def _spent(self) -> dict[str, float]:
         own = time.process_time()
-        return {**{part: _processor_time(pid) for part, pid in self.parts.items()}, "callers": own}
+        return {**{part: processor_time(pid) for part, pid in self.parts.items()}, "callers": own}
 
 
 UNFINISHED = "SELECT count(*) FROM jobs WHERE status <> 'completed'"
@@ -274,23 +275,6 @@ def installation() -> Iterator[Bench]:
             model.stdin.close()
     finally:
         rabbit.stop()
-
-
-def _processor_time(pid: int) -> float:
-    """Seconds that a process and those that it started have computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]  # its own, those of ended children
-    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK") + sum(map(_processor_time, _children(pid)))
-
-
-def _memory(pid: int) -> float:
-    """Megabytes in memory of a process and those that it started."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
-    return own + sum(map(_memory, _children(pid)))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import uvloop
 
 from benchmarks.contestant import python
 from benchmarks.findings import Bar, Figure, Findings, quantile
-from benchmarks.model import model
 from benchmarks.ours import Ours
 from benchmarks.place import Place, tell
+from benchmarks.slow import answering
 from tests.e2e.service import PROFILE, Installation
 
 TITLE = "Wait for answers of 500 ms, 50 at once"
@@ -81,7 +81,7 @@ class Addresses:
 
 @contextmanager
 def serving(place: Place) -> Iterator[Addresses]:
-    with model(SECONDS) as url:
+    with answering(SECONDS) as url:
         settings = {"AMQP_URL": place.rabbit.url, "LLM_BASE_URL": f"{url}/v1", "WORKER_CLAIM_LIMIT": str(SLOTS)}
         with Installation(place.folder, DATABASE_URL=Ours(place).dsn, LOG_LEVEL="info", **settings) as installation:
             api, _ = installation.serve_and_work()
