@@ -102,17 +102,24 @@ async def _stored_all(pool: asyncpg.Pool, new: Sequence[NewJob], ceilings: Mappi
 async def _stored_together(
     pool: asyncpg.Pool, new: Sequence[NewJob], ceilings: Mapping[str, int]
 ) -> dict[JobId, Added]:
-    """In one transaction. Two with the same keys may meet in their middle: the victim of a deadlock is tried again."""
-    for tries_left in reversed(range(DEADLOCK_TRIES)):
+    """In one transaction.
+
+    Two of several statements each could meet in the middle of their common keys again and again: they take turns. With
+    one statement it is rare; the victim of such a deadlock takes turns, too.
+    """
+    for tries in range(DEADLOCK_TRIES):
         try:
             async with transaction(pool) as run:
                 for owner in sorted(ceilings):  # one after the other: else each would see only its own jobs
                     await run(query("lock_owner"), [owner])
+                if tries or len(new) > CHUNK:
+                    for owner in sorted({each.owner_service for each in new if each.idempotency}):
+                        await run(query("lock_keys"), [owner])
                 stored = await _stored(run, new)
                 await _must_have_room(run, stored, ceilings)
                 return stored
         except StorageUnavailable as error:
-            if not (tries_left and isinstance(error.__cause__, asyncpg.DeadlockDetectedError)):
+            if tries + 1 == DEADLOCK_TRIES or not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
                 raise
     raise AssertionError("a transaction commits or raises")
 
