@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from domain.events import JobEvent
 from domain.job import Job, LeasedJob, Settlement
 
@@ -21,6 +23,43 @@ class Change(StrEnum):
     PREEMPTED = "preempted"
     EXPIRED = "expired"
     """It was not started by its deadline."""
+
+
+class Server(Struct, frozen=True):
+    """Who is called for a run: the profile may be one that the job's falls back on."""
+
+    profile: str
+    provider: str
+    """What kind of server it is: `vllm`, `ollama` ..."""
+    model: str
+    """As the server knows it."""
+    operation: str
+    """`chat`, `transcription` or `embeddings`."""
+    host: str = ""
+    port: int | None = None
+
+
+class Answer(Struct, frozen=True):
+    """What is told of an answer; never what it says."""
+
+    model: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    audio_seconds: float | None = None
+    """Length of the recording that was transcribed."""
+
+
+class Call(Protocol):
+    """One call of a model server. It is told of one end."""
+
+    def first_token(self) -> None:
+        """The answer has begun."""
+
+    def answered(self, answer: Answer) -> None: ...
+
+    def failed(self, error: BaseException) -> None:
+        """By `RunFailed`, or because its run was stopped (`CancelledError`)."""
 
 
 class Telemetry(Protocol):
@@ -53,6 +92,9 @@ class Telemetry(Protocol):
     def promoted(self, jobs: Mapping[str, int]) -> None:
         """So many jobs of each queue have become due."""
 
+    def calling(self, job: LeasedJob, server: Server) -> Call:
+        """A model server is asked for this run."""
+
     def renewed(self, leases: int, lost: int) -> None:
         """Leases of built-in workers were extended, or found to be lost."""
 
@@ -65,6 +107,17 @@ class Telemetry(Protocol):
 
     def woken_in_vain(self, queue: str) -> None:
         """A ticket found no job."""
+
+
+class NoCall:
+    def first_token(self) -> None:
+        pass
+
+    def answered(self, answer: Answer) -> None:
+        pass
+
+    def failed(self, error: BaseException) -> None:
+        pass
 
 
 class NoTelemetry:
@@ -96,6 +149,9 @@ class NoTelemetry:
 
     def promoted(self, jobs: Mapping[str, int]) -> None:
         pass
+
+    def calling(self, job: LeasedJob, server: Server) -> Call:
+        return NoCall()
 
     def renewed(self, leases: int, lost: int) -> None:
         pass
