@@ -76,7 +76,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "aijobs_up",
         "part",
         Where.EACH,
-        "1 while the process can use `storage` (PostgreSQL) and `broker` (RabbitMQ; always 1 where there is none), else 0.",
+        "1 while the process can use `storage` (PostgreSQL) and `broker` (RabbitMQ; 1 where there is none), else 0.",
     ),
     _counter("aijobs_log_lines_total", "level", Where.EACH, "Lines of the log, by level.", "lines"),
     # Jobs and their runs, as they are told where they happen.
@@ -97,8 +97,8 @@ CATALOGUE: tuple[Metric, ...] = (
         "queue task_type outcome error_code",
         Where.RUNS,
         "Runs that ended: `completed`, `failed` (counted as an attempt), `given_back` (not counted: the server was "
-        "away, busy or refused us), `released` (handed back unharmed: shutdown) or `lost` (their job was taken from them: "
-        "cancelled, retried by hand, preempted or rescued). Runs whose worker died are not among them: see "
+        "away, busy or refused us), `released` (handed back unharmed: shutdown) or `lost` (their job was taken from "
+        "them: cancelled, retried by hand, preempted or rescued). Runs whose worker died are not among them: see "
         '`aijobs_state_changes_total{change="rescued"}`.',
         "runs",
     ),
@@ -214,8 +214,8 @@ CATALOGUE: tuple[Metric, ...] = (
         "aijobs_http_request_seconds",
         "route",
         Where.API,
-        "Time to the first byte of the answer. Requests that ask to be held (`wait`, `Prefer: wait`) are not among them; "
-        "of `/chat` and `/api/v1/jobs/claim` it holds the time that they wait for a job.",
+        "Time to the first byte of the answer. Requests that ask to be held (`wait`, `Prefer: wait`) are not among "
+        "them; of `/chat` and `/api/v1/jobs/claim` it holds the time that they wait for a job.",
         LONG,
     ),
     # Schedulers.
