@@ -39,6 +39,10 @@ QUEUES, CHORES = "all queues", "all chores"
 """What goes on beside the rounds for no queue of its own: no name of a queue has a space in it."""
 
 
+def _untold(seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
 class Scheduler:
     reconcile: Reconcile
@@ -46,6 +50,8 @@ class Scheduler:
     policies: Callable[[], Policies]
     """Those that are configured at this moment."""
     leadership: Leadership
+    led: Callable[[float], None] = _untold
+    """Told after each round how many seconds it took."""
     id: UUID = field(default_factory=uuid4)
     leading: bool | None = None
     """Not known before the first tick."""
@@ -77,6 +83,7 @@ class Scheduler:
             done = await self.reconcile.round(self._in_force, rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
+            self.led(self.monotonic() - asked_at)
 
     def _note(self, leads: bool, asked_at: float) -> None:
         if leads is not self.leading:

@@ -39,17 +39,10 @@ class Counters(Protocol):
     def page(self, accept: str, figures: Iterable[Sample] = ()) -> tuple[str, bytes]:
         """Its content type, and the text. May be called on any thread."""
 
-    def requested(self, method: str, route: str | None, status: int | None, seconds: float | None) -> None: ...
 
-
-class NoCounters:
-    """Nothing is counted."""
-
-    def page(self, accept: str, figures: Iterable[Sample] = ()) -> tuple[str, bytes]:
-        return "text/plain; charset=utf-8", b""
-
-    def requested(self, method: str, route: str | None, status: int | None, seconds: float | None) -> None:
-        pass
+async def nothing(accept: str) -> Page:
+    """Of a process that counts nothing."""
+    return Page("text/plain; charset=utf-8", b"")
 
 
 class Scraped:
@@ -68,7 +61,7 @@ class Scraped:
             leads: whether the scheduler of this process does.
             samples: makes metrics of the installation.
         """
-        self.counters = counters
+        self._counters = counters
         self._leads = leads
         self._samples = samples
         self._readiness = Lately(report.readiness, lasts=READINESS_LASTS)
@@ -83,9 +76,9 @@ class Scraped:
         if installation:
             figures += self._samples(installation)
         # It takes some milliseconds for which nobody else shall wait.
-        return Page(*await asyncio.to_thread(self.counters.page, accept, figures))
+        return Page(*await asyncio.to_thread(self._counters.page, accept, figures))
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._readiness.close()
         await self._installation.close()
 

@@ -61,9 +61,10 @@ class Api:
 
     async def __aenter__(self) -> Self:
         settings = self._application.settings
+        self._application.metrics.plays("api")
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._application.core())
-            app = create_app(core.services, keyring=self._keyring, limits=settings.limits)
+            app = create_app(core.services, keyring=self._keyring, limits=settings.limits, scrape=core.scrape)
             self._stack = stack.pop_all()
         self._watch = core.services.watch
         self._server = Server(self._application.observed(CutShort(app)), grace=settings.worker.shutdown_grace)
