@@ -53,7 +53,7 @@ class Lately(Generic[T]):
         await asyncio.wait({self._reading}, timeout=self._patience)
         return self._young()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Read nothing any more."""
         if self._reading and not self._reading.done():
             self._reading.cancel()

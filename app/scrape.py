@@ -79,8 +79,8 @@ class Scraped:
         return Page(*await asyncio.to_thread(self._counters.page, accept, figures))
 
     async def aclose(self) -> None:
-        await self._readiness.close()
-        await self._installation.close()
+        await self._readiness.aclose()
+        await self._installation.aclose()
 
 
 def up(readiness: Readiness | None) -> list[Sample]:

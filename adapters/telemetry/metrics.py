@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from adapters.telemetry.bounded import Bounded
+from adapters.telemetry.bounded import OTHER, Bounded
 from adapters.telemetry.catalogue import BY_NAME, CATALOGUE, Kind
 from domain.errors import ErrorCode, RunFailed
 from domain.events import JobEvent
@@ -42,9 +42,8 @@ COUNTED = frozenset({RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.EXPIRED
 LOST = "lost"
 
 MOST_BEGUN = 100_000
-"""Runs whose start is remembered at once: of one whose end is never told, the start is forgotten at last."""
 
-METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNKNOWN = "unknown"
 UNANSWERED = "none"
 
@@ -79,14 +78,17 @@ class Metrics:
         version: str,
         queues: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
+        remembers: int = MOST_BEGUN,
     ) -> None:
         """
         Args:
             queues: those whose counters begin at 0, so that their first event is seen to have come.
+            remembers: starts of runs at once. That of one whose end is never told is forgotten at last.
         """
         self.labels = labels
         self._version = version
         self._monotonic = monotonic
+        self._remembers = remembers
         self._roles: list[str] = []
         self._readings: list[Reading] = [self._built]
         self._began: dict[LeaseToken, float] = {}
@@ -226,7 +228,7 @@ class Metrics:
             seconds: to the first byte of the answer; None where the caller asked to be held.
         """
         route = route or UNKNOWN
-        method = method if method in METHODS else OTHER_METHOD
+        method = method if method in METHODS else OTHER
         self._requests[method, route, UNANSWERED if status is None else str(status)].inc()
         if seconds is not None and status is not None:
             self._request_seconds[(route,)].observe(seconds)
@@ -234,7 +236,7 @@ class Metrics:
     def _begin(self, job: LeasedJob, now: float) -> None:
         began = self._began
         began[job.lease.token] = now
-        if len(began) > MOST_BEGUN:
+        if len(began) > self._remembers:
             del began[next(iter(began))]
         self._start(job.queue, job.task_type, job.priority, job.waited)
 
@@ -306,8 +308,6 @@ class Metrics:
         for role in self._roles:
             yield "aijobs_build_info", (self._version, role), 1.0
 
-
-OTHER_METHOD = "other"
 
 _FINAL = frozenset(status.value for status in JobStatus if status.final)
 

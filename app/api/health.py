@@ -75,4 +75,4 @@ class Health(Controller):
     )
     async def metrics(self, request: Request[Any, Any, Any], scrape: Scraping) -> Response[bytes]:
         page = await scrape(request.headers.get("accept", ""))
-        return Response(page.body, media_type=page.content_type)
+        return Response(page.body, headers={"content-type": page.content_type})
