@@ -6,8 +6,8 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
-from adapters.embedded.backup import backup, restore
+from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
@@ -69,6 +69,7 @@ from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.retention import Retention, retention
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
@@ -78,6 +79,7 @@ from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
 from domain.usecases.providers import Providers
+from domain.usecases.prune import Prune, Pruned, sweep_now
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
@@ -226,6 +228,7 @@ class Application:
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
+            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
         )
 
     def _services(
@@ -461,6 +464,37 @@ async def rescue_everyone(application: Application) -> None:
     async with create_pool(application.dsn, max_size=1, application_name="ai-service") as pool:
         while await PostgresJobStore(pool).rescue(terms):
             pass
+
+
+@contextmanager
+def storage(settings: Settings) -> Iterator[str]:
+    """Where the jobs are, for a command that comes by: an embedded server that does not run is started for it.
+
+    Raises:
+        StartupError: no URL is given, and there is no embedded one.
+    """
+    if settings.storage.database_url:
+        yield settings.database_url
+        return
+    must_hold_data(settings.storage.data_dir)
+    with server(settings.storage.data_dir) as running:
+        yield running
+
+
+def retention_of(settings: Settings) -> Retention:
+    """How long jobs are kept, by the variables and the configuration file of this moment.
+
+    Raises:
+        StartupError: the file cannot be used.
+    """
+    return retention(settings.retention.kept, Configured(settings).policies)
+
+
+async def prune_now(dsn: str, kept: Retention, *, dry_run: bool) -> AsyncIterator[tuple[Pruned, int]]:
+    """Remove old jobs by hand; as `sweep_now`."""
+    async with create_pool(dsn, max_size=1, application_name="ai-service prune") as pool:
+        async for step in sweep_now(PostgresJobStore(pool), kept, monotonic=time.monotonic, dry_run=dry_run):
+            yield step
 
 
 def new_job_id() -> JobId:
