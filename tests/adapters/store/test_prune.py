@@ -121,6 +121,16 @@ async def test_so_are_its_progress_and_the_outcomes_of_its_runs(rig: Rig):
     assert (await rig.store.progress(job.id), await rig.store.run_end(lease)) == (None, None)
 
 
+async def test_its_upload_is_needed_no_more(rig: Rig):
+    upload_id = new_id()
+    await rig.uploads.append(upload_id, 0, b"abc")
+    await rig.uploads.finish(upload_id, "beeline", chunks=1, size=3)
+    job_id = await failed(rig, upload_id=upload_id)
+    assert await rig.uploads.prune() == 0
+    await rig.store.prune(await read(rig, job_id))
+    assert await rig.uploads.prune() == 1
+
+
 async def test_the_figures_are_right_after_it(rig: Rig):
     gone = [await completed(rig), await failed(rig)]
     await cancelled(rig)
