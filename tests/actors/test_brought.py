@@ -214,8 +214,12 @@ class TestProgress:
             if kept[-1] == {"done": 9}:
                 seen.set()
 
+        def count(job: Job[Text]) -> None:
+            for done in range(10):
+                job.progress(done=done)
+
         async def run(job: Job[Text]) -> object:
-            await job.in_thread(lambda: [job.progress(done=done) for done in range(10)])
+            await job.in_thread(count, job)
             await asyncio.wait_for(seen.wait(), 10)
             return {}
 

@@ -572,8 +572,8 @@ class TestATaskTypeOfTheInstallationsOwn:
         return dataclasses.replace(submit, routes=lambda: routes, task_types={ocr.name: ocr})
 
     async def test_it_waits_in_its_queue(self, submit: Submit):
-        asked = {"task_type": "ocr", "model_profile": "tesseract", "input": Raw(b'{"language": "de"}')}
-        assert (await stored(submit, **asked)).queue == "cpu.ocr"
+        job = await stored(submit, task_type="ocr", model_profile="tesseract", input=Raw(b'{"language": "de"}'))
+        assert job.queue == "cpu.ocr"
 
     @pytest.mark.parametrize(
         ("given", "pointer"),
