@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
+from actors.brought import Brought, Models
 from actors.chain import Chain
 from actors.chat import Chat
 from actors.desk import Perform
@@ -276,6 +278,7 @@ class Application:
             limits.max_input_bytes,
             Schemas(),
             self.telemetry,
+            {task_type.name: task_type for task_type in current.task_types},
         )
         steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
@@ -289,7 +292,7 @@ class Application:
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch, readers, events),
+            follow=Follow(browse, watch, readers, events, current.tellers),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
             providers=Providers(current.routes, current.health, operate),
@@ -334,7 +337,8 @@ def build(
     )
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if queues:
-        register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
+        brought = (task_type.name for task_type in configured.task_types)
+        register(broker, runtime, task_types=(*TASK_KINDS, *brought), queues=queues)
     return Application(
         settings=settings,
         dsn=dsn,
@@ -462,30 +466,40 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool), work),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+def _performers(
+    settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore, work: Work
+) -> dict[str, Perform]:
     limits = settings.limits
-    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    files = Files(Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes), uploads)
     speech = Speech(
         Chain(current.speech),
         current.file_limits,
-        Files(fetch, uploads),
+        files,
         DecodedRecordings(),
         settings.speech.prompt,
         limits.max_result_bytes,
     )
+    chat = Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings)
+    embedding = Embedding(Chain(current.embeddings), limits.max_result_bytes)
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings),
+        ModelKind.CHAT: chat,
         ModelKind.SPEECH: speech,
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
+        ModelKind.EMBEDDINGS: embedding,
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    built_in = {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    models = Models(replaced(chat, tellings=Tellings(NoTexts())), chat, embedding, speech, files)
+    brought = {
+        task_type.name: Brought(task_type, models, work.tell, limits.max_result_bytes)
+        for task_type in current.task_types
+    }
+    return {**built_in, **brought}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:

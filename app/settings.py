@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
-from app import configfile, keyfile
+from app import configfile, keyfile, plugins
 from app.durations import duration, kept_for, positive_duration
 from app.endpoint import HOST, Endpoint, UrlWithUser, fits_a_header, http_url
 from app.secret import Secret
@@ -166,6 +166,8 @@ class Settings(Struct, frozen=True):
     speech: Speech
     worker: Worker
     config: Config
+    plugins: tuple[str, ...]
+    """Modules that bring task types."""
     limits: Limits
     outbound: Outbound
     retry: RetryPolicy
@@ -250,6 +252,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
         config=_config(env.get(configfile.VARIABLE, Path, None)),
+        plugins=env.get(plugins.VARIABLE, plugins.names, ()),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),

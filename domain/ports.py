@@ -340,6 +340,16 @@ class JobStore(Presence, Protocol):
             LeaseLost: the run no longer holds the job; nothing changes.
         """
 
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        """Keep the progress of a built-in worker's run; its lease stays as it is.
+
+        Returns:
+            The change of state that began the run.
+
+        Raises:
+            LeaseLost: the run no longer holds the job; nothing changes.
+        """
+
     async def run_end(self, lease: Lease) -> RunEnd | None:
         """How this run ended; None while it goes on, or if there was none."""
 
