@@ -53,6 +53,7 @@ from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
+from adapters.telemetry.several import Several
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
@@ -70,6 +71,7 @@ from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
+from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
@@ -139,6 +141,7 @@ class Application:
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
     hearing: Callable[[], Texts]
     """What carries the texts of answers to this process, likewise."""
+    telemetry: Telemetry
 
     def routes(self) -> Routes:
         """Those of this moment."""
@@ -168,7 +171,7 @@ class Application:
                 serving(self.configured) as current,
             ):
                 jobs = PostgresJobStore(pool)
-                wake = Wake(jobs, self.tickets, time.monotonic)
+                wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
                 guard = Guard(PostgresQueueStore(pool), current.health, self.settings.limits.circuit_threshold)
                 events = self.bus()
                 watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
@@ -209,7 +212,7 @@ class Application:
                 can keep the scheduler waiting for one.
         """
         jobs = PostgresJobStore(lasting)
-        own_wake = Wake(jobs, self.tickets, time.monotonic)
+        own_wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
             Reconcile(
@@ -217,11 +220,12 @@ class Application:
                 chores,
                 current.routes,
                 own_wake,
-                Preempt(jobs, events),
+                Preempt(jobs, events, self.telemetry),
                 events,
                 terms,
                 time.monotonic,
                 PostgresUploadStore(pool),
+                self.telemetry,
             ),
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
@@ -243,20 +247,21 @@ class Application:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
-        lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE, self.telemetry)
+        lend = Lend(jobs, work, wake, events, limits.max_result_bytes, self.telemetry)
         submit = Submit(
             jobs,
             current.routes,
             wake,
             events,
-            Preempt(jobs, events),
+            Preempt(jobs, events, self.telemetry),
             current.policies,
             new_job_id,
             limits.max_input_bytes,
             Schemas(),
+            self.telemetry,
         )
-        steer = Steer(jobs, wake, events)
+        steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
             submit=submit,
@@ -293,6 +298,7 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
+    telemetry = _telemetry(settings)
     bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
@@ -303,6 +309,7 @@ def build(
             texts=carrier(True),
             direct_dsn=direct_dsn,
             queues=queues,
+            telemetry=telemetry,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -312,7 +319,14 @@ def build(
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if queues:
         register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
-    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
+    return Application(
+        settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False), telemetry
+    )
+
+
+def _telemetry(settings: Settings) -> Telemetry:
+    """Whoever makes something of what happens in this process."""
+    return Several()
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -387,6 +401,7 @@ async def _worker_parts(
     texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
+    telemetry: Telemetry,
 ) -> AsyncIterator[WorkerParts]:
     tellings = Tellings(texts)
     events.listen(tellings.heard, {FOLLOWED})
@@ -398,7 +413,16 @@ async def _worker_parts(
         _carried(events, texts),
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
-        work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
+        work = Work(
+            PostgresJobStore(pool),
+            events,
+            current.health,
+            guard,
+            settings.retry,
+            random.random,
+            WORKER_LEASE,
+            telemetry,
+        )
         await asyncio.to_thread(sweep)
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
