@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from socket import gethostname
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -53,6 +56,8 @@ from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
+from adapters.telemetry.log import Log
+from adapters.telemetry.requests import Answering, Requests, untraced
 from adapters.telemetry.several import Several
 from app.claims import Claims
 from app.configured import Configured
@@ -99,6 +104,8 @@ __all__ = [
     "restore",
 ]
 
+ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
+
 MIGRATION_PATIENCE = 30.0
 """Seconds that a starting process waits for PostgreSQL."""
 
@@ -142,11 +149,17 @@ class Application:
     hearing: Callable[[], Texts]
     """What carries the texts of answers to this process, likewise."""
     telemetry: Telemetry
+    answering: Answering
+    """Traces a request, where requests are traced."""
 
     def routes(self) -> Routes:
         """Those of this moment."""
         self.configured.look()
         return self.configured.served.routes
+
+    def observed(self, app: ASGIApplication) -> ASGIApplication:
+        """The HTTP application, whose requests have names, and spans where they are traced."""
+        return Requests(app, self.answering)
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -298,7 +311,7 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
-    telemetry = _telemetry(settings)
+    telemetry, answering = _telemetry(settings)
     bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
@@ -320,13 +333,30 @@ def build(
     if queues:
         register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
     return Application(
-        settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False), telemetry
+        settings=settings,
+        dsn=dsn,
+        direct_dsn=direct_dsn,
+        configured=configured,
+        runtime=runtime,
+        broker=broker,
+        tickets=tickets,
+        bus=bus,
+        hearing=partial(carrier, False),
+        telemetry=telemetry,
+        answering=answering,
     )
 
 
-def _telemetry(settings: Settings) -> Telemetry:
-    """Whoever makes something of what happens in this process."""
-    return Several()
+def _telemetry(settings: Settings) -> tuple[Telemetry, Answering]:
+    """Whoever makes something of what happens in this process, and of requests."""
+    if not settings.traces:
+        return Several(Log()), untraced
+    # Here, because it takes 20 MB, and most installations have no collector.
+    from adapters.telemetry.traces import Traces  # noqa: PLC0415
+
+    traces = Traces(version("ai-service"))
+    atexit.register(traces.close)
+    return Several(traces, Log()), traces.answering
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
