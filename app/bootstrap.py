@@ -33,7 +33,7 @@ from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
-from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
+from adapters.memory.broker import InProcessBroker, InProcessTickets, NoFigures, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.outbound.fetch import Fetch
@@ -50,6 +50,7 @@ from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.management import ManagementApi
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
@@ -68,7 +69,17 @@ from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.ports import (
+    BrokerFigures,
+    BrokerState,
+    Events,
+    JobStore,
+    ProviderState,
+    RescueTerms,
+    Texts,
+    Tickets,
+    UploadStore,
+)
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
@@ -242,7 +253,9 @@ class Application:
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
-        report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
+        report = Report(
+            jobs, self.tickets, broker_figures(self.settings), operate, lambda: datetime.now(UTC), time.monotonic
+        )
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
         submit = Submit(
@@ -482,6 +495,19 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+def broker_figures(settings: Settings) -> BrokerFigures:
+    """Who is asked about RabbitMQ; belongs to one event loop."""
+    amqp_url, management_url = settings.broker.amqp_url, settings.broker.management_url
+    if amqp_url is None or management_url is None:
+        return NoFigures()
+    return ManagementApi(management_url.reveal(), amqp_url.reveal())
+
+
+async def broker_state(settings: Settings) -> BrokerState | None:
+    """What RabbitMQ tells of itself; None where nobody is to be asked."""
+    return await broker_figures(settings).look()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:
