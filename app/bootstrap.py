@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from socket import gethostname
+from typing import Literal
 from uuid import uuid4
 
 import asyncpg
@@ -115,6 +116,8 @@ NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
 """Seconds between two looks of those who wait where they hear events: for newcomers, and for all."""
 
 API_CONNECTIONS = 10
+
+Role = Literal["api", "worker", "scheduler", "up"]
 
 
 class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
@@ -292,6 +295,7 @@ def build(
     settings: Settings,
     *,
     dsn: str | None = None,
+    role: Role = "worker",
     with_worker: bool = False,
     performers: Mapping[str, Perform] | None = None,
 ) -> Application:
@@ -299,6 +303,7 @@ def build(
 
     Args:
         dsn: where PostgreSQL is, if not where the settings say.
+        role: what the process is, as operators know it.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         performers: how task types are run, in place of the providers.
     """
@@ -306,7 +311,10 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
-    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
+    identity = Identity(uuid4(), settings.worker.name, gethostname())
+    process = f"ai-service {role} {identity.worker_id}"
+    bus = _bus(settings, process, with_worker=with_worker)
+    carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
             settings,
@@ -317,12 +325,12 @@ def build(
             direct_dsn=direct_dsn,
             queues=queues,
         ),
-        identity=Identity(uuid4(), settings.worker.name, gethostname()),
+        identity=identity,
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
-    broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
+    broker, tickets = _broker(settings, process, stack(runtime), with_worker=with_worker)
     if queues:
         register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
     return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
@@ -334,31 +342,34 @@ def _direct_dsn(settings: Settings, dsn: str) -> str:
     return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
-def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
+def _broker(
+    settings: Settings, process: str, middleware: list[Middleware], *, with_worker: bool
+) -> tuple[Broker, Tickets]:
     if settings.broker.amqp_url:
         rabbit = TicketBroker(
             settings.broker.amqp_url.reveal(),
             queue_type=settings.broker.queue_type,
             middleware=middleware,
             consumer_class=RabbitTicketConsumer,
+            process=process,
         )
         return rabbit, RabbitTickets(rabbit, ticket)
     broker = InProcessBroker(middleware, InProcessTicketConsumer)
     return broker, InProcessTickets(broker, ticket) if with_worker else NoTickets()
 
 
-def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
+def _bus(settings: Settings, process: str, *, with_worker: bool) -> Callable[[], Events]:
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda: RabbitEvents(parameters)
     shared = InProcessEvents() if with_worker else NoEvents()
     return lambda: shared
 
 
-def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+def _carrier(settings: Settings, process: str, *, with_worker: bool) -> Callable[[bool], Texts]:
     """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda sends: RabbitTexts(parameters, sends=sends)
     shared = InProcessTexts() if with_worker else NoTexts()
     return lambda _sends: shared
