@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from socket import gethostname
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import asyncpg
@@ -38,7 +38,7 @@ from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
-from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
+from adapters.memory.broker import InProcessBroker, InProcessTickets, NoFigures, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.outbound.fetch import Fetch
@@ -55,6 +55,7 @@ from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.management import ManagementApi
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
@@ -76,7 +77,17 @@ from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.ports import (
+    BrokerFigures,
+    BrokerState,
+    Events,
+    JobStore,
+    ProviderState,
+    RescueTerms,
+    Texts,
+    Tickets,
+    UploadStore,
+)
 from domain.retention import Retention, retention
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.telemetry import Telemetry
@@ -117,6 +128,8 @@ NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
 """Seconds between two looks of those who wait where they hear events: for newcomers, and for all."""
 
 API_CONNECTIONS = 10
+
+Role = Literal["api", "worker", "scheduler", "up"]
 
 
 class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
@@ -264,7 +277,9 @@ class Application:
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
-        report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
+        report = Report(
+            jobs, self.tickets, broker_figures(self.settings), operate, lambda: datetime.now(UTC), time.monotonic
+        )
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE, self.telemetry)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes, self.telemetry)
         submit = Submit(
@@ -303,6 +318,7 @@ def build(
     settings: Settings,
     *,
     dsn: str | None = None,
+    role: Role = "worker",
     with_worker: bool = False,
     performers: Mapping[str, Perform] | None = None,
 ) -> Application:
@@ -310,6 +326,7 @@ def build(
 
     Args:
         dsn: where PostgreSQL is, if not where the settings say.
+        role: what the process is, as operators know it.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         performers: how task types are run, in place of the providers.
     """
@@ -317,8 +334,11 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
+    identity = Identity(uuid4(), settings.worker.name, gethostname())
+    process = f"ai-service {role} {identity.worker_id}"
     telemetry, answering = _telemetry(settings)
-    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
+    bus = _bus(settings, process, with_worker=with_worker)
+    carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
             settings,
@@ -330,12 +350,12 @@ def build(
             queues=queues,
             telemetry=telemetry,
         ),
-        identity=Identity(uuid4(), settings.worker.name, gethostname()),
+        identity=identity,
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
-    broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
+    broker, tickets = _broker(settings, process, stack(runtime), with_worker=with_worker)
     if queues:
         brought = (task_type.name for task_type in configured.task_types)
         register(broker, runtime, task_types=(*TASK_KINDS, *brought), queues=queues)
@@ -372,31 +392,34 @@ def _direct_dsn(settings: Settings, dsn: str) -> str:
     return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
-def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
+def _broker(
+    settings: Settings, process: str, middleware: list[Middleware], *, with_worker: bool
+) -> tuple[Broker, Tickets]:
     if settings.broker.amqp_url:
         rabbit = TicketBroker(
             settings.broker.amqp_url.reveal(),
             queue_type=settings.broker.queue_type,
             middleware=middleware,
             consumer_class=RabbitTicketConsumer,
+            process=process,
         )
         return rabbit, RabbitTickets(rabbit, ticket)
     broker = InProcessBroker(middleware, InProcessTicketConsumer)
     return broker, InProcessTickets(broker, ticket) if with_worker else NoTickets()
 
 
-def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
+def _bus(settings: Settings, process: str, *, with_worker: bool) -> Callable[[], Events]:
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda: RabbitEvents(parameters)
     shared = InProcessEvents() if with_worker else NoEvents()
     return lambda: shared
 
 
-def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+def _carrier(settings: Settings, process: str, *, with_worker: bool) -> Callable[[bool], Texts]:
     """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda sends: RabbitTexts(parameters, sends=sends)
     shared = InProcessTexts() if with_worker else NoTexts()
     return lambda _sends: shared
@@ -584,6 +607,19 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+def broker_figures(settings: Settings) -> BrokerFigures:
+    """Who is asked about RabbitMQ; belongs to one event loop."""
+    amqp_url, management_url = settings.broker.amqp_url, settings.broker.management_url
+    if amqp_url is None or management_url is None:
+        return NoFigures()
+    return ManagementApi(management_url.reveal(), amqp_url.reveal())
+
+
+async def broker_state(settings: Settings) -> BrokerState | None:
+    """What RabbitMQ tells of itself; None where nobody is to be asked."""
+    return await broker_figures(settings).look()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:

@@ -63,6 +63,8 @@ class Storage(Struct, frozen=True):
 class Broker(Struct, frozen=True):
     amqp_url: Secret | None
     queue_type: QueueType
+    management_url: Secret | None
+    """Of its management API."""
 
 
 class Llm(Struct, frozen=True):
@@ -222,6 +224,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         broker=Broker(
             amqp_url=env.get("AMQP_URL", _amqp_url, None),
             queue_type=env.get("RABBITMQ_QUEUE_TYPE", _one_of(QueueType), "classic"),
+            management_url=env.get("RABBITMQ_MANAGEMENT_URL", _management_url, None),
         ),
         llm=Llm(
             endpoint=_endpoint(env, "LLM"),
@@ -281,6 +284,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     if settings.broker.amqp_url and not settings.storage.database_url:
         raise StartupError(
             "AMQP_URL is set without DATABASE_URL: RabbitMQ only wakes workers, jobs live in PostgreSQL."
+        )
+    if settings.broker.management_url and not settings.broker.amqp_url:
+        raise StartupError(
+            "RABBITMQ_MANAGEMENT_URL is set without AMQP_URL: that names the virtual host whose queues are shown."
         )
     if settings.storage.direct_url and not settings.storage.database_url:
         raise StartupError(
@@ -447,6 +454,20 @@ def _database_url(given: str) -> Secret:
 
 def _amqp_url(given: str) -> Secret:
     return _server_url(given, "amqps?", "amqp://user:password@host:5672/vhost")
+
+
+_MANAGEMENT_URL = re.compile(rf"(https?://)(?:[^@/?#\s]*@)?({HOST}(?:/[^@?#\s]*)?)")
+
+
+def _management_url(given: str) -> Secret:
+    match = _MANAGEMENT_URL.fullmatch(given)
+    try:
+        http_url(f"{match[1]}{match[2]}" if match else "")
+    except ValueError:
+        raise _SecretUnusable(
+            "a URL such as http://user:password@host:15672, with special characters in the password percent-encoded"
+        ) from None
+    return Secret(given)
 
 
 def _server_url(given: str, scheme: str, example: str) -> Secret:

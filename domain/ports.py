@@ -635,6 +635,45 @@ class Tickets(Protocol):
         """Whether the broker answers."""
 
 
+class BrokerQueue(Struct, frozen=True):
+    """What the broker holds of one of our queues: tickets, not jobs."""
+
+    ready: int
+    """Tickets that wait for an idle slot."""
+    unacked: int
+    """Tickets that a worker has, and has not acknowledged."""
+    consumers: int
+    """Worker processes that take its tickets."""
+
+
+class BrokerState(Struct, frozen=True, kw_only=True):
+    """What the broker told when it was last asked; None: it did not tell that, or does not tell it to us."""
+
+    queues: Mapping[str, BrokerQueue] = {}
+    """By their names. One that was declared moments ago may be missing; queues of others may be among them."""
+    version: str | None = None
+    nodes_up: int | None = None
+    nodes_down: int | None = None
+    memory_alarm: bool | None = None
+    """Whether a node is short of memory, so that nothing can be published."""
+    disk_alarm: bool | None = None
+    """Whether a node is short of disk, with the same effect."""
+    trouble: str | None = None
+    """Why it told nothing, in our words; they name no address."""
+    asked_at: datetime
+
+
+class BrokerFigures(Protocol):
+    """Asks the broker how it is. What it counts itself is some seconds old."""
+
+    async def look(self) -> BrokerState | None:
+        """How the broker is, in bounded time; never raises. One that was asked moments ago is not asked again.
+
+        Returns:
+            None where there is no broker, or nobody to ask about it.
+        """
+
+
 Tell = Callable[[str], None]
 """Hears an answer's text as it comes, piece by piece; it returns at once and never raises."""
 

@@ -142,6 +142,12 @@ UNUSABLE_SECRETS = [
     ("DATABASE_DIRECT_URL", "mysql://ai:hunter2@db/jobs"),
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
+    ("RABBITMQ_MANAGEMENT_URL", "amqp://ai:hunter2@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2/@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@rabbit:99999"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672?password=hunter2"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672/hunter2@x"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
     ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
     ("LLM_API_KEY", "“hunter2”"),
@@ -350,6 +356,23 @@ def test_rabbitmq_beside_postgresql_is_used():
     settings = from_env({"AMQP_URL": "amqp://guest:guest@localhost:5672/%2F", "DATABASE_URL": "postgresql://db/jobs"})
     assert settings.broker.amqp_url
     assert settings.broker.amqp_url.reveal() == "amqp://guest:guest@localhost:5672/%2F"
+
+
+def test_the_management_api_is_where_the_settings_say_and_as_secret():
+    urls = {
+        "AMQP_URL": "amqp://mq",
+        "DATABASE_URL": "postgresql://db/jobs",
+        "RABBITMQ_MANAGEMENT_URL": "https://ai:hunter2@mq:15671/rabbit",
+    }
+    settings = from_env(urls)
+    assert settings.broker.management_url
+    assert settings.broker.management_url.reveal() == "https://ai:hunter2@mq:15671/rabbit"
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_a_management_api_without_a_broker_is_refused():
+    with pytest.raises(StartupError, match="RABBITMQ_MANAGEMENT_URL is set without AMQP_URL"):
+        from_env({"RABBITMQ_MANAGEMENT_URL": "http://mq:15672"})
 
 
 def test_past_no_pooler_is_the_same_database():
