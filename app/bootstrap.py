@@ -33,6 +33,7 @@ from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, restore
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.infra.probe import HttpInfra, Place
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
@@ -72,7 +73,9 @@ from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Ti
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
+from domain.usecases.diagnose import Diagnose
 from domain.usecases.guard import Guard
+from domain.usecases.infra import Infra
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -166,6 +169,7 @@ class Application:
                     self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
                 ) as lasting,
                 serving(self.configured) as current,
+                infra_probe(self.settings) as probe,
             ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic)
@@ -185,6 +189,7 @@ class Application:
                             readers=readers,
                             guard=guard,
                             current=current,
+                            infra=Infra(probe),
                         ),
                         scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
@@ -239,6 +244,7 @@ class Application:
         readers: Readers,
         guard: Guard,
         current: Serving,
+        infra: Infra,
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
@@ -258,6 +264,7 @@ class Application:
         )
         steer = Steer(jobs, wake, events)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
+        providers = Providers(current.routes, current.health, operate)
         return Services(
             submit=submit,
             uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
@@ -271,7 +278,9 @@ class Application:
             follow=Follow(browse, watch, readers, events),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
-            providers=Providers(current.routes, current.health, operate),
+            providers=providers,
+            infra=infra,
+            diagnose=Diagnose(jobs, self.tickets, report, providers, infra, time.monotonic),
         )
 
 
@@ -482,6 +491,16 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+@asynccontextmanager
+async def infra_probe(settings: Settings) -> AsyncIterator[HttpInfra]:
+    """Asks what `INFRA_TARGETS` names; nothing is opened before somebody wants to know."""
+    probe = HttpInfra([Place(target.name, target.kind, target.url.reveal()) for target in settings.infra.targets])
+    try:
+        yield probe
+    finally:
+        await probe.close()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:

@@ -18,6 +18,7 @@ from app import configfile, keyfile
 from app.durations import duration, positive_duration
 from app.endpoint import HOST, Endpoint, UrlWithUser, fits_a_header, http_url
 from app.secret import Secret
+from app.targets import EntryUnusable, InfraTarget, parse_targets
 from domain.errors import StartupError
 from domain.identity import NAME
 from domain.outbound import AllowedHosts, parse_allowed_hosts
@@ -128,6 +129,11 @@ class Outbound(Struct, frozen=True):
     """That callers' URLs may lead to, though they are not public."""
 
 
+class Infra(Struct, frozen=True):
+    targets: tuple[InfraTarget, ...]
+    """What is asked about the machines behind the model servers."""
+
+
 class Logs(Struct, frozen=True):
     level: LogLevel
     format: LogFormat
@@ -145,6 +151,7 @@ class Settings(Struct, frozen=True):
     limits: Limits
     outbound: Outbound
     retry: RetryPolicy
+    infra: Infra
     logs: Logs
 
     @property
@@ -237,6 +244,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
             slow=env.get("RETRY_DELAY_SLOW", duration, timedelta(minutes=2)),
         ),
+        infra=Infra(targets=env.get("INFRA_TARGETS", parse_targets, ())),
         logs=Logs(
             level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
             format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
@@ -263,6 +271,8 @@ class _Env:
             return default
         try:
             return parse(given)
+        except EntryUnusable as error:
+            raise StartupError(f"{variable}: {error}.") from None
         except _SecretUnusable as error:
             raise StartupError(f"{variable}: what was given cannot be used; expected {error}.") from None
         except ValueError as error:

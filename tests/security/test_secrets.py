@@ -241,7 +241,7 @@ def everything_told(api: Api, worker: str, job_id: str) -> Iterator[str]:
     paths = ["/healthz", "/readyz", "/schema", "/schema/openapi.json", "/queue/status", "/api/v1/stats"]
     paths += ["/api/v1/queues", "/api/v1/workers", "/api/v1/jobs?limit=100", f"/api/v1/jobs/{job_id}/runs"]
     paths += [f"/api/v1/jobs/{job_id}/events", "/health/detail", "/metrics", "/api/v1/providers/status"]
-    paths += ["/health", "/health/provider"]
+    paths += ["/health", "/health/provider", "/api/v1/infra/status"]
     for path in paths:
         answer = api.http.get(path)
         yield f"{answer.headers} {without_answers(answer.text)}"
