@@ -13,12 +13,9 @@ import pytest
 
 from app.keyring import Keyring
 from app.wire import examples
-from domain.diagnosis import Word
 from domain.errors import StorageUnavailable
 from domain.infra import Gpu, ModelServer, Readings, Speech, Target, TargetKind
-from domain.policy import QueuePolicy
-from domain.ports import WorkerBeat
-from domain.queue import QueueState
+from domain.policy import Policies
 from domain.usecases.diagnose import FIGURES
 from tests.app.conftest import Api, build
 from tests.factories import QUEUE
@@ -135,10 +132,10 @@ async def test_a_provider_that_is_down_is_named(api: Api):
 
 
 async def test_a_held_queue_and_one_without_workers_are_named(api: Api):
-    await api.store.queues.configure(await_policies(), [QUEUE, "gpu.speech"])
+    await api.store.queues.configure(Policies(), [QUEUE, "gpu.speech"])
     await api.client.post("/api/v1/queues/gpu.speech/pause")
     await api.submitted()
-    told = await detail(api)
+    told = await anew(api)
     assert words(told)["queues"] == "down"
     assert findings(told, "queues") == [f"{QUEUE}: Jobs are due, and no worker serves it.", "gpu.speech: It is paused."]
     assert told["components"]["queues"]["figures"]["due"] == 1
@@ -179,9 +176,9 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Api]:
     path.write_text(
         json.dumps(
             {
-                "reader": {"owner": "beeline", "rights": ["read"]},
-                "submitter": {"owner": "beeline", "rights": ["submit"]},
-                "hurried": {"owner": "beeline", "rights": ["read"], "rate": 0.001},
+                "reader-token": {"owner": "beeline", "rights": ["read"]},
+                "submitter-token": {"owner": "beeline", "rights": ["submit"]},
+                "hurried-token": {"owner": "beeline", "rights": ["read"], "rate": 1},
             }
         )
     )
@@ -191,7 +188,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Api]:
         yield built
 
 
-@pytest.mark.parametrize("token", [None, "wrong-key", "submitter"])
+@pytest.mark.parametrize("token", [None, "wrong-key", "submitter-token"])
 async def test_without_a_token_that_may_read_words_and_figures_are_told_and_nothing_else(
     guarded: Api, token: str | None
 ):
@@ -203,11 +200,11 @@ async def test_without_a_token_that_may_read_words_and_figures_are_told_and_noth
     assert "gpu-2" not in json.dumps(told)
 
 
-@pytest.mark.parametrize("token", [MASTER, "reader"])
+@pytest.mark.parametrize("token", [MASTER, "reader-token"])
 async def test_with_a_token_that_may_read_all_is_told(guarded: Api, token: str):
     assert findings(await detail(guarded, token), "infra") == ["gpu-2: It accepts no connections."]
 
 
 async def test_a_token_beyond_its_rate_is_answered_as_none(guarded: Api):
-    assert (await detail(guarded, "hurried"))["components"]["infra"]["findings"]
-    assert (await detail(guarded, "hurried"))["components"]["infra"]["findings"] is None
+    assert (await detail(guarded, "hurried-token"))["components"]["infra"]["findings"]
+    assert (await detail(guarded, "hurried-token"))["components"]["infra"]["findings"] is None
