@@ -74,6 +74,7 @@ from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
+from domain.infra import Target
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
@@ -555,6 +556,12 @@ async def infra_probe(settings: Settings) -> AsyncIterator[HttpInfra]:
         yield probe
     finally:
         await probe.close()
+
+
+async def infra_targets(settings: Settings) -> tuple[Target, ...]:
+    """What `INFRA_TARGETS` names, and what each of it tells at this moment."""
+    async with infra_probe(settings) as probe:
+        return await probe.look()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:
