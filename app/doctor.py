@@ -113,7 +113,11 @@ def _served(profile: ModelProfile, state: ProviderState) -> tuple[str, str]:
 async def _infra(settings: Settings) -> list[Finding]:
     """Without their addresses: they may hold passwords, and the names are the operator's own."""
     return [
-        (f"Target {target.name}", ILL if target.error else WELL, f"{target.kind}: {target.error or 'tells its figures'}")
+        (
+            f"Target {target.name}",
+            ILL if target.error else WELL,
+            f"{target.kind}: {target.error or 'tells its figures'}",
+        )
         for target in await infra_targets(settings)
     ]
 

@@ -219,7 +219,7 @@ async def test_the_doctor_finds_that_a_key_is_refused():
 
 
 async def test_the_doctor_asks_each_infra_target():
-    with ModelServer(pages={"/metrics": tells("DCGM_FI_DEV_GPU_UTIL{gpu=\"0\"} 7\n")}) as server:
+    with ModelServer(pages={"/metrics": tells('DCGM_FI_DEV_GPU_UTIL{gpu="0"} 7\n')}) as server:
         url = server.origin.replace("//", "//me:hunter2@")
         status, shown = await examined({"INFRA_TARGETS": f"gpu-1=dcgm+{url},llm=vllm+{url}"})
     assert status == 1
