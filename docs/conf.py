@@ -1,4 +1,4 @@
-"""How these pages become a site: `make docs` builds it, offline, from the very files that are read in the repository."""
+"""How these pages become a site. `make docs` builds it, offline, from the files that are read in the repository."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def show(_app: Any, document: str, source: list[str]) -> None:
 
 
 def with_links_led(text: str, folder: Path) -> str:
-    """The text of a file in that folder, its links led to pages of the site or, where there is none, to the repository."""
+    """A file of that folder, its links leading to pages of the site or, where there is none, to the repository."""
 
     def led(link: re.Match[str]) -> str:
         words, target, heading = link.groups(default="")
