@@ -1,8 +1,9 @@
-"""The examples of the client's and the command line's pages are run, against a real service."""
+"""The examples of the tutorial and of the client's and the command line's pages are run, against a real service."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from app import client as module
 from app.client import Client
-from tests.docs.test_documents import blocks
+from tests.docs.test_documents import ROOT, blocks
 from tests.e2e.service import SCRIPTS, practising
 from tests.servers.postgres import Databases
 
@@ -88,3 +89,45 @@ def test_the_commands_of_the_page_run(script: str, service: str, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+CURL = f"""#!{sys.executable}
+import sys, urllib.request
+rest = [word for word in sys.argv[1:] if word not in ("-s", "-sN")]
+body = rest[rest.index("-d") + 1].encode() if "-d" in rest else None
+sys.stdout.write(urllib.request.urlopen(rest[0], body, timeout=30).read().decode())
+"""
+"""What curl does with the few options that the tutorial uses."""
+
+
+def test_the_tutorial_goes_as_it_says(service: str, tmp_path: Path):
+    steps = re.findall(r"```(bash|text)\n(.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
+    (tmp_path / "curl").write_text(CURL)
+    (tmp_path / "curl").chmod(0o755)
+    script = "\n".join(
+        f"{text}\nprintf '\\n=%s=\\n' {number}" for number, (kind, text) in enumerate(steps) if kind == "bash"
+    )
+    variables = environment(service)
+    variables |= {"PATH": f"{tmp_path}{os.pathsep}{variables['PATH']}", "COLUMNS": "200"}
+
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    *said, _ = re.split(r"^=\d+=\n", done.stdout, flags=re.MULTILINE)
+    shown = [text for kind, text in steps if kind == "text"]
+    for output, lines in zip(said, shown, strict=True):
+        assert re.search(_loosely(lines), " ".join(output.split()), re.DOTALL), output
+
+
+def _loosely(shown: str) -> str:
+    """A pattern for what is shown: its lines in that order, whatever stands between, and anything for each ellipsis."""
+    lines = [re.escape(" ".join(line.split())).replace("…", ".*?") for line in shown.splitlines()]
+    return ".*?".join(lines)
