@@ -25,7 +25,7 @@ EXAMPLES = blocks("docs/client.md", "python")
 
 @pytest.fixture(scope="module")
 def service(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with practising(databases, tmp_path_factory.mktemp("service")) as url:
+    with practising(databases, tmp_path_factory.mktemp("service"), RETRY_DELAY_FAST="30s") as url:  # the default
         yield url
 
 
