@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from app.client import Client
 from tests.docs.test_documents import ROOT, blocks
 from tests.e2e.service import SCRIPTS, practising
 from tests.servers.postgres import Databases
+from tests.servers.rabbitmq import free_ports
 
 EXAMPLES = blocks("docs/client.md", "python")
 *CALLERS, WORKER = EXAMPLES
@@ -131,3 +133,68 @@ def _loosely(shown: str) -> str:
     """A pattern for what is shown: its lines in that order, whatever stands between, and anything for each ellipsis."""
     lines = [re.escape(" ".join(line.split())).replace("…", ".*?") for line in shown.splitlines()]
     return ".*?".join(lines)
+
+
+@pytest.fixture
+def moving(service: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the page on moving has a domain service put into two files, and the new service with its copies' client."""
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.delitem(sys.modules, "ai_client", raising=False)
+    given: dict[str, Any] = {}
+    for example in blocks("docs/moving.md", "python"):
+        exec(example, given)
+    given["new"], given["copies"] = given["clients"](service, trust_env=False)
+    with given["new"], given["copies"]:
+        yield given
+
+
+def analysis(of: str) -> dict[str, Any]:
+    return {
+        "owner_service": "moving",
+        "owner_ref": of,
+        "task_type": "call_analysis",
+        "model_profile": "practice",
+        "input": {"user": "Is the caller angry?"},
+    }
+
+
+def test_a_flag_says_which_service_does_the_work(moving: dict[str, Any]):
+    submitted: list[str] = []
+
+    def old(job: dict[str, Any]) -> str:
+        submitted.append(job["owner_ref"])
+        return "its id there"
+
+    places = [
+        moving["Moving"](flags, old, moving["new"], moving["copies"]).submit(analysis(key), key)
+        for key, flags in (
+            ("one", {}),
+            ("two", {"call_analysis": "mirror"}),
+            ("three", {"call_analysis": "new"}),
+        )
+    ]
+
+    assert [place for place, _ in places] == ["old", "old", "new"]
+    assert submitted == ["one", "two"]
+    for job in moving["new"].list(owner_service="moving"):
+        moving["new"].result(job.id, timeout=30)
+    ours = {job.owner_ref: (job.priority, job.labels) for job in moving["new"].list(owner_service="moving")}
+    assert ours == {"two": ("low", {"mirror": "yes"}), "three": ("normal", {})}
+    counted = {"two": {"content": "Practice answer to: Is the caller angry?"}}
+    told = moving["compare"](
+        moving["new"],
+        "moving",
+        "call_analysis",
+        counted.get,
+        lambda one, other: bool(one and other) and one["content"] == other["content"],
+    )
+    assert told == (1, [])
+
+
+def test_a_copy_that_cannot_be_sent_hurts_nobody(moving: dict[str, Any]):
+    [port] = free_ports(1)
+    new, copies = moving["clients"](f"http://127.0.0.1:{port}", trust_env=False)
+    with new, copies:
+        mirror = moving["Moving"]({"call_analysis": "mirror"}, lambda _job: "its id", new, copies)
+
+        assert mirror.submit(analysis("four"), "four") == ("old", "its id")
