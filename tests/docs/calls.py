@@ -191,7 +191,7 @@ def _notes(described: Schema, *, required: bool) -> str:
     """What it is for, and its bounds."""
     schema = described["schema"]
     notes = [described.get("description", ""), _bounds(schema)]
-    if not required:
+    if not required and "left out" not in notes[0].lower():
         notes.append("may be left out" + _default(schema))
     return "; ".join(note.rstrip(".") for note in notes if note)
 
