@@ -7,9 +7,10 @@ import atexit
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
+from actors.brought import Brought, Models
 from actors.chain import Chain
 from actors.chat import Chat
 from actors.desk import Perform
@@ -34,7 +36,7 @@ from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
-from adapters.embedded.backup import backup, restore
+from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
@@ -75,6 +77,7 @@ from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.retention import Retention, retention
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
@@ -85,6 +88,7 @@ from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
 from domain.usecases.providers import Providers
+from domain.usecases.prune import Prune, Pruned, sweep_now
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
@@ -243,6 +247,7 @@ class Application:
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
+            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
         )
 
     def _services(
@@ -273,6 +278,7 @@ class Application:
             limits.max_input_bytes,
             Schemas(),
             self.telemetry,
+            {task_type.name: task_type for task_type in current.task_types},
         )
         steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
@@ -286,7 +292,7 @@ class Application:
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch, readers, events),
+            follow=Follow(browse, watch, readers, events, current.tellers),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
             providers=Providers(current.routes, current.health, operate),
@@ -331,7 +337,8 @@ def build(
     )
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if queues:
-        register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
+        brought = (task_type.name for task_type in configured.task_types)
+        register(broker, runtime, task_types=(*TASK_KINDS, *brought), queues=queues)
     return Application(
         settings=settings,
         dsn=dsn,
@@ -459,30 +466,40 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool), work),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+def _performers(
+    settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore, work: Work
+) -> dict[str, Perform]:
     limits = settings.limits
-    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    files = Files(Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes), uploads)
     speech = Speech(
         Chain(current.speech),
         current.file_limits,
-        Files(fetch, uploads),
+        files,
         DecodedRecordings(),
         settings.speech.prompt,
         limits.max_result_bytes,
     )
+    chat = Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings)
+    embedding = Embedding(Chain(current.embeddings), limits.max_result_bytes)
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings),
+        ModelKind.CHAT: chat,
         ModelKind.SPEECH: speech,
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
+        ModelKind.EMBEDDINGS: embedding,
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    built_in = {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    models = Models(replaced(chat, tellings=Tellings(NoTexts())), chat, embedding, speech, files)
+    brought = {
+        task_type.name: Brought(task_type, models, work.tell, limits.max_result_bytes)
+        for task_type in current.task_types
+    }
+    return {**built_in, **brought}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -515,6 +532,37 @@ async def rescue_everyone(application: Application) -> None:
     async with create_pool(application.dsn, max_size=1, application_name="ai-service") as pool:
         while await PostgresJobStore(pool).rescue(terms):
             pass
+
+
+@contextmanager
+def storage(settings: Settings) -> Iterator[str]:
+    """Where the jobs are, for a command that comes by: an embedded server that does not run is started for it.
+
+    Raises:
+        StartupError: no URL is given, and there is no embedded one.
+    """
+    if settings.storage.database_url:
+        yield settings.database_url
+        return
+    must_hold_data(settings.storage.data_dir)
+    with server(settings.storage.data_dir) as running:
+        yield running
+
+
+def retention_of(settings: Settings) -> Retention:
+    """How long jobs are kept, by the variables and the configuration file of this moment.
+
+    Raises:
+        StartupError: the file cannot be used.
+    """
+    return retention(settings.retention.kept, Configured(settings).policies)
+
+
+async def prune_now(dsn: str, kept: Retention, *, dry_run: bool) -> AsyncIterator[tuple[Pruned, int]]:
+    """Remove old jobs by hand; as `sweep_now`."""
+    async with create_pool(dsn, max_size=1, application_name="ai-service prune") as pool:
+        async for step in sweep_now(PostgresJobStore(pool), kept, monotonic=time.monotonic, dry_run=dry_run):
+            yield step
 
 
 def new_job_id() -> JobId:
