@@ -61,7 +61,6 @@ class Api:
 
     async def __aenter__(self) -> Self:
         settings = self._application.settings
-        self._application.metrics.plays("api")
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._application.core())
             app = create_app(core.services, keyring=self._keyring, limits=settings.limits, scrape=core.scrape)

@@ -35,10 +35,9 @@ def setup() -> None:
     with _ended_at_once_by_sigterm():
         settings = from_env(os.environ)
         logs.set_up(settings.logs)
-        application = build(settings)
+        application = build(settings, role="worker")
         require_profiles(application)
         asyncio.run(migrate_if_wanted(application))
-    application.metrics.plays("worker")
     broker = application.broker
     broker.add_middleware(Watchdog(application.runtime, _end_dramatiqs_worker, exits=True), before=LeaseMiddleware)
     broker.add_middleware(
@@ -77,7 +76,6 @@ def start(
     """
     served = _chosen(application, queues)
     endpoints = WorkerEndpoints(application.runtime, application.metrics, host="", port=0, listener=listener)
-    application.metrics.plays("worker")
     application.broker.add_middleware(Watchdog(application.runtime, died))
     application.broker.add_middleware(endpoints)
     threads = application.settings.worker.claim_limit * len(served)

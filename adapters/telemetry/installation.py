@@ -28,6 +28,12 @@ def samples(installation: Installation, label: Bounded) -> Iterator[Sample]:
     if installation.oldest_unserved_seconds is not None:
         yield "aijobs_oldest_due_seconds", (label(None),), installation.oldest_unserved_seconds
     yield "aijobs_workers", (), installation.workers
+    for name, held in installation.broker.items():
+        yield "aijobs_tickets_ready", (label(name),), held.ready
+        yield "aijobs_tickets_unacked", (label(name),), held.unacked
+        yield "aijobs_consumers", (label(name),), held.consumers
+    for status, seconds in installation.oldest_finished.items():
+        yield "aijobs_oldest_finished_seconds", (status.value,), seconds
     yield from _of_storage(installation.storage)
 
 

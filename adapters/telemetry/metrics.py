@@ -76,12 +76,14 @@ class Metrics:
         labels: Labels,
         *,
         version: str,
+        roles: Sequence[str] = (),
         queues: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
         remembers: int = MOST_BEGUN,
     ) -> None:
         """
         Args:
+            roles: what the process does: `api`, `worker`, `scheduler`.
             queues: those whose counters begin at 0, so that their first event is seen to have come.
             remembers: starts of runs at once. That of one whose end is never told is forgotten at last.
         """
@@ -89,7 +91,7 @@ class Metrics:
         self._version = version
         self._monotonic = monotonic
         self._remembers = remembers
-        self._roles: list[str] = []
+        self._roles = roles
         self._readings: list[Reading] = [self._built]
         self._began: dict[LeaseToken, float] = {}
         self._families: list[Counter | Histogram] = []
@@ -122,11 +124,6 @@ class Metrics:
         self._round = self._histogram("aijobs_scheduler_round_seconds")[()]
         self._pruned = self._counter("aijobs_pruned_total")
         self._begin_at_zero(queues)
-
-    def plays(self, role: str) -> None:
-        """The process does this: `api`, `worker` or `scheduler`."""
-        if role not in self._roles:
-            self._roles.append(role)
 
     def read(self, reading: Reading) -> None:
         """Look there whenever somebody asks for the page."""

@@ -8,9 +8,9 @@ from litestar import Controller, Request, Response, get
 from litestar.enums import MediaType
 
 from app.api.documents import Answer, operation
-from app.api.injected import Injected, Scraping
+from app.api.injected import Calling, Injected, Scraping
 from app.wire import examples
-from app.wire.health import ActiveProvider, Liveness, ReadinessView
+from app.wire.health import ActiveProvider, HealthDetail, Liveness, ReadinessView
 
 
 class Health(Controller):
@@ -76,3 +76,22 @@ class Health(Controller):
     async def metrics(self, request: Request[Any, Any, Any], scrape: Scraping) -> Response[bytes]:
         page = await scrape(request.headers.get("accept", ""))
         return Response(page.body, headers={"content-type": page.content_type})
+
+class Diagnosed(Controller):
+    """Open to everybody, though not everybody is told all."""
+
+    tags = ("health",)
+
+    @get(
+        "/health/detail",
+        operation_id="health_detail",
+        summary="How does the service fare, part by part?",
+        description=(
+            "For people and dashboards; a load balancer asks `/readyz`. The status is 200 whatever is wrong, and the "
+            "answer takes three seconds at most: a part that is away or slow is told as that. Open to everybody; where "
+            "the service has tokens, what is wrong in particular is told to those that may read."
+        ),
+        operation_class=operation(Answer(200, examples.HEALTH_DETAIL, "How it fares.")),
+    )
+    async def detail(self, services: Injected, caller: Calling) -> HealthDetail:
+        return HealthDetail.of(await services.diagnose.diagnosis(), caller)

@@ -22,8 +22,7 @@ def scheduler_command() -> None:
     """Run a scheduler: due retries, rescues, tickets. Several may run; one leads. Needs DATABASE_URL."""
     stop = Stop()
     settings = configured()
-    application = build(settings)
-    application.metrics.plays("scheduler")
+    application = build(settings, role="scheduler")
     listener = bind(settings.scheduler.http_host, settings.scheduler.http_port, "SCHEDULER_HTTP_PORT")
 
     async def schedule() -> None:

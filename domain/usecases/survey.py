@@ -11,7 +11,7 @@ from msgspec import Struct
 from domain.access import Caller
 from domain.backlog import Kind, backlog_seconds
 from domain.job import JobStatus
-from domain.ports import Pace, StorageVitals, Tally, Vitals
+from domain.ports import BrokerQueue, Pace, StorageVitals, Tally, Vitals
 from domain.usecases.report import QueueReport, Report
 
 MOST_PACES = 1_000
@@ -34,7 +34,11 @@ class Installation(Struct, frozen=True, kw_only=True):
     oldest_unserved_seconds: float | None
     """How long the first in line of those without a queue has been due; None: there are none, and never were."""
     workers: int
+    oldest_finished: Mapping[JobStatus, float]
+    """For how many seconds the oldest jobs of each final state have been final."""
     storage: StorageVitals
+    broker: Mapping[str, BrokerQueue]
+    """What the broker holds of those of our queues that it tells of."""
 
 
 @dataclass
@@ -64,6 +68,8 @@ class Survey:
             ),
             oldest_unserved_seconds=oldest.get(None),
             workers=len(workers),
+            oldest_finished=await self.report.jobs.oldest_finished(),
+            broker={queue.state.name: queue.broker for queue in queues if queue.broker},
             storage=await self.vitals.vitals(),
         )
 

@@ -206,9 +206,7 @@ def test_rounds_and_what_was_pruned_are_told():
 
 
 def test_a_process_tells_its_version_and_what_it_does():
-    counted = metrics()
-    counted.plays("api")
-    counted.plays("api")
+    counted = metrics(roles=["api"])
     assert of(read(counted), "aijobs_build_info", version="1.2.3", role="api") == 1
 
 
