@@ -280,7 +280,12 @@ class Application:
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
-            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
+            Prune(
+                chores,
+                lambda: retention(self.settings.retention.kept, current.policies()),
+                time.monotonic,
+                self.telemetry,
+            ),
             self.metrics.led,
         )
 

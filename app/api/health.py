@@ -77,6 +77,7 @@ class Health(Controller):
         page = await scrape(request.headers.get("accept", ""))
         return Response(page.body, headers={"content-type": page.content_type})
 
+
 class Diagnosed(Controller):
     """Open to everybody, though not everybody is told all."""
 

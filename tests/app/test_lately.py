@@ -78,6 +78,6 @@ async def test_nobody_waits_for_a_storage_that_hangs_and_nobody_asks_it_twice():
 
 
 async def test_it_can_be_closed_in_the_middle():
-    known = lately(asyncio.Event().wait, FakeClock(), patience=0.01)  # type: ignore[arg-type]  # it never returns
+    known = lately(asyncio.Event().wait, FakeClock(), patience=0.01)
     assert await known.get() is None
     await known.aclose()

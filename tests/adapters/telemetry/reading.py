@@ -31,7 +31,7 @@ def metrics(**changes: object) -> Metrics:
 def families(content_type: str, text: str) -> list[Metric]:
     """What the page holds, read in the form that it says it has."""
     if content_type.startswith(openmetrics.exposition.CONTENT_TYPE_LATEST.partition(";")[0]):
-        return list(open_parser.text_string_to_metric_families(text))
+        return list(open_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]  # it has no types
     return list(plain.text_string_to_metric_families(text))
 
 

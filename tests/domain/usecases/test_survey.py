@@ -12,16 +12,16 @@ from adapters.memory.store import MemoryJobStore
 from adapters.telemetry.bounded import Bounded
 from adapters.telemetry.installation import samples
 from adapters.telemetry.metrics import Sample
-from domain.job import JobStatus
+from domain.job import CANCELLED_BY_CALLER, JobStatus
 from domain.policy import Policies, QueuePolicy
-from domain.ports import Pace, StorageVitals, TableVitals
+from domain.ports import BrokerQueue, BrokerState, Pace, StorageVitals, TableVitals
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.operate import Operate
 from domain.usecases.report import Report
 from domain.usecases.survey import Survey
 from domain.usecases.wake import Wake
 from tests.factories import PROFILE, QUEUE, new_beat, new_claim, new_job
-from tests.fakes import FakeClock, RecordingTickets
+from tests.fakes import FakeClock, RecordingTickets, ToldFigures
 
 HEALTHY = StorageVitals(
     tables={"jobs": TableVitals(live=1_000, dead=7)},
@@ -59,7 +59,8 @@ class Site:
         tickets = RecordingTickets()
         routes = Routes([Profile(PROFILE, ModelKind.CHAT, QUEUE)])
         operate = Operate(self.store.queues, lambda: routes, Wake(self.store, tickets, self.clock.monotonic))
-        report = Report(self.store, tickets, operate, self.clock.now, self.clock.monotonic)
+        self.broker = ToldFigures()
+        report = Report(self.store, tickets, self.broker, operate, self.clock.now, self.clock.monotonic)
         self.survey = Survey(report, FakeVitals())
 
     async def seen(self) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -120,6 +121,23 @@ async def test_a_queue_shows_what_holds_and_what_limits_it(site: Site):
     assert seen["aijobs_queue_limit", (QUEUE,)] == 3
     assert [seen["aijobs_queue_held", (QUEUE, why)] for why in ("paused", "stopped", "circuit")] == [1, 0, 0]
     assert [seen["aijobs_circuit_state", (QUEUE, state)] for state in ("closed", "half_open", "open")] == [1, 0, 0]
+
+
+async def test_the_broker_shows_its_tickets_where_it_can_be_asked(site: Site):
+    assert not [name for name, _ in await site.seen() if "tickets" in name or "consumers" in name]
+    site.broker.state = BrokerState(queues={QUEUE: BrokerQueue(2, 3, 4)}, asked_at=site.clock.now())
+    seen = await site.seen()
+    held = [seen[name, (QUEUE,)] for name in ("aijobs_tickets_ready", "aijobs_tickets_unacked", "aijobs_consumers")]
+    assert held == [2, 3, 4]
+
+
+async def test_the_oldest_final_jobs_show_how_long_they_stay(site: Site):
+    [added] = await site.store.add([new_job()])
+    await site.store.cancel([added.job.id], CANCELLED_BY_CALLER)
+    site.clock.advance(timedelta(seconds=50))
+    seen = await site.seen()
+    assert seen["aijobs_oldest_finished_seconds", ("cancelled",)] == 60
+    assert ("aijobs_oldest_finished_seconds", ("failed",)) not in seen
 
 
 async def test_postgresql_shows_what_will_make_it_slow(site: Site):
