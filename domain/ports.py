@@ -16,6 +16,7 @@ from domain.circuit import Circuit
 from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
+from domain.infra import Target
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
@@ -340,6 +341,16 @@ class JobStore(Presence, Protocol):
             LeaseLost: the run no longer holds the job; nothing changes.
         """
 
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        """Keep the progress of a built-in worker's run; its lease stays as it is.
+
+        Returns:
+            The change of state that began the run.
+
+        Raises:
+            LeaseLost: the run no longer holds the job; nothing changes.
+        """
+
     async def run_end(self, lease: Lease) -> RunEnd | None:
         """How this run ended; None while it goes on, or if there was none."""
 
@@ -574,6 +585,16 @@ class ProviderProbe(Protocol):
         """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
 
 
+class InfraProbe(Protocol):
+    """Asks the machines behind the model servers how they are."""
+
+    async def look(self) -> tuple[Target, ...]:
+        """What every target tells, in bounded time; never raises. Those asked moments ago are not asked again.
+
+        One that does not answer is among them with its error; it holds back no other.
+        """
+
+
 class Events(Protocol):
     """Tells of what happens to jobs, in this process and in others. A lost event is only a delay."""
 
@@ -623,6 +644,45 @@ class Tickets(Protocol):
 
     async def reachable(self) -> bool:
         """Whether the broker answers."""
+
+
+class BrokerQueue(Struct, frozen=True):
+    """What the broker holds of one of our queues: tickets, not jobs."""
+
+    ready: int
+    """Tickets that wait for an idle slot."""
+    unacked: int
+    """Tickets that a worker has, and has not acknowledged."""
+    consumers: int
+    """Worker processes that take its tickets."""
+
+
+class BrokerState(Struct, frozen=True, kw_only=True):
+    """What the broker told when it was last asked; None: it did not tell that, or does not tell it to us."""
+
+    queues: Mapping[str, BrokerQueue] = {}
+    """By their names. One that was declared moments ago may be missing; queues of others may be among them."""
+    version: str | None = None
+    nodes_up: int | None = None
+    nodes_down: int | None = None
+    memory_alarm: bool | None = None
+    """Whether a node is short of memory, so that nothing can be published."""
+    disk_alarm: bool | None = None
+    """Whether a node is short of disk, with the same effect."""
+    trouble: str | None = None
+    """Why it told nothing, in our words; they name no address."""
+    asked_at: datetime
+
+
+class BrokerFigures(Protocol):
+    """Asks the broker how it is. What it counts itself is some seconds old."""
+
+    async def look(self) -> BrokerState | None:
+        """How the broker is, in bounded time; never raises. One that was asked moments ago is not asked again.
+
+        Returns:
+            None where there is no broker, or nobody to ask about it.
+        """
 
 
 Tell = Callable[[str], None]

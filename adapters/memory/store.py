@@ -216,16 +216,25 @@ class MemoryJobStore:
         job = self._jobs.get(lease.job_id)
         if job is None or job.lease_timeout is None:
             raise LeaseLost
-        now = self._now()
-        job = job.renew(lease, now + job.lease_timeout)
+        job = job.renew(lease, self._now() + job.lease_timeout)
         self._jobs[job.id] = job
         if progress is not None:
-            last = self._progress.get(job.id)
-            report = last.report + 1 if last and last.number == job.number else 1
-            self._progress[job.id] = Progress(job.number, report, now, progress)
-            self._jobs[job.id] = replace(job, progress=progress)
+            self._note(job, progress)
         assert job.lease_expires_at is not None  # noqa: S101  # it was just renewed
         return job.lease_expires_at, job.number
+
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        job = self._jobs.get(lease.job_id)
+        if job is None or job.lease != lease:
+            raise LeaseLost
+        self._note(job, progress)
+        return job.number
+
+    def _note(self, job: Job, progress: Raw) -> None:
+        last = self._progress.get(job.id)
+        report = last.report + 1 if last and last.number == job.number else 1
+        self._progress[job.id] = Progress(job.number, report, self._now(), progress)
+        self._jobs[job.id] = replace(job, progress=progress)
 
     async def run_end(self, lease: Lease) -> RunEnd | None:
         ended = (run.record for run in self._runs[lease.job_id] if run.lease == lease)

@@ -274,6 +274,12 @@ class PostgresJobStore:
             raise LeaseLost
         return rows[0]["lease_expires_at"], rows[0]["number"]
 
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        rows = await self._fetch("note_progress", lease.job_id, lease.token, bytes(progress))
+        if not rows:
+            raise LeaseLost
+        return int(rows[0]["number"])
+
     async def run_end(self, lease: Lease) -> RunEnd | None:
         rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
         return next((RunEnd(RunOutcome(row["outcome"]), code_of(row)) for row in rows), None)
