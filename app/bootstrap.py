@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from socket import gethostname
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import asyncpg
@@ -20,6 +23,7 @@ from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
+from actors.brought import Brought, Models
 from actors.chain import Chain
 from actors.chat import Chat
 from actors.desk import Perform
@@ -32,7 +36,7 @@ from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
-from adapters.embedded.backup import backup, restore
+from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoFigures, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
@@ -55,6 +59,9 @@ from adapters.rabbitmq.management import ManagementApi
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
+from adapters.telemetry.log import Log
+from adapters.telemetry.requests import Answering, Requests, untraced
+from adapters.telemetry.several import Several
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
@@ -81,7 +88,9 @@ from domain.ports import (
     Tickets,
     UploadStore,
 )
+from domain.retention import Retention, retention
 from domain.routing import TASK_KINDS, ModelKind, Routes
+from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
@@ -90,6 +99,7 @@ from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
 from domain.usecases.providers import Providers
+from domain.usecases.prune import Prune, Pruned, sweep_now
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
@@ -108,6 +118,8 @@ __all__ = [
     "migrate_if_wanted",
     "restore",
 ]
+
+ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 
 MIGRATION_PATIENCE = 30.0
 """Seconds that a starting process waits for PostgreSQL."""
@@ -153,11 +165,18 @@ class Application:
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
     hearing: Callable[[], Texts]
     """What carries the texts of answers to this process, likewise."""
+    telemetry: Telemetry
+    answering: Answering
+    """Traces a request, where requests are traced."""
 
     def routes(self) -> Routes:
         """Those of this moment."""
         self.configured.look()
         return self.configured.served.routes
+
+    def observed(self, app: ASGIApplication) -> ASGIApplication:
+        """The HTTP application, whose requests have names, and spans where they are traced."""
+        return Requests(app, self.answering)
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -182,7 +201,7 @@ class Application:
                 serving(self.configured) as current,
             ):
                 jobs = PostgresJobStore(pool)
-                wake = Wake(jobs, self.tickets, time.monotonic)
+                wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
                 guard = Guard(PostgresQueueStore(pool), current.health, self.settings.limits.circuit_threshold)
                 events = self.bus()
                 watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
@@ -223,7 +242,7 @@ class Application:
                 can keep the scheduler waiting for one.
         """
         jobs = PostgresJobStore(lasting)
-        own_wake = Wake(jobs, self.tickets, time.monotonic)
+        own_wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
             Reconcile(
@@ -231,15 +250,17 @@ class Application:
                 chores,
                 current.routes,
                 own_wake,
-                Preempt(jobs, events),
+                Preempt(jobs, events, self.telemetry),
                 events,
                 terms,
                 time.monotonic,
                 PostgresUploadStore(pool),
+                self.telemetry,
             ),
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
+            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
         )
 
     def _services(
@@ -259,20 +280,22 @@ class Application:
         report = Report(
             jobs, self.tickets, broker_figures(self.settings), operate, lambda: datetime.now(UTC), time.monotonic
         )
-        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
-        lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE, self.telemetry)
+        lend = Lend(jobs, work, wake, events, limits.max_result_bytes, self.telemetry)
         submit = Submit(
             jobs,
             current.routes,
             wake,
             events,
-            Preempt(jobs, events),
+            Preempt(jobs, events, self.telemetry),
             current.policies,
             new_job_id,
             limits.max_input_bytes,
             Schemas(),
+            self.telemetry,
+            {task_type.name: task_type for task_type in current.task_types},
         )
-        steer = Steer(jobs, wake, events)
+        steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
             submit=submit,
@@ -284,7 +307,7 @@ class Application:
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch, readers, events),
+            follow=Follow(browse, watch, readers, events, current.tellers),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
             providers=Providers(current.routes, current.health, operate),
@@ -313,6 +336,7 @@ def build(
     queues = configured.served.routes.queues
     identity = Identity(uuid4(), settings.worker.name, gethostname())
     process = f"ai-service {role} {identity.worker_id}"
+    telemetry, answering = _telemetry(settings)
     bus = _bus(settings, process, with_worker=with_worker)
     carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
@@ -324,6 +348,7 @@ def build(
             texts=carrier(True),
             direct_dsn=direct_dsn,
             queues=queues,
+            telemetry=telemetry,
         ),
         identity=identity,
         slots=settings.worker.claim_limit,
@@ -332,8 +357,33 @@ def build(
     )
     broker, tickets = _broker(settings, process, stack(runtime), with_worker=with_worker)
     if queues:
-        register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
-    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
+        brought = (task_type.name for task_type in configured.task_types)
+        register(broker, runtime, task_types=(*TASK_KINDS, *brought), queues=queues)
+    return Application(
+        settings=settings,
+        dsn=dsn,
+        direct_dsn=direct_dsn,
+        configured=configured,
+        runtime=runtime,
+        broker=broker,
+        tickets=tickets,
+        bus=bus,
+        hearing=partial(carrier, False),
+        telemetry=telemetry,
+        answering=answering,
+    )
+
+
+def _telemetry(settings: Settings) -> tuple[Telemetry, Answering]:
+    """Whoever makes something of what happens in this process, and of requests."""
+    if not settings.traces:
+        return Several(Log()), untraced
+    # Here, because it takes 20 MB, and most installations have no collector.
+    from adapters.telemetry.traces import Traces  # noqa: PLC0415
+
+    traces = Traces(version("ai-service"))
+    atexit.register(traces.close)
+    return Several(traces, Log()), traces.answering
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -411,6 +461,7 @@ async def _worker_parts(
     texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
+    telemetry: Telemetry,
 ) -> AsyncIterator[WorkerParts]:
     tellings = Tellings(texts)
     events.listen(tellings.heard, {FOLLOWED})
@@ -422,37 +473,56 @@ async def _worker_parts(
         _carried(events, texts),
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
-        work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
+        work = Work(
+            PostgresJobStore(pool),
+            events,
+            current.health,
+            guard,
+            settings.retry,
+            random.random,
+            WORKER_LEASE,
+            telemetry,
+        )
         await asyncio.to_thread(sweep)
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool), work),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+def _performers(
+    settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore, work: Work
+) -> dict[str, Perform]:
     limits = settings.limits
-    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    files = Files(Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes), uploads)
     speech = Speech(
         Chain(current.speech),
         current.file_limits,
-        Files(fetch, uploads),
+        files,
         DecodedRecordings(),
         settings.speech.prompt,
         limits.max_result_bytes,
     )
+    chat = Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings)
+    embedding = Embedding(Chain(current.embeddings), limits.max_result_bytes)
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings),
+        ModelKind.CHAT: chat,
         ModelKind.SPEECH: speech,
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
+        ModelKind.EMBEDDINGS: embedding,
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    built_in = {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    models = Models(replaced(chat, tellings=Tellings(NoTexts())), chat, embedding, speech, files)
+    brought = {
+        task_type.name: Brought(task_type, models, work.tell, limits.max_result_bytes)
+        for task_type in current.task_types
+    }
+    return {**built_in, **brought}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -485,6 +555,37 @@ async def rescue_everyone(application: Application) -> None:
     async with create_pool(application.dsn, max_size=1, application_name="ai-service") as pool:
         while await PostgresJobStore(pool).rescue(terms):
             pass
+
+
+@contextmanager
+def storage(settings: Settings) -> Iterator[str]:
+    """Where the jobs are, for a command that comes by: an embedded server that does not run is started for it.
+
+    Raises:
+        StartupError: no URL is given, and there is no embedded one.
+    """
+    if settings.storage.database_url:
+        yield settings.database_url
+        return
+    must_hold_data(settings.storage.data_dir)
+    with server(settings.storage.data_dir) as running:
+        yield running
+
+
+def retention_of(settings: Settings) -> Retention:
+    """How long jobs are kept, by the variables and the configuration file of this moment.
+
+    Raises:
+        StartupError: the file cannot be used.
+    """
+    return retention(settings.retention.kept, Configured(settings).policies)
+
+
+async def prune_now(dsn: str, kept: Retention, *, dry_run: bool) -> AsyncIterator[tuple[Pruned, int]]:
+    """Remove old jobs by hand; as `sweep_now`."""
+    async with create_pool(dsn, max_size=1, application_name="ai-service prune") as pool:
+        async for step in sweep_now(PostgresJobStore(pool), kept, monotonic=time.monotonic, dry_run=dry_run):
+            yield step
 
 
 def new_job_id() -> JobId:

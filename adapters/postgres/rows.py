@@ -9,6 +9,7 @@ from msgspec import Raw
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, Priority
+from domain.retention import PastJob
 
 _labels = msgspec.json.Decoder(dict[str, str])
 
@@ -52,6 +53,18 @@ def job_of(row: asyncpg.Record) -> Job:
     )
 
 
+def past_job_of(row: asyncpg.Record) -> PastJob:
+    return PastJob(
+        id=row["id"],
+        owner_service=row["owner_service"],
+        status=JobStatus(row["status"]),
+        number=row["number"],
+        created_at=row["created_at"],
+        seq=row["seq"],
+        finished_at=row["finished_at"],
+    )
+
+
 def leased_of(row: asyncpg.Record) -> LeasedJob:
     """A row of the answer to a claim."""
     return LeasedJob(
@@ -68,6 +81,8 @@ def leased_of(row: asyncpg.Record) -> LeasedJob:
         input=Raw(row["input"]),
         trial=row["trial"],
         crashes=row["crashes"],
+        waited=row["waited_ms"] / 1000,
+        traceparent=row["traceparent"],
     )
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -24,6 +25,8 @@ from domain.policy import Policies
 from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.speech import AudioUpload, parse_speech_input
+from domain.task_type import TaskType
+from domain.telemetry import NO_TELEMETRY, Telemetry
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
@@ -81,6 +84,9 @@ class Submit:
     new_id: Callable[[], JobId]
     max_input_bytes: int
     schemas: Schemas
+    telemetry: Telemetry = NO_TELEMETRY
+    task_types: Mapping[str, TaskType[Any]] = field(default_factory=dict)
+    """Those that the installation brings itself, by their names."""
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -121,9 +127,10 @@ class Submit:
             raise _in_batch(NO_SUCH_UPLOAD, accepted, error.job_ids) from None
 
     async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
-        policies = self.policies()
+        policies, took = self.policies(), self.telemetry.stopwatch()
         stored = await self._added(accepted, _ceilings(policies))
         created = [added.job for added in stored if added.created]
+        self.telemetry.submitted(created, took())
         # After the commit: a ticket must never arrive before its row.
         self.events.publish([JobEvent.of(job, JobStatus.PENDING, job.number) for job in created])
         await self.wake.for_jobs(Counter(job.queue for job in created if job.queue and job.due))
@@ -169,7 +176,8 @@ class Submit:
             )
         _must_be_startable(submission)
         queue = routes.queue_of(submission.task_type, submission.model_profile)
-        upload_id = _check_input(submission, self.schemas, served=queue is not None)
+        brought = self.task_types.get(submission.task_type)
+        upload_id = _check_input(submission, self.schemas, brought, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=caller.owner_of(submission.owner_service),
@@ -189,6 +197,7 @@ class Submit:
             # A token for all owners says nothing of any one's share.
             weight=caller.weight if caller.owner else None,
             upload_id=upload_id,
+            traceparent=self.telemetry.traceparent(),
         )
 
 
@@ -208,7 +217,9 @@ def _must_be_startable(submission: Submission) -> None:
         raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
-def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> UUID | None:
+def _check_input(
+    submission: Submission, schemas: Schemas, brought: TaskType[Any] | None, *, served: bool
+) -> UUID | None:
     """What is served here is checked now, not when it runs; what is not must at least be an object.
 
     Returns:
@@ -220,6 +231,10 @@ def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> U
             _check_chat(submission.input, schemas)
             return None
         _must_be_object(submission.input)
+        if brought:
+            if served:
+                brought.read(submission.input)
+            return _upload_of(submission.input)
         if not served:
             return _upload_of(submission.input) if kind is ModelKind.SPEECH else None
         match kind:
@@ -241,7 +256,7 @@ _with_upload = msgspec.json.Decoder(_WithUpload)
 
 
 def _upload_of(data: Raw) -> UUID | None:
-    """The upload that an external worker's job seems to name: it is kept for that job."""
+    """The upload that the job of an external worker or a plug-in seems to name: it is kept for that job."""
     try:
         return _with_upload.decode(data).upload_id
     except msgspec.DecodeError:

@@ -65,6 +65,9 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
     ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
+    ("RETENTION_COMPLETED", "retention.completed", 30 * DAY, {"7d": 7 * DAY, "forever": None}),
+    ("RETENTION_FAILED", "retention.failed", 90 * DAY, {"1h": timedelta(hours=1), "forever": None}),
+    ("RETENTION_CANCELLED", "retention.cancelled", 30 * DAY, {"1d": DAY, "forever": None}),
     ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
     ("LOG_FORMAT", "logs.format", "auto", {"json": "json"}),
 ]
@@ -103,6 +106,8 @@ UNUSABLE = [
     ("LLM_BASE_URL", "http://xn--a/v1", "a host and a port that there can be"),
     ("LLM_MODEL", "qwen 2.5", "a letter or digit"),
     ("LLM_TIMEOUT", "0s", "a duration above zero"),
+    ("RETENTION_COMPLETED", "0s", "a duration above zero, or forever"),
+    ("RETENTION_FAILED", "never", "a duration such as 500ms, 2s, 5m, 1h30m or 30d, or forever"),
     ("AI_PROVIDER", "Practice", "one of: practice"),
     ("WORKER_ID", "-gpu", "a letter or digit"),
     ("WORKER_POLL_INTERVAL", "2", "a duration such as"),
