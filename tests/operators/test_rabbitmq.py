@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from pika import BlockingConnection, URLParameters
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ProbableAccessDeniedError
 
+from adapters.rabbitmq.management import ManagementApi
+from domain.ports import BrokerQueue, BrokerState
 from tests.e2e.service import Installation, eventually
 from tests.operators.conftest import (
     PASSWORD,
@@ -64,22 +69,49 @@ def test_the_figures_are_shown_beside_the_services_own(operated: Operated):
     assert re.search(r"idle +ready +unacked +consumers", said)
 
 
+def test_eyes_need_no_permission_and_without_a_tag_see_the_queues_only(operated: Operated, node: RabbitNode):
+    amqp_url = settings_on(node)["AMQP_URL"]
+    address = urlsplit(node.management_url).netloc
+    seen: dict[str, BrokerState] = {}
+    for tag, permissions in (("monitoring", None), ("management", {"configure": "", "write": "", "read": ""})):
+        operated.rest("PUT", "users/eyes", {"password": "eyes", "tags": tag})
+        if permissions:
+            operated.rest("PUT", "permissions/{vhost}/eyes", permissions)
+        seen[tag] = asyncio.run(ManagementApi(f"http://eyes:eyes@{address}", amqp_url).look())
+    wrong = asyncio.run(ManagementApi(f"http://eyes:wrong@{address}", amqp_url).look())
+    operated.rest("DELETE", "users/eyes")
+    lying = BrokerQueue(ready=0, unacked=0, consumers=1)
+    for state in seen.values():
+        assert (state.trouble, state.queues) == (None, {QUEUE: lying, "gpu.speech": lying})
+    assert (seen["monitoring"].nodes_up, seen["monitoring"].memory_alarm) == (1, False)
+    assert (seen["management"].nodes_up, seen["management"].memory_alarm) == (None, None)
+    assert wrong.trouble
+    assert "password" in wrong.trouble
+
+
 def test_the_least_rights_suffice_and_reach_no_further(operated: Operated, node: RabbitNode):
     with operated.goes_on():
         pass
     assert not [line for process in (operated.api.process, operated.worker) for line in refusals(process.said)]
     with closing(BlockingConnection(URLParameters(settings_on(node)["AMQP_URL"]))) as connection:
-        for forbidden in (
-            lambda channel: channel.queue_declare("of.others"),
-            lambda channel: channel.queue_delete("of.others"),
-            lambda channel: channel.exchange_delete("amq.topic"),
-            lambda channel: channel.exchange_declare("of.others"),
-            lambda channel: channel.basic_publish("amq.topic", "", b"") or channel.queue_declare(QUEUE, passive=True),
-        ):
+        for forbidden in FORBIDDEN:
             with pytest.raises(ChannelClosedByBroker, match="403"):
                 forbidden(connection.channel())
         with pytest.raises(ProbableAccessDeniedError, match="vhost"):
             BlockingConnection(URLParameters(settings_on(node, vhost="%2F")["AMQP_URL"]))
+
+
+def publish_elsewhere(channel: BlockingChannel) -> None:
+    channel.confirm_delivery()
+    channel.basic_publish("amq.topic", "", b"")
+
+
+FORBIDDEN: list[Callable[[BlockingChannel], object]] = [
+    lambda channel: channel.queue_declare("of.others"),
+    lambda channel: channel.queue_delete("of.others"),
+    lambda channel: channel.exchange_declare("of.others"),
+    publish_elsewhere,
+]
 
 
 def refusals(said: str) -> list[str]:
