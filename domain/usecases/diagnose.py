@@ -100,13 +100,10 @@ class Diagnose:
         return Diagnosis(dict(zip(parts, found, strict=True)))
 
     async def _part(self, name: str, look: Callable[[], Awaitable[Component]]) -> Component:
-        kept = self._looks.setdefault(name, _Look(look, self.monotonic))
-        try:
-            found = await kept.latest(self.patience)
-        except StorageUnavailable:
-            return _unknown(name, Word.DOWN, "PostgreSQL cannot be reached.")
+        kept = self._looks.setdefault(name, _Look(name, look, self.monotonic))
         word = Word.DOWN if name == POSTGRES else Word.DEGRADED
-        return found or _unknown(name, word, f"It was not known within {self.patience:g} s.")
+        late = _unknown(name, word, f"It was not known within {self.patience:g} s.")
+        return await kept.latest(self.patience) or late
 
     async def _postgres(self) -> Component:
         began = self.monotonic()
@@ -138,18 +135,15 @@ class Diagnose:
 class _Look:
     """A look at one part: one at a time, however many ask, and it goes on when those who asked have lost patience."""
 
-    def __init__(self, look: Callable[[], Awaitable[Component]], monotonic: Callable[[], float]) -> None:
+    def __init__(self, name: str, look: Callable[[], Awaitable[Component]], monotonic: Callable[[], float]) -> None:
+        self._name = name
         self._look = look
         self._monotonic = monotonic
         self._began_at = self._ended_at = 0.0
         self._task: asyncio.Task[Component] | None = None
 
     async def latest(self, patience: float) -> Component | None:
-        """What was found; None where it takes longer than this from the beginning of the look on.
-
-        Raises:
-            StorageUnavailable.
-        """
+        """What was found; None where it takes longer than this from the beginning of the look on."""
         if self._task is None or (self._task.done() and self._monotonic() - self._ended_at >= KEPT):
             self._began_at = self._monotonic()
             self._task = asyncio.create_task(self._run())
@@ -160,6 +154,9 @@ class _Look:
     async def _run(self) -> Component:
         try:
             return await self._look()
+        except StorageUnavailable:
+            # Not for those who ask to catch: when a look ends, nobody may be there any more.
+            return _unknown(self._name, Word.DOWN, "PostgreSQL cannot be reached.")
         finally:
             self._ended_at = self._monotonic()
 
