@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.access import ANYBODY
@@ -12,7 +12,7 @@ from domain.diagnosis import POSTGRES, Component, Diagnosis, Figure, Finding, Wo
 from domain.errors import StorageUnavailable
 from domain.infra import Target
 from domain.job import JobStatus
-from domain.ports import JobStore, Tickets
+from domain.ports import BrokerState, JobStore, Tickets
 from domain.usecases.infra import Infra
 from domain.usecases.providers import ProviderReport, Providers
 from domain.usecases.report import QueueReport, Report, Stats
@@ -32,7 +32,7 @@ STANDS_AFTER, LIES_AFTER = 60.0, 300.0
 
 FIGURES: Mapping[str, tuple[str, ...]] = {
     POSTGRES: ("answer_ms",),
-    "broker": ("answer_ms",),
+    "broker": ("answer_ms", "nodes_up", "nodes_down", "tickets_ready", "tickets_unacked", "consumers"),
     "providers": ("profiles", "reachable", "refusing_the_key", "without_the_model", "slowest_ms"),
     "queues": (
         "queues",
@@ -112,9 +112,14 @@ class Diagnose:
 
     async def _broker(self) -> Component:
         began = self.monotonic()
-        if not await self.tickets.reachable():
+        reachable, told = await asyncio.gather(self._reached(), self.report.broker_state())
+        if reachable is None:
             return _unknown("broker", Word.DOWN, "The broker cannot be reached: idle workers look for themselves.")
-        return _component("broker", Word.OK, answer_ms=_ms(self.monotonic() - began))
+        return of_broker(reachable - began, told, self.providers.routes().queues)
+
+    async def _reached(self) -> float | None:
+        """When the broker had answered; None: it does not."""
+        return self.monotonic() if await self.tickets.reachable() else None
 
     async def _providers(self) -> Component:
         return of_providers(await self.providers.survey())
@@ -159,6 +164,23 @@ class _Look:
             return _unknown(self._name, Word.DOWN, "PostgreSQL cannot be reached.")
         finally:
             self._ended_at = self._monotonic()
+
+
+def of_broker(seconds: float, told: BrokerState | None, queues: Collection[str]) -> Component:
+    """A broker that answers, and what it told of itself, where anybody is asked for that."""
+    findings = [Finding("broker", text) for text in _broker_troubles(told)] if told else []
+    ours = [queue for name, queue in told.queues.items() if name in queues] if told else []
+    return _component(
+        "broker",
+        Word.DEGRADED if findings else Word.OK,
+        findings,
+        answer_ms=_ms(seconds),
+        nodes_up=told.nodes_up if told else None,
+        nodes_down=told.nodes_down if told else None,
+        tickets_ready=_total([queue.ready for queue in ours]),
+        tickets_unacked=_total([queue.unacked for queue in ours]),
+        consumers=_total([queue.consumers for queue in ours]),
+    )
 
 
 def of_providers(reports: Sequence[ProviderReport]) -> Component:
@@ -258,6 +280,16 @@ def of_infra(targets: Sequence[Target]) -> Component:
         requests_running=_total([server.running for server in servers]),
         requests_waiting=_total([server.waiting for server in servers]),
     )
+
+
+def _broker_troubles(told: BrokerState) -> list[str]:
+    troubles = {
+        told.trouble or "": bool(told.trouble),
+        "A node is short of memory, and takes no messages.": bool(told.memory_alarm),
+        "A node is short of disk, and takes no messages.": bool(told.disk_alarm),
+        f"{told.nodes_down} of its nodes are down.": bool(told.nodes_down),
+    }
+    return [text for text, there in troubles.items() if there]
 
 
 def _provider_finding(report: ProviderReport) -> Finding | None:
