@@ -14,7 +14,7 @@ from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange, ProviderState
+from domain.ports import NO_CEILINGS, Added, BrokerState, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -52,6 +52,16 @@ class RecordingTickets:
 
     async def reachable(self) -> bool:
         return self.up
+
+
+class ToldFigures:
+    """Says of the broker what a test tells it."""
+
+    def __init__(self) -> None:
+        self.state: BrokerState | None = None
+
+    async def look(self) -> BrokerState | None:
+        return self.state
 
 
 class RecordingEvents:

@@ -14,7 +14,7 @@ from app.wire.jobs import JobRow, JobView
 from app.wire.lists import JobPage
 from app.wire.problem import ProblemDetails
 from app.wire.providers import ProviderCircuit, ProviderList, ProviderView
-from app.wire.queues import CircuitView, QueueList, QueueStatusView, QueueView
+from app.wire.queues import BrokerQueueView, CircuitView, QueueList, QueueStatusView, QueueView
 from app.wire.runs import RunList, RunView
 from app.wire.stats import (
     ErrorCount,
@@ -247,6 +247,7 @@ _QUEUE: dict[str, Any] = {
     "workers": 2,
     "slots": 8,
     "idle": 4,
+    "broker": BrokerQueueView(ready=2, unacked=4, consumers=2),
 }
 _OPEN = CircuitView(
     state=CircuitState.OPEN,
@@ -256,7 +257,7 @@ _OPEN = CircuitView(
     opened_at=_STARTED,
     probe_at=_ENDED,
 )
-_SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8}
+_SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8, "broker": None}
 QUEUE = QueueView(**_QUEUE)
 QUEUES = QueueList([QUEUE, QueueView(**_SICK)])
 PAUSED = QueueView(**_QUEUE | {"paused": True})

@@ -41,7 +41,7 @@ from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets, ToldFigures
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -147,7 +147,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     operate = Operate(store.queues, lambda: routes[-1], wake)
-    browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
+    browse, report = Browse(store), Report(store, tickets, ToldFigures(), operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     submit = Submit(
         store,

@@ -24,7 +24,7 @@ from app.settings import from_env
 from tests.servers.model_server import ModelServer, refuses, tells
 from tests.servers.pgbouncer import PgBouncer
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "prune", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 

@@ -65,6 +65,9 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
     ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
+    ("RETENTION_COMPLETED", "retention.completed", 30 * DAY, {"7d": 7 * DAY, "forever": None}),
+    ("RETENTION_FAILED", "retention.failed", 90 * DAY, {"1h": timedelta(hours=1), "forever": None}),
+    ("RETENTION_CANCELLED", "retention.cancelled", 30 * DAY, {"1d": DAY, "forever": None}),
     ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
     ("LOG_FORMAT", "logs.format", "auto", {"json": "json"}),
 ]
@@ -103,6 +106,8 @@ UNUSABLE = [
     ("LLM_BASE_URL", "http://xn--a/v1", "a host and a port that there can be"),
     ("LLM_MODEL", "qwen 2.5", "a letter or digit"),
     ("LLM_TIMEOUT", "0s", "a duration above zero"),
+    ("RETENTION_COMPLETED", "0s", "a duration above zero, or forever"),
+    ("RETENTION_FAILED", "never", "a duration such as 500ms, 2s, 5m, 1h30m or 30d, or forever"),
     ("AI_PROVIDER", "Practice", "one of: practice"),
     ("WORKER_ID", "-gpu", "a letter or digit"),
     ("WORKER_POLL_INTERVAL", "2", "a duration such as"),
@@ -137,6 +142,12 @@ UNUSABLE_SECRETS = [
     ("DATABASE_DIRECT_URL", "mysql://ai:hunter2@db/jobs"),
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
+    ("RABBITMQ_MANAGEMENT_URL", "amqp://ai:hunter2@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2/@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@rabbit:99999"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672?password=hunter2"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672/hunter2@x"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
     ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
     ("LLM_API_KEY", "“hunter2”"),
@@ -345,6 +356,23 @@ def test_rabbitmq_beside_postgresql_is_used():
     settings = from_env({"AMQP_URL": "amqp://guest:guest@localhost:5672/%2F", "DATABASE_URL": "postgresql://db/jobs"})
     assert settings.broker.amqp_url
     assert settings.broker.amqp_url.reveal() == "amqp://guest:guest@localhost:5672/%2F"
+
+
+def test_the_management_api_is_where_the_settings_say_and_as_secret():
+    urls = {
+        "AMQP_URL": "amqp://mq",
+        "DATABASE_URL": "postgresql://db/jobs",
+        "RABBITMQ_MANAGEMENT_URL": "https://ai:hunter2@mq:15671/rabbit",
+    }
+    settings = from_env(urls)
+    assert settings.broker.management_url
+    assert settings.broker.management_url.reveal() == "https://ai:hunter2@mq:15671/rabbit"
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_a_management_api_without_a_broker_is_refused():
+    with pytest.raises(StartupError, match="RABBITMQ_MANAGEMENT_URL is set without AMQP_URL"):
+        from_env({"RABBITMQ_MANAGEMENT_URL": "http://mq:15672"})
 
 
 def test_past_no_pooler_is_the_same_database():
