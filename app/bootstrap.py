@@ -38,6 +38,7 @@ from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
 from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.infra.probe import HttpInfra, Place
 from adapters.memory.broker import InProcessBroker, InProcessTickets, NoFigures, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
@@ -76,6 +77,7 @@ from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
+from domain.infra import Target
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import (
     BrokerFigures,
@@ -93,7 +95,9 @@ from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
+from domain.usecases.diagnose import Diagnose
 from domain.usecases.guard import Guard
+from domain.usecases.infra import Infra
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -199,6 +203,7 @@ class Application:
                     self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
                 ) as lasting,
                 serving(self.configured) as current,
+                infra_probe(self.settings) as probe,
             ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
@@ -218,6 +223,7 @@ class Application:
                             readers=readers,
                             guard=guard,
                             current=current,
+                            infra=Infra(probe),
                         ),
                         scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
@@ -274,6 +280,7 @@ class Application:
         readers: Readers,
         guard: Guard,
         current: Serving,
+        infra: Infra,
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
@@ -297,6 +304,7 @@ class Application:
         )
         steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
+        providers = Providers(current.routes, current.health, operate)
         return Services(
             submit=submit,
             uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
@@ -310,7 +318,9 @@ class Application:
             follow=Follow(browse, watch, readers, events, current.tellers),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
-            providers=Providers(current.routes, current.health, operate),
+            providers=providers,
+            infra=infra,
+            diagnose=Diagnose(jobs, self.tickets, report, providers, infra, time.monotonic),
         )
 
 
@@ -620,6 +630,22 @@ def broker_figures(settings: Settings) -> BrokerFigures:
 async def broker_state(settings: Settings) -> BrokerState | None:
     """What RabbitMQ tells of itself; None where nobody is to be asked."""
     return await broker_figures(settings).look()
+
+
+@asynccontextmanager
+async def infra_probe(settings: Settings) -> AsyncIterator[HttpInfra]:
+    """Asks what `INFRA_TARGETS` names; nothing is opened before somebody wants to know."""
+    probe = HttpInfra([Place(target.name, target.kind, target.url.reveal()) for target in settings.infra.targets])
+    try:
+        yield probe
+    finally:
+        await probe.close()
+
+
+async def infra_targets(settings: Settings) -> tuple[Target, ...]:
+    """What `INFRA_TARGETS` names, and what each of it tells at this moment."""
+    async with infra_probe(settings) as probe:
+        return await probe.look()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:

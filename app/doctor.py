@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import plugins
-from app.bootstrap import broker_state, broker_trouble, pooler_trouble, provider_states
+from app.bootstrap import broker_state, broker_trouble, infra_targets, pooler_trouble, provider_states
 from app.configured import Configured
 from app.keyring import Keyring
 from app.migrating import revision
@@ -37,6 +37,7 @@ async def run(settings: Settings, console: Console) -> int:
         await _broker(settings),
         await _figures(settings),
         *await _providers(settings),
+        *await _infra(settings),
         _tokens(settings),
         _configuration(settings),
         _plugins(settings),
@@ -128,6 +129,18 @@ def _served(profile: ModelProfile, state: ProviderState) -> tuple[str, str]:
     key = ", takes the key" if state.authorised and profile.api_key else ""
     model = f", serves {profile.model}" if state.serves_model else f", model {profile.model}"
     return WELL, f"{where}: reachable{key}{model}"
+
+
+async def _infra(settings: Settings) -> list[Finding]:
+    """Without their addresses: they may hold passwords, and the names are the operator's own."""
+    return [
+        (
+            f"Target {target.name}",
+            ILL if target.error else WELL,
+            f"{target.kind}: {target.error or 'tells its figures'}",
+        )
+        for target in await infra_targets(settings)
+    ]
 
 
 def _tokens(settings: Settings) -> Finding:

@@ -18,6 +18,7 @@ from app import configfile, keyfile, plugins
 from app.durations import duration, kept_for, positive_duration
 from app.endpoint import HOST, Endpoint, UrlWithUser, fits_a_header, http_url
 from app.secret import Secret
+from app.targets import EntryUnusable, InfraTarget, parse_targets
 from domain.errors import StartupError
 from domain.identity import NAME
 from domain.job import JobStatus
@@ -154,6 +155,11 @@ class Retention(Struct, frozen=True):
         }
 
 
+class Infra(Struct, frozen=True):
+    targets: tuple[InfraTarget, ...]
+    """What is asked about the machines behind the model servers."""
+
+
 class Logs(Struct, frozen=True):
     level: LogLevel
     format: LogFormat
@@ -174,6 +180,7 @@ class Settings(Struct, frozen=True):
     outbound: Outbound
     retry: RetryPolicy
     retention: Retention
+    infra: Infra
     logs: Logs
     traces: bool
     """Whether spans are sent to a collector; where it is, OpenTelemetry reads from its own variables."""
@@ -275,6 +282,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             failed=env.get("RETENTION_FAILED", kept_for, A_QUARTER),
             cancelled=env.get("RETENTION_CANCELLED", kept_for, A_MONTH),
         ),
+        infra=Infra(targets=env.get("INFRA_TARGETS", parse_targets, ())),
         logs=Logs(
             level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
             format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
@@ -306,6 +314,8 @@ class _Env:
             return default
         try:
             return parse(given)
+        except EntryUnusable as error:
+            raise StartupError(f"{variable}: {error}.") from None
         except _SecretUnusable as error:
             raise StartupError(f"{variable}: what was given cannot be used; expected {error}.") from None
         except ValueError as error:

@@ -16,6 +16,7 @@ from domain.circuit import Circuit
 from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
+from domain.infra import Target
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
@@ -582,6 +583,16 @@ class ProviderProbe(Protocol):
 
     async def status(self, model_profile: str) -> ProviderState:
         """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
+
+
+class InfraProbe(Protocol):
+    """Asks the machines behind the model servers how they are."""
+
+    async def look(self) -> tuple[Target, ...]:
+        """What every target tells, in bounded time; never raises. Those asked moments ago are not asked again.
+
+        One that does not answer is among them with its error; it holds back no other.
+        """
 
 
 class Events(Protocol):

@@ -12,6 +12,7 @@ from domain.adaptive import Adapted, Pressure, Workload
 from domain.circuit import Circuit
 from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
+from domain.infra import Target
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
 from domain.ports import NO_CEILINGS, Added, BrokerState, Claim, Demand, Exchange, ProviderState
@@ -165,6 +166,16 @@ class FakeHealth:
         return ProviderState(
             reachable=True, latency=0.0125, models=("qwen",), serves_model=True, authorised=True, asked_at=NOW
         )
+
+
+class ToldInfra:
+    """Says of the machines behind the model servers what a test tells it."""
+
+    def __init__(self) -> None:
+        self.targets: tuple[Target, ...] = ()
+
+    async def look(self) -> tuple[Target, ...]:
+        return self.targets
 
 
 class FragileStore(MemoryJobStore):

@@ -218,6 +218,16 @@ async def test_the_doctor_finds_that_a_key_is_refused():
     assert "hunter2" not in shown
 
 
+async def test_the_doctor_asks_each_infra_target():
+    with ModelServer(pages={"/metrics": tells('DCGM_FI_DEV_GPU_UTIL{gpu="0"} 7\n')}) as server:
+        url = server.origin.replace("//", "//me:hunter2@")
+        status, shown = await examined({"INFRA_TARGETS": f"gpu-1=dcgm+{url},llm=vllm+{url}"})
+    assert status == 1
+    assert re.search(r"Target gpu-1 .* ok .* dcgm: tells its figures", shown)
+    assert re.search(r"Target llm .* trouble .* vllm: It answers, but not with the figures of its kind", shown)
+    assert "hunter2" not in shown
+
+
 async def test_the_doctor_says_that_no_model_is_configured():
     _, shown = await examined({})
     assert re.search(r"Model profiles .* not used .* none", shown)

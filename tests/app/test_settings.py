@@ -15,7 +15,9 @@ import pytest
 
 from app.secret import Secret
 from app.settings import from_env
+from app.targets import InfraTarget
 from domain.errors import StartupError
+from domain.infra import TargetKind
 from domain.outbound import AllowedHosts
 
 MIB = 1024 * 1024
@@ -68,6 +70,20 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("RETENTION_COMPLETED", "retention.completed", 30 * DAY, {"7d": 7 * DAY, "forever": None}),
     ("RETENTION_FAILED", "retention.failed", 90 * DAY, {"1h": timedelta(hours=1), "forever": None}),
     ("RETENTION_CANCELLED", "retention.cancelled", 30 * DAY, {"1d": DAY, "forever": None}),
+    (
+        "INFRA_TARGETS",
+        "infra.targets",
+        (),
+        {
+            "gpu-1=dcgm+http://gpu-1:9400/metrics, stt=speech+https://stt": (
+                InfraTarget("gpu-1", TargetKind.DCGM, Secret("http://gpu-1:9400/metrics")),
+                InfraTarget("stt", TargetKind.SPEECH, Secret("https://stt")),
+            ),
+            "a=vllm+http://u:p%2C@[::1]:8000?x=1,": (
+                InfraTarget("a", TargetKind.VLLM, Secret("http://u:p%2C@[::1]:8000?x=1")),
+            ),
+        },
+    ),
     ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
     ("LOG_FORMAT", "logs.format", "auto", {"json": "json"}),
 ]
@@ -208,6 +224,45 @@ def test_of_an_unusable_secret_nothing_is_repeated(variable: str, given: str):
     assert re.fullmatch(rf"{variable}: what was given cannot be used; expected .*", str(stopped.value))
     assert "hunter2" not in str(stopped.value)
     assert stopped.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "expected"),
+    [
+        ("gpu-1", "entry 1", "name=kind+url"),
+        ("gpu-1=dcm+http://gpu-1:9400", "entry 1 (gpu-1=dcm+...)", "one of: dcgm, nvidia_smi, cadvisor, vllm, speech"),
+        ("gpu-1=dcgm", "entry 1 (gpu-1=dcgm+...)", "an http:// or https:// URL"),
+        ("a=dcgm+http://a,b=dcgm+ftp://b", "entry 2 (b=dcgm+...)", "an http:// or https:// URL"),
+        ("a=dcgm+http://a:port", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://a:65536", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://a,a=vllm+http://b", "entry 2 (a=vllm+...)", "a name that no other entry has"),
+        ("gpu 1=dcgm+http://a", "entry 1", "name=kind+url"),
+        (",".join(f"n{n}=vllm+http://a" for n in range(101)), "there are 101 entries", "100 at most"),
+        ("a=dcgm+http://u:hunter2,hunter2@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("a=dcgm+http://u:,hunter2@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("a=dcgm+http://u,hunter2=hunter2/@a", "entry 2", "name=kind+url"),
+        ("a=dcgm+http://u:1,hunter2=hunter2+x@a", "entry 2", "name=kind+url"),
+        ("a=dcgm+http://u:hunter2/@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("http://u:hunter2@a", "entry 1", "name=kind+url"),
+        ("http://u:hunter2@a?b=dcgm", "entry 1", "name=kind+url"),
+    ],
+)
+def test_of_an_unusable_target_one_line_tells_which_and_what_is_expected_and_no_password(
+    given: str, named: str, expected: str
+):
+    with pytest.raises(StartupError) as stopped:
+        from_env({"INFRA_TARGETS": given})
+    line = str(stopped.value)
+    assert line.startswith(f"INFRA_TARGETS: {named}")
+    assert f"expected {expected}" in line or expected in line.partition("; expected ")[2]
+    assert "hunter2" not in line
+    assert "\n" not in line
+
+
+def test_a_target_shows_its_name_and_kind_and_not_its_url():
+    infra = from_env({"INFRA_TARGETS": "gpu-1=dcgm+http://u:hunter2@gpu-1:9400"}).infra
+    assert str(infra.targets) == "(gpu-1=dcgm+***,)"
 
 
 @pytest.mark.parametrize(
