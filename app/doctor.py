@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import plugins
-from app.bootstrap import broker_trouble, pooler_trouble, provider_states
+from app.bootstrap import broker_state, broker_trouble, infra_targets, pooler_trouble, provider_states
 from app.configured import Configured
 from app.keyring import Keyring
 from app.migrating import revision
@@ -35,7 +35,9 @@ async def run(settings: Settings, console: Console) -> int:
         await _storage(settings),
         await _pooler(settings),
         await _broker(settings),
+        await _figures(settings),
         *await _providers(settings),
+        *await _infra(settings),
         _tokens(settings),
         _configuration(settings),
         _plugins(settings),
@@ -86,6 +88,21 @@ async def _broker(settings: Settings) -> Finding:
     return "RabbitMQ", ILL if trouble else WELL, f"{where}: {trouble or 'reachable'}"
 
 
+async def _figures(settings: Settings) -> Finding:
+    part, url = "RabbitMQ's figures", settings.broker.management_url
+    if url is None:
+        return part, OFF, "RABBITMQ_MANAGEMENT_URL is not set: what lies in its queues is not shown"
+    state, where = await broker_state(settings), _host(url.reveal())
+    if state is None or state.trouble:
+        return part, ILL, f"{where}: {state.trouble if state else 'nobody is asked'}"
+    short = [what for what, alarm in (("memory", state.memory_alarm), ("disk", state.disk_alarm)) if alarm]
+    if short:
+        return part, ILL, f"{where}: a node is short of {' and '.join(short)}: nothing can be published"
+    version = f", RabbitMQ {state.version}" if state.version else ""
+    down = f", nodes that are down: {state.nodes_down}" if state.nodes_down else ""
+    return part, WELL, f"{where}: reachable{version}{down}"
+
+
 async def _providers(settings: Settings) -> list[Finding]:
     try:
         states = await provider_states(settings)
@@ -112,6 +129,18 @@ def _served(profile: ModelProfile, state: ProviderState) -> tuple[str, str]:
     key = ", takes the key" if state.authorised and profile.api_key else ""
     model = f", serves {profile.model}" if state.serves_model else f", model {profile.model}"
     return WELL, f"{where}: reachable{key}{model}"
+
+
+async def _infra(settings: Settings) -> list[Finding]:
+    """Without their addresses: they may hold passwords, and the names are the operator's own."""
+    return [
+        (
+            f"Target {target.name}",
+            ILL if target.error else WELL,
+            f"{target.kind}: {target.error or 'tells its figures'}",
+        )
+        for target in await infra_targets(settings)
+    ]
 
 
 def _tokens(settings: Settings) -> Finding:
