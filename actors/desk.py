@@ -101,7 +101,6 @@ class Run:
 
     ended: Ended
     error: Exception | None
-    began: float
     answer: Answer[None]
 
 
@@ -355,7 +354,6 @@ class Desk:
             self._loop.call_soon(lambda: lease in self._performing and performance.task.cancel(why))
 
     async def _run(self, job: LeasedJob, perform: Perform, answer: Answer[None]) -> None:
-        began = time.monotonic()
         error: Exception | None = None
         try:
             performed = await perform(job)
@@ -366,7 +364,7 @@ class Desk:
             return  # abandoned: nobody waits any more
         if job.lease in self._lost:
             ended, error = self._work.released(job), LeaseLost()  # its slot is free, and takes the next job with that
-        self._ended.append(Run(ended, error, began, answer))
+        self._ended.append(Run(ended, error, answer))
         self._kick()
 
     async def _cut_short(self, job: LeasedJob, exception: BaseException) -> tuple[Ended, Exception]:
@@ -390,7 +388,7 @@ class Desk:
         if self._abandoned:
             answer.fail(error)
         else:
-            self._ended.append(Run(ended, error, time.monotonic(), answer))
+            self._ended.append(Run(ended, error, answer))
             self._kick()
 
     def _pursue(self, jobs: int) -> None:
@@ -536,19 +534,7 @@ class Desk:
             log.warning("orphans released", queue=self.queue, jobs=orphans)
 
     def _note(self, run: Run) -> None:
-        job, settlement = run.ended.job, run.ended.settlement
-        outcome = "lost" if isinstance(run.error, LeaseLost) else settlement.outcome.value
-        self.outcomes[outcome] += 1
-        log.info(
-            "run ended",
-            job_id=str(job.id),
-            task_type=job.task_type,
-            queue=job.queue,
-            attempt=job.attempts + 1,
-            outcome=outcome,
-            error_code=settlement.failure and settlement.failure.code.value,
-            duration_ms=round((time.monotonic() - run.began) * 1000),
-        )
+        self.outcomes[LOST if isinstance(run.error, LeaseLost) else run.ended.settlement.outcome.value] += 1
 
 
 def _attempts(exception: BaseException) -> tuple[ProviderAttempt, ...]:

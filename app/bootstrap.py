@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from socket import gethostname
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -53,6 +56,9 @@ from adapters.rabbitmq.events import RabbitEvents
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
+from adapters.telemetry.log import Log
+from adapters.telemetry.requests import Answering, Requests, untraced
+from adapters.telemetry.several import Several
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
@@ -70,6 +76,7 @@ from domain.identity import job_id
 from domain.job import WORKER_LEASE, JobId
 from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
 from domain.routing import TASK_KINDS, ModelKind, Routes
+from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
 from domain.usecases.guard import Guard
@@ -96,6 +103,8 @@ __all__ = [
     "migrate_if_wanted",
     "restore",
 ]
+
+ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
 
 MIGRATION_PATIENCE = 30.0
 """Seconds that a starting process waits for PostgreSQL."""
@@ -139,11 +148,18 @@ class Application:
     """A connection to the event bus for each part of the process; without RabbitMQ all parts share one."""
     hearing: Callable[[], Texts]
     """What carries the texts of answers to this process, likewise."""
+    telemetry: Telemetry
+    answering: Answering
+    """Traces a request, where requests are traced."""
 
     def routes(self) -> Routes:
         """Those of this moment."""
         self.configured.look()
         return self.configured.served.routes
+
+    def observed(self, app: ASGIApplication) -> ASGIApplication:
+        """The HTTP application, whose requests have names, and spans where they are traced."""
+        return Requests(app, self.answering)
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -168,7 +184,7 @@ class Application:
                 serving(self.configured) as current,
             ):
                 jobs = PostgresJobStore(pool)
-                wake = Wake(jobs, self.tickets, time.monotonic)
+                wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
                 guard = Guard(PostgresQueueStore(pool), current.health, self.settings.limits.circuit_threshold)
                 events = self.bus()
                 watch, readers = _watch(jobs, events if hears else NoEvents()), Readers()
@@ -209,7 +225,7 @@ class Application:
                 can keep the scheduler waiting for one.
         """
         jobs = PostgresJobStore(lasting)
-        own_wake = Wake(jobs, self.tickets, time.monotonic)
+        own_wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
         terms = replace(rescue_terms(self.settings), steady=STEADY)
         return Scheduler(
             Reconcile(
@@ -217,11 +233,12 @@ class Application:
                 chores,
                 current.routes,
                 own_wake,
-                Preempt(jobs, events),
+                Preempt(jobs, events, self.telemetry),
                 events,
                 terms,
                 time.monotonic,
                 PostgresUploadStore(pool),
+                self.telemetry,
             ),
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
@@ -243,20 +260,21 @@ class Application:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
         report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
-        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE)
-        lend = Lend(jobs, work, wake, events, limits.max_result_bytes)
+        work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE, self.telemetry)
+        lend = Lend(jobs, work, wake, events, limits.max_result_bytes, self.telemetry)
         submit = Submit(
             jobs,
             current.routes,
             wake,
             events,
-            Preempt(jobs, events),
+            Preempt(jobs, events, self.telemetry),
             current.policies,
             new_job_id,
             limits.max_input_bytes,
             Schemas(),
+            self.telemetry,
         )
-        steer = Steer(jobs, wake, events)
+        steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
         return Services(
             submit=submit,
@@ -293,6 +311,7 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
+    telemetry, answering = _telemetry(settings)
     bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
@@ -303,6 +322,7 @@ def build(
             texts=carrier(True),
             direct_dsn=direct_dsn,
             queues=queues,
+            telemetry=telemetry,
         ),
         identity=Identity(uuid4(), settings.worker.name, gethostname()),
         slots=settings.worker.claim_limit,
@@ -312,7 +332,31 @@ def build(
     broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
     if queues:
         register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
-    return Application(settings, dsn, direct_dsn, configured, runtime, broker, tickets, bus, partial(carrier, False))
+    return Application(
+        settings=settings,
+        dsn=dsn,
+        direct_dsn=direct_dsn,
+        configured=configured,
+        runtime=runtime,
+        broker=broker,
+        tickets=tickets,
+        bus=bus,
+        hearing=partial(carrier, False),
+        telemetry=telemetry,
+        answering=answering,
+    )
+
+
+def _telemetry(settings: Settings) -> tuple[Telemetry, Answering]:
+    """Whoever makes something of what happens in this process, and of requests."""
+    if not settings.traces:
+        return Several(Log()), untraced
+    # Here, because it takes 20 MB, and most installations have no collector.
+    from adapters.telemetry.traces import Traces  # noqa: PLC0415
+
+    traces = Traces(version("ai-service"))
+    atexit.register(traces.close)
+    return Several(traces, Log()), traces.answering
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -387,6 +431,7 @@ async def _worker_parts(
     texts: Texts,
     direct_dsn: str,
     queues: Sequence[str],
+    telemetry: Telemetry,
 ) -> AsyncIterator[WorkerParts]:
     tellings = Tellings(texts)
     events.listen(tellings.heard, {FOLLOWED})
@@ -398,7 +443,16 @@ async def _worker_parts(
         _carried(events, texts),
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)
-        work = Work(PostgresJobStore(pool), events, current.health, guard, settings.retry, random.random, WORKER_LEASE)
+        work = Work(
+            PostgresJobStore(pool),
+            events,
+            current.health,
+            guard,
+            settings.retry,
+            random.random,
+            WORKER_LEASE,
+            telemetry,
+        )
         await asyncio.to_thread(sweep)
         # What the leader of the schedulers says stands; but no claim shall go by nothing where it has not spoken yet.
         with suppress(StorageUnavailable):

@@ -66,7 +66,7 @@ class Api:
             app = create_app(core.services, keyring=self._keyring, limits=settings.limits)
             self._stack = stack.pop_all()
         self._watch = core.services.watch
-        self._server = Server(CutShort(app), grace=settings.worker.shutdown_grace)
+        self._server = Server(self._application.observed(CutShort(app)), grace=settings.worker.shutdown_grace)
         self._scheduling = self._parts.start("the scheduler", core.scheduler.run())
         self._serving = self._parts.start("the HTTP server", self._server.serve(sockets=[self._listener]))
         return self

@@ -35,6 +35,9 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
 
 
+TRACES_TO = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
 class Http(Struct, frozen=True):
     host: str
     port: int
@@ -146,6 +149,8 @@ class Settings(Struct, frozen=True):
     outbound: Outbound
     retry: RetryPolicy
     logs: Logs
+    traces: bool
+    """Whether spans are sent to a collector; where it is, OpenTelemetry reads from its own variables."""
 
     @property
     def database_url(self) -> str:
@@ -241,6 +246,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
             format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
         ),
+        traces=any(env.get(variable, _http_url, None) for variable in TRACES_TO),
     )
     if settings.broker.amqp_url and not settings.storage.database_url:
         raise StartupError(

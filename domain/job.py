@@ -145,6 +145,8 @@ class NewJob(Struct, frozen=True):
     """The upload that its input names: kept at least until the job is final."""
     give_backs: int = 0
     """As if it had been given back so often already. At the limit, what would give it back fails it instead."""
+    traceparent: str | None = None
+    """The W3C trace context of its submission; its runs are linked to it."""
 
     def stored(self, seq: int, *, run_at: datetime, due: bool, now: datetime) -> Job:
         """The job that it becomes once the storage has given it its place and its times."""
@@ -191,6 +193,12 @@ class LeasedJob(Struct, frozen=True):
     """Whether it was let through a half-open circuit: how it ends decides about the queue."""
     crashes: int = 0
     """How many workers died under it."""
+    waited: float = 0.0
+    """Seconds that it had been due when the run began."""
+    traceparent: str | None = None
+    """The W3C trace context of its submission."""
+    started_at: datetime | None = None
+    """When the run of an external worker began; None: it is a built-in one's, which knows that itself."""
 
     @property
     def id(self) -> JobId:
@@ -305,6 +313,12 @@ class Job(Struct, frozen=True, kw_only=True):
             updated_at=now,
         )
 
+    @property
+    def waited(self) -> timedelta:
+        """For how long it had been due when its last run began."""
+        began = self.started_at or self.created_at
+        return max(began - max(self.run_at, self.created_at), timedelta(0))
+
     def leased(self) -> LeasedJob:
         """The running job as its worker holds it.
 
@@ -326,6 +340,8 @@ class Job(Struct, frozen=True, kw_only=True):
             number=self.number,
             input=self.input,
             trial=self.trial,
+            waited=self.waited.total_seconds(),
+            started_at=self.started_at,
             crashes=self.crashes,
         )
 

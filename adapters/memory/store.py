@@ -114,6 +114,7 @@ class MemoryJobStore:
         self._charges: dict[Lease, float] = {}
         self._closing: dict[Lease, _ClosingSlot] = {}
         self._trials: dict[str, Lease] = {}
+        self._traces: dict[JobId, str] = {}
         self.queues = MemoryQueueStore(self)
         self.uploads = MemoryUploadStore(now, self._jobs)
 
@@ -239,7 +240,7 @@ class MemoryJobStore:
         known = [self._jobs[job_id] for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
         erased = [job.id for job in known if job.status.final]
         for job_id in erased:
-            for table in (self._jobs, self._runs, self._changes, self._progress):
+            for table in (self._jobs, self._runs, self._changes, self._progress, self._traces):
                 table.pop(job_id, None)
         self._keys = {key: (mark, job_id) for key, (mark, job_id) in self._keys.items() if job_id not in erased}
         return erased
@@ -486,6 +487,8 @@ class MemoryJobStore:
         self._jobs[job.id] = job
         self._weigh(job, new.weight)
         self.uploads.use(new)
+        if new.traceparent:
+            self._traces[new.id] = new.traceparent
         self._changes[job.id].append(StatusChange(job.number, job.status, now))
         if key and new.idempotency:
             self._keys[key] = (new.idempotency.fingerprint, job.id)
@@ -618,7 +621,7 @@ class MemoryJobStore:
         else:
             fitting, limit = self._for_company(claim, fitting)
         started = self._claim_line(claim.queue, fitting, limit, claim.worker_id, claim.lease, outside=False)
-        return tuple(job.leased() for job in started)
+        return tuple(replace(job.leased(), traceparent=self._traces.get(job.id), started_at=None) for job in started)
 
     def _for_one_alone(self, line: str, fitting: list[Job]) -> list[Job]:
         """The first suspect of the level that is next, or the jobs that are none."""

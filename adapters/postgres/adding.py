@@ -289,6 +289,7 @@ def _columns(jobs: Sequence[NewJob], patience: str | None = None) -> list[object
         [new.upload_id for new in jobs],
         [new.give_backs for new in jobs],
         patience,
+        [new.traceparent for new in jobs],
     ]
 
 

@@ -68,6 +68,8 @@ def leased_of(row: asyncpg.Record) -> LeasedJob:
         input=Raw(row["input"]),
         trial=row["trial"],
         crashes=row["crashes"],
+        waited=row["waited_ms"] / 1000,
+        traceparent=row["traceparent"],
     )
 
 

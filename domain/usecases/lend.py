@@ -19,6 +19,7 @@ from domain.events import PROGRESS, JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunEnd, RunOutcome, Settlement
 from domain.ports import Events, ExternalClaim, JobStore
 from domain.results import check_result
+from domain.telemetry import NO_TELEMETRY, Telemetry
 from domain.usecases.wake import Wake
 from domain.usecases.work import Ended, Work
 
@@ -30,6 +31,7 @@ class Lend:
     wake: Wake
     events: Events
     max_result_bytes: int
+    telemetry: Telemetry = NO_TELEMETRY
 
     async def claim(self, caller: Caller, claim: ExternalClaim) -> list[Job]:
         """The most urgent due jobs among those that match, each whole and with its lease. Never one job to two.
@@ -39,6 +41,7 @@ class Lend:
         """
         owners = caller.owners(claim.owner_services or ())
         claimed = await self.jobs.claim(replace(claim, owner_services=owners or None))
+        self.telemetry.lent(claimed)
         self.events.publish([JobEvent.of(job, "running", job.number) for job in claimed])
         return claimed
 

@@ -13,6 +13,7 @@ from domain.job import JobStatus
 from domain.policy import Policies
 from domain.ports import Events, JobStore, RescueTerms, UploadStore
 from domain.routing import Routes
+from domain.telemetry import NO_TELEMETRY, Change, Telemetry
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
@@ -53,6 +54,7 @@ class Reconcile:
     monotonic: Callable[[], float]
     uploads: UploadStore | None = None
     """None: there are none to prune."""
+    telemetry: Telemetry = NO_TELEMETRY
     _tended_at: float = float("-inf")
     _routed_at: float = float("-inf")
     _routed: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -73,6 +75,9 @@ class Reconcile:
         if policies is None or any(policy.ageing for policy in policies.queues.values()):
             await self.jobs.age()
         rescued = await self._rescue() if rescue else []
+        self.telemetry.changed(Change.EXPIRED, expired)
+        self.telemetry.changed(Change.RESCUED, rescued)
+        self.telemetry.promoted(promoted)
         self.events.publish([*expired, *rescued])
         preempted = sum([await self.preempt.make_room(queue) for queue in self._preempting(policies)])
         back = Counter(event.queue for event in rescued if event.queue and event.kind == JobStatus.PENDING)

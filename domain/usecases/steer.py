@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from domain.access import Caller
 from domain.errors import Failure, InvalidTransition
-from domain.events import REVOKED, JobEvent
+from domain.events import REVOKED
 from domain.job import CANCELLED_BY_CALLER, FINAL, Job, JobId, JobStatus
 from domain.ports import Events, JobFilter, JobStore, Listing, Place
+from domain.telemetry import NO_TELEMETRY, Change, Telemetry
 from domain.usecases.wake import Wake
 
 CHUNK = 1_000
@@ -44,6 +45,7 @@ class Steer:
     jobs: JobStore
     wake: Wake
     events: Events
+    telemetry: Telemetry = NO_TELEMETRY
 
     async def cancel(self, caller: Caller, job_id: JobId) -> Job:
         """Cancel a pending or running job; its worker learns of it by the event, or at its next renewal. Twice is once.
@@ -74,7 +76,7 @@ class Steer:
 
     async def stop(self, job_id: JobId, failure: Failure, among: Sequence[JobStatus] | None = None) -> bool:
         """Cancel a job for this reason. Returns whether it was pending or running, or in one of these states."""
-        return bool(self._tell(await self.jobs.cancel([job_id], failure, among)))
+        return await self._cancel([job_id], among, failure) > 0
 
     async def retry(self, caller: Caller, job_id: JobId) -> Job:
         """Start a failed, cancelled or running job afresh.
@@ -146,24 +148,29 @@ class Steer:
             listing = replace(listing, after=Place(last.created_at, last.seq)) if last else None
         return Steered(matched, changed)
 
-    async def _cancel(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> int:
-        return self._tell(await self.jobs.cancel(job_ids, CANCELLED_BY_CALLER, among))
+    async def _cancel(
+        self,
+        job_ids: Sequence[JobId],
+        among: Sequence[JobStatus] | None = None,
+        failure: Failure = CANCELLED_BY_CALLER,
+    ) -> int:
+        cancelled = await self.jobs.cancel(job_ids, failure, among)
+        self.telemetry.changed(Change.CANCELLED, cancelled)
+        self.events.publish(cancelled)
+        return len(cancelled)
 
     async def _retry(self, job_ids: Sequence[JobId], among: Sequence[JobStatus] | None = None) -> int:
         retried = await self.jobs.retry(job_ids, among)
-        self._tell(retried)
+        self.telemetry.changed(Change.RETRIED, retried)
+        self.events.publish(retried)
         if among is None or JobStatus.RUNNING in among:
             # Which of them were running is not known here; a worker that holds none of them pays no heed.
-            self._tell([replace(event, kind=REVOKED) for event in retried])
+            self.events.publish([replace(event, kind=REVOKED) for event in retried])
         await self.wake.for_jobs(Counter(event.queue for event in retried if event.queue))
         return len(retried)
 
     async def _erase(self, job_ids: Sequence[JobId], _among: Sequence[JobStatus]) -> int:
         return len(await self.jobs.erase(job_ids))
-
-    def _tell(self, events: Sequence[JobEvent]) -> int:
-        self.events.publish(events)
-        return len(events)
 
     async def _own(self, caller: Caller, job_id: JobId) -> Job:
         job = await self.jobs.get(job_id)

@@ -24,6 +24,7 @@ from domain.policy import Policies
 from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.speech import AudioUpload, parse_speech_input
+from domain.telemetry import NO_TELEMETRY, Telemetry
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
 
@@ -81,6 +82,7 @@ class Submit:
     new_id: Callable[[], JobId]
     max_input_bytes: int
     schemas: Schemas
+    telemetry: Telemetry = NO_TELEMETRY
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -121,9 +123,10 @@ class Submit:
             raise _in_batch(NO_SUCH_UPLOAD, accepted, error.job_ids) from None
 
     async def _store(self, accepted: Sequence[NewJob]) -> list[Added]:
-        policies = self.policies()
+        policies, took = self.policies(), self.telemetry.stopwatch()
         stored = await self._added(accepted, _ceilings(policies))
         created = [added.job for added in stored if added.created]
+        self.telemetry.submitted(created, took())
         # After the commit: a ticket must never arrive before its row.
         self.events.publish([JobEvent.of(job, JobStatus.PENDING, job.number) for job in created])
         await self.wake.for_jobs(Counter(job.queue for job in created if job.queue and job.due))
@@ -189,6 +192,7 @@ class Submit:
             # A token for all owners says nothing of any one's share.
             weight=caller.weight if caller.owner else None,
             upload_id=upload_id,
+            traceparent=self.telemetry.traceparent(),
         )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from domain.errors import StorageUnavailable
 from domain.ports import JobStore, Tickets
+from domain.telemetry import NO_TELEMETRY, Telemetry
 
 LOOK_LASTS = 1.0
 """Seconds for which a look at a queue's backlog is believed."""
@@ -27,6 +28,7 @@ class Wake:
     jobs: JobStore
     tickets: Tickets
     monotonic: Callable[[], float]
+    telemetry: Telemetry = NO_TELEMETRY
     _backlogged: dict[str, bool] = field(default_factory=dict)
     _looked_at: dict[str, float] = field(default_factory=dict)
 
@@ -34,7 +36,9 @@ class Wake:
         """Wake slots for jobs that have just become claimable. A storage that is away is no error: they are stored."""
         for queue, count in counts.items():
             if not self._backlogged.get(queue) or self._look_is_old(queue):
-                self.tickets.publish(queue, min(count, MOST_TICKETS))
+                tickets = min(count, MOST_TICKETS)
+                self.tickets.publish(queue, tickets)
+                self.telemetry.woken(queue, tickets)
         # Looked at afterwards: the ticket is on its way before anybody waits for a query.
         await self._look_at([queue for queue in counts if self._look_is_old(queue)])
 
@@ -44,6 +48,7 @@ class Wake:
             wanted = demand.startable
             if wanted and (waiting := await self.tickets.waiting(demand.queue)) is not None and waiting < wanted:
                 self.tickets.publish(demand.queue, wanted - waiting)
+                self.telemetry.woken(demand.queue, wanted - waiting, again=True)
 
     def _look_is_old(self, queue: str) -> bool:
         return self.monotonic() - self._looked_at.get(queue, -LOOK_LASTS) >= LOOK_LASTS

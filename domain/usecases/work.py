@@ -16,6 +16,7 @@ from domain.job import JobStatus, Lease, LeasedJob, Settlement
 from domain.ports import Claim, Events, Exchange, Health, JobStore
 from domain.results import ProviderAttempt
 from domain.retry import RetryPolicy, settle_failure, settle_outage
+from domain.telemetry import NO_TELEMETRY, Telemetry
 from domain.usecases.guard import Guard
 
 
@@ -42,6 +43,7 @@ class Work:
     random: Callable[[], float]
     lease: timedelta
     """How long a built-in worker's lease lasts without renewal."""
+    telemetry: Telemetry = NO_TELEMETRY
 
     def completed(self, job: LeasedJob, result: bytes, attempts: tuple[ProviderAttempt, ...] = ()) -> Ended:
         return Ended(job, job.complete(result), Sign.ANSWERED).after(attempts)
@@ -84,10 +86,13 @@ class Work:
         ends show of model servers is told first, so that a job that goes back is not claimed into a dead one.
         """
         await self._tell_guard(ended)
+        took = self.telemetry.stopwatch()
         outcome = await self.jobs.exchange([run.settlement for run in ended], claim)
         if outcome.refused:
             outcome = await self._fail_refused(ended, outcome)
-        self.events.publish(_told(ended, outcome))
+        settled, lost = _settled(ended, outcome)
+        self.telemetry.exchanged(settled, lost, outcome.claimed, took())
+        self.events.publish(_told(settled, outcome.claimed))
         return outcome
 
     async def _tell_guard(self, ended: Sequence[Ended]) -> None:
@@ -108,7 +113,9 @@ class Work:
 
     async def renew(self, leases: Sequence[Lease]) -> frozenset[Lease]:
         """Keep these jobs for another while. Returns the leases that are lost: their runs must stop."""
-        return await self.jobs.renew(leases, self.lease)
+        lost = await self.jobs.renew(leases, self.lease)
+        self.telemetry.renewed(len(leases) - len(lost), len(lost))
+        return lost
 
     async def release_orphans(self, worker_id: str, queue: str, held: Sequence[Lease]) -> int:
         """Give back what this worker claimed without ever hearing of it. Returns how many jobs that were."""
@@ -125,15 +132,19 @@ def _report(run: Ended) -> Report:
     return Report(run.sign, job.id, job.model_profile, run.settlement.failure, job.trial)
 
 
-def _told(ended: Sequence[Ended], outcome: Exchange) -> list[JobEvent]:
-    """What happened, in its order: a run's end, then the start of the next."""
+def _settled(ended: Sequence[Ended], outcome: Exchange) -> tuple[list[tuple[LeasedJob, Settlement]], list[LeasedJob]]:
+    """What was stored of these ends, and the runs that had lost their jobs."""
     settled = [(run.job, run.settlement) for run in ended]
-    if outcome.lost or outcome.refused or outcome.replaced:  # rarely; looking leases up costs more than all the rest
-        unstored = outcome.lost | outcome.refused.keys()
-        settled = [
-            (job, outcome.replaced.get(job.lease, settlement))
-            for job, settlement in settled
-            if job.lease not in unstored
-        ]
+    if not (outcome.lost or outcome.refused or outcome.replaced):
+        return settled, []  # nearly always; looking leases up costs more than all the rest
+    unstored = outcome.lost | outcome.refused.keys()
+    stored = [
+        (job, outcome.replaced.get(job.lease, settlement)) for job, settlement in settled if job.lease not in unstored
+    ]
+    return stored, [job for job, _ in settled if job.lease in outcome.lost]
+
+
+def _told(settled: Sequence[tuple[LeasedJob, Settlement]], claimed: Sequence[LeasedJob]) -> list[JobEvent]:
+    """What happened, in its order: a run's end, then the start of the next."""
     told = [JobEvent.of(job, settlement.status, job.number + 1) for job, settlement in settled]
-    return told + [JobEvent.of(job, JobStatus.RUNNING, job.number) for job in outcome.claimed]
+    return told + [JobEvent.of(job, JobStatus.RUNNING, job.number) for job in claimed]

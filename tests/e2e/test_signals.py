@@ -92,7 +92,7 @@ def test_ctrl_c_lets_jobs_end_while_the_embedded_postgresql_still_runs_and_twice
     api.process.answers("/readyz", 503)
     assert api.finished(job)["status"] == "completed"
     assert api.process.exit_code(ENDED_WITHIN) == 0
-    [ended] = said(api.process, "run ended")
+    [ended] = said(api.process, "job completed")
     [stopped] = said(api.process, "embedded postgres stopped")
     assert ended["timestamp"] < stopped["timestamp"]
     assert not left_by_a_server(folder)

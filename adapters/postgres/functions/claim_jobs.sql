@@ -22,7 +22,9 @@ RETURNS TABLE (
     number integer,
     trial boolean,
     crashes smallint,
-    input bytea
+    input bytea,
+    waited_ms integer,
+    traceparent text
 )
 LANGUAGE plpgsql
 SET jit = off
@@ -47,9 +49,13 @@ BEGIN
         j.max_attempts, j.give_backs, j.number,
         coalesce(j.lease_token = tried, false),
         j.crashes,
-        (SELECT i.input FROM job_inputs AS i WHERE i.job_id = j.id)
+        i.input,
+        j.waited_ms,
+        i.traceparent
     FROM unnest(claimed) WITH ORDINALITY AS c (id, place)
     JOIN jobs AS j ON j.id = c.id
+    -- The limit keeps it a look-up for each, whatever the statistics say.
+    CROSS JOIN LATERAL (SELECT b.input, b.traceparent FROM job_inputs AS b WHERE b.job_id = j.id LIMIT 1) AS i
     ORDER BY c.place;
 END
 $$

@@ -32,7 +32,9 @@ RETURNS TABLE (
     number integer,
     trial boolean,
     crashes smallint,
-    input bytea
+    input bytea,
+    waited_ms integer,
+    traceparent text
 )
 LANGUAGE plpgsql
 SET jit = off
@@ -42,7 +44,8 @@ BEGIN
         RETURN QUERY
         SELECT
             s.lost, NULL::uuid, NULL::uuid, NULL, NULL, NULL, NULL, NULL::smallint, NULL::smallint, NULL::smallint,
-            NULL::smallint, NULL::integer, NULL::boolean, NULL::smallint, NULL::bytea
+            NULL::smallint, NULL::integer, NULL::boolean, NULL::smallint, NULL::bytea,
+            NULL::integer, NULL
         FROM settle_jobs(
             p_job_ids, p_tokens, p_outcomes, p_statuses, p_results, p_error_codes, p_error_messages, p_delays,
             nullif(p_queue, '')

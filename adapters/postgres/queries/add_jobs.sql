@@ -3,7 +3,7 @@
 -- $1 ids, $2 owner_services, $3 owner_refs, $4 task_types, $5 model_profiles, $6 queues, $7 priorities, $8 max_attempts,
 -- $9 run_ats (NULL: now), $10 deadlines, $11 labels, $12 batch_ids, $13 idempotency keys, $14 fingerprints, $15 inputs,
 -- $16 weights of their owners (NULL: as they were), $17 uploads that their inputs name, $18 give_backs to begin with,
--- $19 how long to wait for others' locks at most, as `lock_timeout` (NULL: as the session does)
+-- $19 how long to wait for others' locks at most, as `lock_timeout` (NULL: as the session does), $20 traceparents
 WITH given AS MATERIALIZED (
     SELECT g.*, nextval('jobs_seq') AS seq, coalesce(g.gate, now()) AS run_at
     FROM (
@@ -12,10 +12,10 @@ WITH given AS MATERIALIZED (
     CROSS JOIN unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[],
         $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::uuid[], $13::text[], $14::bytea[], $15::bytea[],
-        $16::float8[], $17::uuid[], $18::smallint[]
+        $16::float8[], $17::uuid[], $18::smallint[], $20::text[]
     ) AS g (
         id, owner_service, owner_ref, task_type, model_profile, queue, priority, max_attempts, gate, deadline_at,
-        labels, batch_id, idempotency_key, fingerprint, input, weight, upload_id, give_backs
+        labels, batch_id, idempotency_key, fingerprint, input, weight, upload_id, give_backs, traceparent
     )
 ), detail AS (
     INSERT INTO job_details (
@@ -80,8 +80,8 @@ WITH given AS MATERIALIZED (
     JOIN detail ON detail.job_id = g.id
     WHERE g.upload_id IS NOT NULL
 ), body AS (
-    INSERT INTO job_inputs (job_id, input)
-    SELECT g.id, g.input
+    INSERT INTO job_inputs (job_id, input, traceparent)
+    SELECT g.id, g.input, g.traceparent
     FROM given AS g
     JOIN detail ON detail.job_id = g.id
 ), label AS (

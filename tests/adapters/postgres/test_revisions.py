@@ -78,6 +78,7 @@ FILLINGS = {
         "UPDATE lane_states SET changes = 100",
         "INSERT INTO lines (name) VALUES ('gpu.tts')",
     ),
+    "0008": ("UPDATE job_inputs SET traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",),
 }
 """What a program of each revision has stored beside jobs in every state. A new revision's is added here."""
 

@@ -15,7 +15,7 @@ from tests.moves import found, ids, one, several, take, taken_ids
 
 AWKWARD = """'; DROP TABLE jobs; -- "quoted" \\ % $1 {} \t\n ünïcødé 日本語 🦊 """
 LONG = (AWKWARD * 20)[:500]
-NOT_OF_THE_JOB = {"run_at", "idempotency", "weight", "upload_id"}
+NOT_OF_THE_JOB = {"run_at", "idempotency", "weight", "upload_id", "traceparent"}
 LONG_NAME = "A9._:/@+-z" * 10
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from domain.job import JobId, JobStatus, Priority
 from domain.ports import JobStore
@@ -12,6 +13,8 @@ from tests.adapters.rigs import Rig
 from tests.adapters.store.states import A_MINUTE, A_MOMENT, STATES, State, crashed, pending, released, retried
 from tests.factories import LEASE
 from tests.moves import each, ids, one, run_one, settle, several, take, taken_ids, try_again
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def test_a_profile_that_the_worker_does_not_serve_is_left_to_others(store: JobStore):
@@ -91,7 +94,8 @@ async def test_its_worker_gets_what_a_run_needs(store: JobStore):
     held = await run_one(store, priority=Priority.HIGH, max_attempts=5, input=Raw(b'{"user": "Hi"}'))
     await settle(store, try_again(held, timedelta(0)))
     [again] = await take(store)
-    assert again == (await store.get(held.id)).leased()
+    known = (await store.get(held.id)).leased()
+    assert again == replace(known, started_at=None, waited=again.waited)
     assert (again.attempts, again.max_attempts, again.lease != held.lease) == (1, 5, True)
 
 
@@ -126,3 +130,20 @@ async def test_a_run_knows_which_change_of_state_it_is(rig: Rig, state: State):
 async def test_a_built_in_run_has_no_lease_timeout_of_its_own(store: JobStore):
     held = await run_one(store)
     assert (await store.get(held.id)).lease_timeout is None
+
+
+async def test_a_claim_tells_how_long_the_job_was_due_and_to_which_trace_it_belongs(rig: Rig):
+    [job] = await each(rig.store, {"traceparent": TRACEPARENT, "run_at": await rig.now() + A_MINUTE})
+    await rig.advance(2 * A_MINUTE)
+    await rig.store.promote_due()
+    [held] = await take(rig.store)
+    assert (held.id, held.traceparent) == (job.id, TRACEPARENT)
+    assert held.waited == pytest.approx(60, abs=5)
+    assert held.started_at is None
+
+
+async def test_a_job_of_nobodys_trace_is_claimed_without_one(store: JobStore):
+    await one(store)
+    [held] = await take(store)
+    assert held.traceparent is None
+    assert held.waited == pytest.approx(0, abs=5)

@@ -1,0 +1,128 @@
+"""One line in the log for each change of a job's state: what happened to which job, never what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from adapters.telemetry.context import current, trace_id
+from domain.events import JobEvent
+from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
+from domain.telemetry import Call, Change, NoCall, Server
+
+log = structlog.get_logger()
+
+MOST_LINES = 100
+"""Jobs of one submission that get a line each; of a larger batch there is one line that tells its id."""
+
+ENDS = {
+    RunOutcome.COMPLETED: "job completed",
+    RunOutcome.GIVEN_BACK: "job given back",
+    RunOutcome.RELEASED: "job released",
+}
+"""How a run ended that did not fail."""
+
+
+class Log:
+    def __init__(self) -> None:
+        self._began: dict[Lease, float] = {}
+
+    def traceparent(self) -> str | None:
+        return current.get()
+
+    def stopwatch(self) -> Callable[[], float]:
+        return float
+
+    def submitted(self, jobs: Sequence[Job], seconds: float) -> None:
+        if len(jobs) > MOST_LINES:
+            first = jobs[0]
+            log.info("jobs submitted", batch_id=str(first.batch_id), jobs=len(jobs), owner=first.owner_service)
+            return
+        for job in jobs:
+            log.info("job submitted", **_named(job), priority=job.priority.name.lower())
+
+    def exchanged(
+        self,
+        settled: Sequence[tuple[LeasedJob, Settlement]],
+        lost: Sequence[LeasedJob],
+        claimed: Sequence[LeasedJob],
+        seconds: float,
+    ) -> None:
+        for job, settlement in settled:
+            self._ended(job, settlement)
+        for job in lost:
+            log.warning("run without effect", **_of_run(job), duration_ms=self._duration_ms(job))
+        for job in claimed:
+            self._began[job.lease] = time.monotonic()
+            log.info("job started", **_of_run(job), waited_ms=round(job.waited * 1000))
+
+    def lent(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            waited_ms = round(job.waited.total_seconds() * 1000)
+            log.info(
+                "job started", **_named(job), attempt=job.attempts + 1, waited_ms=waited_ms, worker_id=job.worker_id
+            )
+
+    def changed(self, change: Change, events: Sequence[JobEvent]) -> None:
+        for event in events:
+            log.info(f"job {change}", **_of_event(event), status=str(event.kind))
+
+    def promoted(self, jobs: Mapping[str, int]) -> None:
+        """The scheduler's own line tells it."""
+
+    def calling(self, job: LeasedJob, server: Server) -> Call:
+        return NoCall()
+
+    def renewed(self, leases: int, lost: int) -> None:
+        """Each run that lost its job gets a line when it has ended."""
+
+    def woken(self, queue: str, tickets: int, *, again: bool = False) -> None:
+        pass
+
+    def woken_in_vain(self, queue: str) -> None:
+        pass
+
+    def _ended(self, job: LeasedJob, settlement: Settlement) -> None:
+        fields = {**_of_run(job), "duration_ms": self._duration_ms(job)}
+        if settlement.failure:
+            fields["error_code"] = settlement.failure.code.value
+        if settlement.status is JobStatus.PENDING:
+            fields["again_in_ms"] = round(settlement.delay.total_seconds() * 1000)
+        log.info(_said_of(settlement), **fields)
+
+    def _duration_ms(self, job: LeasedJob) -> int:
+        began = self._began.pop(job.lease, None)
+        if began is not None:
+            return round((time.monotonic() - began) * 1000)
+        # An external worker's run: it may have begun at another process. The clocks of machines differ a little.
+        took = datetime.now(UTC) - job.started_at if job.started_at else None
+        return max(0, round(took.total_seconds() * 1000)) if took else 0
+
+
+def _said_of(settlement: Settlement) -> str:
+    if settlement.outcome in ENDS:
+        return ENDS[settlement.outcome]
+    return "job failed" if settlement.status.final else "job to be tried again"
+
+
+def _named(job: Job | LeasedJob) -> dict[str, object]:
+    return {"job_id": str(job.id), "task_type": job.task_type, "queue": job.queue, "owner": job.owner_service}
+
+
+def _of_run(job: LeasedJob) -> dict[str, object]:
+    fields = {**_named(job), "attempt": job.attempts + 1}
+    if job.traceparent:
+        fields["trace_id"] = trace_id(job.traceparent)
+    return fields
+
+
+def _of_event(event: JobEvent) -> dict[str, object]:
+    return {
+        "job_id": str(event.job_id),
+        "task_type": event.task_type,
+        "queue": event.queue,
+        "owner": event.owner_service,
+    }
