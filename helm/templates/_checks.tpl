@@ -2,6 +2,8 @@
 {{- define "ai-service.check" -}}
 {{- include "ai-service.checkConnections" . -}}
 {{- include "ai-service.checkAccess" . -}}
+{{- include "ai-service.checkVariables" (dict "root" . "settings" .Values.settings "at" "settings") -}}
+{{- include "ai-service.checkVariables" (dict "root" . "settings" .Values.workers.settings "at" "workers.settings") -}}
 {{- $_ := include "ai-service.configuration" (dict "root" . "pool" "") -}}
 {{- $names := list -}}
 {{- range $index, $pool := .Values.pools -}}
@@ -62,10 +64,19 @@
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}{{ fail "serviceAccount.name: none is created, so name one that is there" }}{{ end -}}
 {{- end -}}
 
+{{- define "ai-service.checkVariables" -}}
+{{- $known := .root.Files.Lines "files/variables.txt" -}}
+{{- $at := .at -}}
+{{- range $variable, $_ := default dict .settings -}}
+  {{- if not (or (has $variable $known) (hasPrefix "OTEL_" $variable)) }}{{ fail (printf "%s.%s: the service reads no such variable, or the chart sets it by a value of its own" $at $variable) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "ai-service.checkPool" -}}
 {{- $root := .root -}}
 {{- $pool := .pool -}}
 {{- $at := .at -}}
+{{- include "ai-service.checkVariables" (dict "root" $root "settings" $pool.settings "at" (printf "%s.settings" $at)) -}}
 {{- $server := $pool.modelServer -}}
 {{- range $name, $profile := default dict $pool.profiles -}}
   {{- $here := printf "%s.profiles.%s" $at $name -}}

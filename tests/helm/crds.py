@@ -1,7 +1,7 @@
 """Schemas of the operators' resources that the chart makes: enough of each to refuse what its operator would.
 
-Written after the operators' own definitions: prometheus-operator 0.80, KEDA 2.17, CloudNativePG 1.27, RabbitMQ's cluster
-operator 2.16, Gateway API 1.3. What the chart never sets is left out, so it is refused like a field that nobody knows.
+Written after the operators' own definitions. What the chart never sets is mostly left out, so it is refused like a
+field that nobody knows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TRUTH: Schema = {"type": "boolean"}
 STRINGS: Schema = {"type": "object", "additionalProperties": TEXT}
 QUANTITY: Schema = {
     "type": ["string", "integer"],
-    "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
+    "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
 }
 
 
@@ -231,7 +231,6 @@ CLUSTER = resource(
         storage=thing(size=QUANTITY, storageClass=TEXT, resizeInUseVolumes=TRUTH),
         walStorage=thing(size=QUANTITY, storageClass=TEXT, resizeInUseVolumes=TRUTH),
         resources=RESOURCES,
-        monitoring=thing(enablePodMonitor=TRUTH, disableDefaultQueries=TRUTH),
         affinity=thing(
             enablePodAntiAffinity=TRUTH,
             topologyKey=TEXT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import helm_python as helm
 import jsonschema_rs
@@ -17,9 +18,12 @@ from tests.helm.chart import (
     EXAMPLES,
     GOLDEN,
     LEAST,
+    NAMESPACE,
+    RELEASE,
     Resource,
     example,
     golden,
+    loaded,
     merged,
     of_kind,
     resources,
@@ -127,6 +131,13 @@ def test_an_upgrade_without_a_change_changes_nothing(name: str):
     installed = resources(example(name), is_install=True, revision=1)
 
     assert resources(example(name), is_install=False, is_upgrade=True, revision=7) == installed
+
+
+def test_a_package_of_the_chart_is_complete(tmp_path: Path):
+    with helm.Chart.load(helm.package(CHART, destination=tmp_path)) as packaged:
+        texts = packaged.render(EVERYTHING, name=RELEASE, namespace=NAMESPACE)
+
+    assert texts == loaded().render(EVERYTHING, name=RELEASE, namespace=NAMESPACE)
 
 
 @pytest.mark.parametrize("copy", list(COPIES), ids=lambda path: path.name)

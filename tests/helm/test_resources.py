@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pika import URLParameters
 
 from app import configfile
 from app.profiles import served
 from app.settings import from_env
-from tests.docs.test_documents import Recorded
 from tests.helm.chart import (
     EXAMPLES,
     LEAST,
@@ -28,7 +28,7 @@ from tests.helm.chart import (
     variables,
 )
 from tests.helm.test_renders import EVERYTHING, SETUPS, rendered
-from tests.helm.test_values import MANAGED
+from tests.helm.variables import MANAGED, read_by_the_service
 
 ELSEWHERE = {
     "cnpg": re.compile(r".*-postgresql-app"),
@@ -331,9 +331,7 @@ def test_a_gpu_may_be_a_part_of_one_or_none(said: dict[str, Any], resource: dict
 
 @SETUP
 def test_every_variable_is_one_that_the_service_reads(found: list[Resource]):
-    environment = Recorded()
-    from_env(environment)
-    known = environment.asked | MANAGED
+    known = read_by_the_service() | MANAGED
     [shared] = [each for each in of_kind(found, "ConfigMap") if name_of(each).endswith("-env")]
     named = set(shared["data"])
     for _, pod in pods(found):
@@ -358,6 +356,18 @@ def test_the_service_starts_with_the_configuration_of_a_set_up(
             (path := tmp_path / "config.json").write_text(each["data"]["config.json"])
             settings = from_env({**shared["data"], "AI_SERVICE_CONFIG": str(path)})
             assert queues == set(served(settings, configfile.read(path)).routes.queues)
+
+
+def test_the_service_takes_the_urls_that_operators_make():
+    settings = from_env(
+        {
+            "DATABASE_URL": "postgresql://ai_service:pAss-w0rd_@ai-service-postgresql-rw.ai:5432/ai_service",
+            "AMQP_URL": (broker := "amqp://default_user_a-b_c:pAss-w0rd_@ai-service-rabbitmq.ai.svc:5672/"),
+        }
+    )
+
+    assert settings.broker.amqp_url
+    assert URLParameters(broker).virtual_host == "/"
 
 
 def test_workers_call_the_model_server_beside_them_and_others_its_service():
@@ -498,6 +508,13 @@ def test_what_the_hook_needs_is_there_before_it():
     assert {name for name, _ in referred_secrets(of_kind(hooks, "Job"))} == secrets
 
 
+def test_a_job_beside_an_installation_waits_for_a_database_that_is_being_made():
+    [job] = of_kind(rendered("autoscaled"), "Job")
+
+    assert "activeDeadlineSeconds" not in job["spec"]
+    assert job["spec"]["backoffLimit"] == 1000
+
+
 def test_a_job_beside_an_upgrade_is_another_where_its_image_is():
     values = example("autoscaled")
     [before], [same], [after] = (
@@ -571,9 +588,9 @@ def test_exactly_the_needed_flows_are_allowed():
         ("test", "api"): {8080},
     }
     # The other ends let them in, and nobody else but callers and Prometheus.
-    for start, end in flows:
+    for (start, end), ports in flows.items():
         if end in pod:
-            assert flows[start, end] <= to_pods(allowed(found, "ingress", pod[end]), "ingress", pod[start])
+            assert ports <= to_pods(allowed(found, "ingress", pod[end]), "ingress", pod[start])
     for end in pod:
         assert not to_pods(allowed(found, "ingress", pod[end]), "ingress", {"somebody": "else"})
     assert not allowed(found, "ingress", pod["migrate"])
