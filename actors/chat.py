@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from actors.chain import Backend, Chain
 from actors.desk import Performed
@@ -28,14 +28,17 @@ class Chat:
     schemas: Schemas
     tellings: Tellings
 
-    async def __call__(self, job: LeasedJob) -> Performed:
+    async def __call__(self, job: LeasedJob, asked: Raw | None = None) -> Performed:
         """The job's `ai.chat_result.v1` as JSON.
+
+        Args:
+            asked: for it, where that is not its input.
 
         Raises:
             RunFailed, BadInput.
         """
         began = time.monotonic()
-        request = parse_chat_input(job.input)
+        request = parse_chat_input(job.input if asked is None else asked)
 
         with self.tellings.of(job) as telling:
 

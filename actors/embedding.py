@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import Raw
 
 from actors.chain import Backend, Chain
 from actors.desk import Performed
@@ -21,14 +22,17 @@ class Embedding:
     chain: Chain[EmbeddingProvider]
     max_result_bytes: int
 
-    async def __call__(self, job: LeasedJob) -> Performed:
+    async def __call__(self, job: LeasedJob, asked: Raw | None = None) -> Performed:
         """The job's `ai.embedding_result.v1` as JSON.
+
+        Args:
+            asked: for it, where that is not its input.
 
         Raises:
             RunFailed, BadInput.
         """
         began = time.monotonic()
-        request = parse_embedding_input(job.input)
+        request = parse_embedding_input(job.input if asked is None else asked)
 
         async def ask(backend: Backend[EmbeddingProvider]) -> EmbeddingAnswer:
             return await backend.provider.embed(request, job)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 
 from actors.chain import Backend, Chain
-from actors.desk import LOST, Performed
+from actors.desk import Performed
+from actors.held_open import held_open
 from actors.limits import within_limit
 from actors.scratch import scratch
 from domain.errors import RunFailed, TooLong
@@ -27,8 +27,6 @@ from domain.ports import AudioFiles, Recordings, SpeechProvider
 from domain.results import Segment, TranscriptionResult
 from domain.speech import Recording, SpeechCall, SpeechRequest, Transcript, parse_speech_input
 from domain.transcript import joined, judge, merge, retry_call, shifted
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -82,14 +80,17 @@ class Speech:
     """Of jobs that name none."""
     max_result_bytes: int
 
-    async def __call__(self, job: LeasedJob) -> Performed:
+    async def __call__(self, job: LeasedJob, asked: Raw | None = None) -> Performed:
         """The job's `ai.transcription_result.v1` as JSON.
+
+        Args:
+            asked: for it, where that is not its input.
 
         Raises:
             RunFailed, BadInput.
         """
         began = time.monotonic()
-        request = parse_speech_input(job.input)
+        request = parse_speech_input(job.input if asked is None else asked)
         async with scratch() as folder:
             await self.files.fetch(request.source, job.owner_service, folder / "recording")
             recording = await self.recordings.examine(folder / "recording")
@@ -182,7 +183,7 @@ class Listener:
         return joined([shifted(await self._hear(piece), piece.begins) for piece in pieces if piece.sound.speech])
 
     async def _hear(self, recording: Recording) -> Transcript:
-        return await _held_open(self.provider.transcribe(recording, self.call, self.job))
+        return await held_open(self.provider.transcribe(recording, self.call, self.job))
 
 
 def _is_silent(track: Recording) -> bool:
@@ -200,21 +201,3 @@ def _judged(transcript: Transcript, track: Recording, call: SpeechCall, job: Lea
 
 def _speaker(track: Recording) -> str:
     return f"channel_{(track.channel or 0) + 1}"
-
-
-async def _held_open(call: Coroutine[Any, Any, T]) -> T:
-    """The call's answer. Where the run has lost its job meanwhile, the call is waited for all the same.
-
-    Any other word to stop, and a second one, closes it.
-    """
-    task = asyncio.create_task(call)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError as stopped:
-        if stopped.args == (LOST,):
-            await asyncio.wait({task})
-        raise
-    finally:
-        task.cancel()
-        # Closed before anybody removes the file that it reads.
-        await asyncio.gather(task, return_exceptions=True)

@@ -7,14 +7,15 @@ import atexit
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from socket import gethostname
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import asyncpg
@@ -22,6 +23,7 @@ from dramatiq import Broker, Middleware
 from dramatiq.brokers.stub import _StubConsumer
 from msgspec.structs import replace
 
+from actors.brought import Brought, Models
 from actors.chain import Chain
 from actors.chat import Chat
 from actors.desk import Perform
@@ -34,9 +36,10 @@ from actors.tasks import register
 from actors.telling import Tellings
 from actors.tickets import TicketConsumer, ticket
 from adapters.audio.recordings import DecodedRecordings
-from adapters.embedded.backup import backup, restore
+from adapters.embedded.backup import backup, must_hold_data, restore, server
 from adapters.embedded.postgres import EmbeddedPostgres
-from adapters.memory.broker import InProcessBroker, InProcessTickets, NoTickets
+from adapters.infra.probe import HttpInfra, Place
+from adapters.memory.broker import InProcessBroker, InProcessTickets, NoFigures, NoTickets
 from adapters.memory.events import InProcessEvents, NoEvents
 from adapters.memory.texts import InProcessTexts, NoTexts
 from adapters.outbound.fetch import Fetch
@@ -53,6 +56,7 @@ from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
 from adapters.rabbitmq.events import RabbitEvents
+from adapters.rabbitmq.management import ManagementApi
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
@@ -73,18 +77,33 @@ from app.watch import Watch
 from domain.errors import StartupError, StorageUnavailable
 from domain.events import FOLLOWED, TAKEN_AWAY
 from domain.identity import job_id
+from domain.infra import Target
 from domain.job import WORKER_LEASE, JobId
-from domain.ports import Events, JobStore, ProviderState, RescueTerms, Texts, Tickets, UploadStore
+from domain.ports import (
+    BrokerFigures,
+    BrokerState,
+    Events,
+    JobStore,
+    ProviderState,
+    RescueTerms,
+    Texts,
+    Tickets,
+    UploadStore,
+)
+from domain.retention import Retention, retention
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.telemetry import Telemetry
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
+from domain.usecases.diagnose import Diagnose
 from domain.usecases.guard import Guard
+from domain.usecases.infra import Infra
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
 from domain.usecases.preempt import Preempt
 from domain.usecases.providers import Providers
+from domain.usecases.prune import Prune, Pruned, sweep_now
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
@@ -113,6 +132,8 @@ NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
 """Seconds between two looks of those who wait where they hear events: for newcomers, and for all."""
 
 API_CONNECTIONS = 10
+
+Role = Literal["api", "worker", "scheduler", "up"]
 
 
 class RabbitTicketConsumer(TicketConsumer, RabbitConsumer):
@@ -182,6 +203,7 @@ class Application:
                     self.direct_dsn, max_size=1, application_name="ai-service scheduler", lasting=True
                 ) as lasting,
                 serving(self.configured) as current,
+                infra_probe(self.settings) as probe,
             ):
                 jobs = PostgresJobStore(pool)
                 wake = Wake(jobs, self.tickets, time.monotonic, self.telemetry)
@@ -201,6 +223,7 @@ class Application:
                             readers=readers,
                             guard=guard,
                             current=current,
+                            infra=Infra(probe),
                         ),
                         scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
                     )
@@ -243,6 +266,7 @@ class Application:
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
+            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
         )
 
     def _services(
@@ -256,10 +280,13 @@ class Application:
         readers: Readers,
         guard: Guard,
         current: Serving,
+        infra: Infra,
     ) -> Services:
         limits, browse = self.settings.limits, Browse(jobs)
         operate = Operate(guard.queues, current.routes, wake)
-        report = Report(jobs, self.tickets, operate, lambda: datetime.now(UTC), time.monotonic)
+        report = Report(
+            jobs, self.tickets, broker_figures(self.settings), operate, lambda: datetime.now(UTC), time.monotonic
+        )
         work = Work(jobs, events, guard.health, guard, self.settings.retry, random.random, WORKER_LEASE, self.telemetry)
         lend = Lend(jobs, work, wake, events, limits.max_result_bytes, self.telemetry)
         submit = Submit(
@@ -273,9 +300,11 @@ class Application:
             limits.max_input_bytes,
             Schemas(),
             self.telemetry,
+            {task_type.name: task_type for task_type in current.task_types},
         )
         steer = Steer(jobs, wake, events, self.telemetry)
         converse = Converse(submit, steer, current.routes, guard.queues, lambda: datetime.now(UTC))
+        providers = Providers(current.routes, current.health, operate)
         return Services(
             submit=submit,
             uploads=Uploads(uploads, new_job_id, limits.max_upload_bytes),
@@ -286,10 +315,12 @@ class Application:
             claims=Claims(lend, watch, self.settings.worker.lease_timeout),
             operate=operate,
             report=report,
-            follow=Follow(browse, watch, readers, events),
+            follow=Follow(browse, watch, readers, events, current.tellers),
             chats=Chats(converse, browse, watch, readers, events, self.settings.limits.chat_timeout),
             watch=watch,
-            providers=Providers(current.routes, current.health, operate),
+            providers=providers,
+            infra=infra,
+            diagnose=Diagnose(jobs, self.tickets, report, providers, infra, time.monotonic),
         )
 
 
@@ -297,6 +328,7 @@ def build(
     settings: Settings,
     *,
     dsn: str | None = None,
+    role: Role = "worker",
     with_worker: bool = False,
     performers: Mapping[str, Perform] | None = None,
 ) -> Application:
@@ -304,6 +336,7 @@ def build(
 
     Args:
         dsn: where PostgreSQL is, if not where the settings say.
+        role: what the process is, as operators know it.
         with_worker: the process runs jobs itself, so that without RabbitMQ its tickets can stay inside it.
         performers: how task types are run, in place of the providers.
     """
@@ -311,8 +344,11 @@ def build(
     direct_dsn = _direct_dsn(settings, dsn)
     configured = Configured(settings)
     queues = configured.served.routes.queues
+    identity = Identity(uuid4(), settings.worker.name, gethostname())
+    process = f"ai-service {role} {identity.worker_id}"
     telemetry, answering = _telemetry(settings)
-    bus, carrier = _bus(settings, with_worker=with_worker), _carrier(settings, with_worker=with_worker)
+    bus = _bus(settings, process, with_worker=with_worker)
+    carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
         lambda: _worker_parts(
             settings,
@@ -324,14 +360,15 @@ def build(
             queues=queues,
             telemetry=telemetry,
         ),
-        identity=Identity(uuid4(), settings.worker.name, gethostname()),
+        identity=identity,
         slots=settings.worker.claim_limit,
         poll_interval=settings.worker.poll_interval.total_seconds(),
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
-    broker, tickets = _broker(settings, stack(runtime), with_worker=with_worker)
+    broker, tickets = _broker(settings, process, stack(runtime), with_worker=with_worker)
     if queues:
-        register(broker, runtime, task_types=tuple(TASK_KINDS), queues=queues)
+        brought = (task_type.name for task_type in configured.task_types)
+        register(broker, runtime, task_types=(*TASK_KINDS, *brought), queues=queues)
     return Application(
         settings=settings,
         dsn=dsn,
@@ -365,31 +402,34 @@ def _direct_dsn(settings: Settings, dsn: str) -> str:
     return settings.database_direct_url if told and told.reveal() == dsn else dsn
 
 
-def _broker(settings: Settings, middleware: list[Middleware], *, with_worker: bool) -> tuple[Broker, Tickets]:
+def _broker(
+    settings: Settings, process: str, middleware: list[Middleware], *, with_worker: bool
+) -> tuple[Broker, Tickets]:
     if settings.broker.amqp_url:
         rabbit = TicketBroker(
             settings.broker.amqp_url.reveal(),
             queue_type=settings.broker.queue_type,
             middleware=middleware,
             consumer_class=RabbitTicketConsumer,
+            process=process,
         )
         return rabbit, RabbitTickets(rabbit, ticket)
     broker = InProcessBroker(middleware, InProcessTicketConsumer)
     return broker, InProcessTickets(broker, ticket) if with_worker else NoTickets()
 
 
-def _bus(settings: Settings, *, with_worker: bool) -> Callable[[], Events]:
+def _bus(settings: Settings, process: str, *, with_worker: bool) -> Callable[[], Events]:
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda: RabbitEvents(parameters)
     shared = InProcessEvents() if with_worker else NoEvents()
     return lambda: shared
 
 
-def _carrier(settings: Settings, *, with_worker: bool) -> Callable[[bool], Texts]:
+def _carrier(settings: Settings, process: str, *, with_worker: bool) -> Callable[[bool], Texts]:
     """What carries the texts of answers: from the runs of a process (True), or to those who read them there."""
     if settings.broker.amqp_url:
-        parameters = connection_parameters(settings.broker.amqp_url.reveal())
+        parameters = connection_parameters(settings.broker.amqp_url.reveal(), process)
         return lambda sends: RabbitTexts(parameters, sends=sends)
     shared = InProcessTexts() if with_worker else NoTexts()
     return lambda _sends: shared
@@ -459,30 +499,40 @@ async def _worker_parts(
             await guard.queues.configure(current.policies(), queues, only_new=True)
         yield WorkerParts(
             work,
-            performers or _performers(settings, current, tellings, PostgresUploadStore(pool)),
+            performers or _performers(settings, current, tellings, PostgresUploadStore(pool), work),
             current.profiles,
             current.policies,
             partial(presence, direct_dsn),
         )
 
 
-def _performers(settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore) -> dict[str, Perform]:
+def _performers(
+    settings: Settings, current: Serving, tellings: Tellings, uploads: UploadStore, work: Work
+) -> dict[str, Perform]:
     limits = settings.limits
-    fetch = Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes)
+    files = Files(Fetch(settings.outbound.allowed_hosts, limits.max_upload_bytes), uploads)
     speech = Speech(
         Chain(current.speech),
         current.file_limits,
-        Files(fetch, uploads),
+        files,
         DecodedRecordings(),
         settings.speech.prompt,
         limits.max_result_bytes,
     )
+    chat = Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings)
+    embedding = Embedding(Chain(current.embeddings), limits.max_result_bytes)
     by_kind: dict[ModelKind, Perform] = {
-        ModelKind.CHAT: Chat(Chain(current.chat), limits.max_result_bytes, Schemas(), tellings),
+        ModelKind.CHAT: chat,
         ModelKind.SPEECH: speech,
-        ModelKind.EMBEDDINGS: Embedding(Chain(current.embeddings), limits.max_result_bytes),
+        ModelKind.EMBEDDINGS: embedding,
     }
-    return {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    built_in = {task_type: by_kind[kind] for task_type, kind in TASK_KINDS.items()}
+    models = Models(replaced(chat, tellings=Tellings(NoTexts())), chat, embedding, speech, files)
+    brought = {
+        task_type.name: Brought(task_type, models, work.tell, limits.max_result_bytes)
+        for task_type in current.task_types
+    }
+    return {**built_in, **brought}
 
 
 async def migrate_if_wanted(application: Application, *, patience: float = MIGRATION_PATIENCE) -> None:
@@ -517,6 +567,37 @@ async def rescue_everyone(application: Application) -> None:
             pass
 
 
+@contextmanager
+def storage(settings: Settings) -> Iterator[str]:
+    """Where the jobs are, for a command that comes by: an embedded server that does not run is started for it.
+
+    Raises:
+        StartupError: no URL is given, and there is no embedded one.
+    """
+    if settings.storage.database_url:
+        yield settings.database_url
+        return
+    must_hold_data(settings.storage.data_dir)
+    with server(settings.storage.data_dir) as running:
+        yield running
+
+
+def retention_of(settings: Settings) -> Retention:
+    """How long jobs are kept, by the variables and the configuration file of this moment.
+
+    Raises:
+        StartupError: the file cannot be used.
+    """
+    return retention(settings.retention.kept, Configured(settings).policies)
+
+
+async def prune_now(dsn: str, kept: Retention, *, dry_run: bool) -> AsyncIterator[tuple[Pruned, int]]:
+    """Remove old jobs by hand; as `sweep_now`."""
+    async with create_pool(dsn, max_size=1, application_name="ai-service prune") as pool:
+        async for step in sweep_now(PostgresJobStore(pool), kept, monotonic=time.monotonic, dry_run=dry_run):
+            yield step
+
+
 def new_job_id() -> JobId:
     return job_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
 
@@ -536,6 +617,35 @@ async def broker_trouble(settings: Settings) -> str | None:
     if settings.broker.amqp_url is None:
         return None
     return await asyncio.to_thread(trouble, settings.broker.amqp_url.reveal())
+
+
+def broker_figures(settings: Settings) -> BrokerFigures:
+    """Who is asked about RabbitMQ; belongs to one event loop."""
+    amqp_url, management_url = settings.broker.amqp_url, settings.broker.management_url
+    if amqp_url is None or management_url is None:
+        return NoFigures()
+    return ManagementApi(management_url.reveal(), amqp_url.reveal())
+
+
+async def broker_state(settings: Settings) -> BrokerState | None:
+    """What RabbitMQ tells of itself; None where nobody is to be asked."""
+    return await broker_figures(settings).look()
+
+
+@asynccontextmanager
+async def infra_probe(settings: Settings) -> AsyncIterator[HttpInfra]:
+    """Asks what `INFRA_TARGETS` names; nothing is opened before somebody wants to know."""
+    probe = HttpInfra([Place(target.name, target.kind, target.url.reveal()) for target in settings.infra.targets])
+    try:
+        yield probe
+    finally:
+        await probe.close()
+
+
+async def infra_targets(settings: Settings) -> tuple[Target, ...]:
+    """What `INFRA_TARGETS` names, and what each of it tells at this moment."""
+    async with infra_probe(settings) as probe:
+        return await probe.look()
 
 
 async def pooler_trouble(settings: Settings) -> str | None:

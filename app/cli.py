@@ -26,6 +26,7 @@ COMMANDS = (
     "migrate",
     "backup",
     "restore",
+    "prune",
     "openapi",
     "demo",
     "doctor",

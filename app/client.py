@@ -363,6 +363,15 @@ class Circuit(_Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokerQueue(_Answer):
+    """Tickets that wake workers, not jobs."""
+
+    ready: int = 0
+    unacked: int = 0
+    consumers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Queue(_Answer):
     name: str
     paused: bool = False
@@ -385,6 +394,8 @@ class Queue(_Answer):
     workers: int = 0
     slots: int = 0
     idle: int = 0
+    broker: BrokerQueue | None = None
+    """What RabbitMQ counts of it; None: the service asks nobody about it."""
 
 
 @dataclass(frozen=True, kw_only=True)

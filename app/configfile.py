@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from app.datafile import Missing, Unusable, document
-from app.durations import positive_duration
+from app.durations import kept_for, positive_duration
 from app.endpoint import Endpoint, ProviderName, fits_a_header, http_url
 from app.secret import Secret
 from domain.errors import StartupError
 from domain.identity import NAME
-from domain.policy import LARGEST_SHARE, OwnerPolicy, Policies, QueuePolicy, TaskPolicy
+from domain.job import JobStatus
+from domain.policy import LARGEST_SHARE, Kept, OwnerPolicy, Policies, QueuePolicy, TaskPolicy
+from domain.retention import FINAL
 from domain.routing import ModelKind
 
 VARIABLE = "AI_SERVICE_CONFIG"
@@ -116,6 +118,18 @@ def _duration(given: Any) -> timedelta:
     return positive_duration(given)
 
 
+RETENTION = 'a table of any of completed, failed, cancelled, each a duration in quotes such as "30d", or "forever"'
+
+
+def _retention(given: Any) -> Kept:
+    if not isinstance(given, Mapping) or not given.keys() <= {*FINAL}:
+        raise ValueError(RETENTION)
+    try:
+        return {JobStatus(name): kept_for(value) for name, value in given.items() if value is not None}
+    except (TypeError, ValueError):
+        raise ValueError(RETENTION) from None
+
+
 QUEUE: Mapping[str, Field] = {
     "concurrency": _whole(MOST_SLOTS),
     "preempt": _boolean,
@@ -127,6 +141,7 @@ OWNER: Mapping[str, Field] = {
     "weight": _number(0.001, 1_000_000),
     "max_pending": _whole(MOST_JOBS),
     "max_running": _whole(MOST_JOBS),
+    "retention": _retention,
 }
 TASK: Mapping[str, Field] = {"max_run_time": _duration}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from app import configfile
+from app import configfile, plugins
 from app.configfile import Configuration
 from app.datafile import Watched
 from app.profiles import Served, changed, served
@@ -31,9 +31,11 @@ class Configured:
             clock: monotonic, in seconds.
 
         Raises:
-            StartupError: the file cannot be used.
+            StartupError: the file cannot be used, or a plug-in.
         """
         self._settings = settings
+        self.task_types = plugins.load(settings.plugins)
+        """Those that the installation brings itself; what they are is settled at the start."""
         path, required = settings.config.file, settings.config.required
         self._file = Watched(path, self._read, what="configuration", clock=clock)
         self._put_in_force(self._read(path, required=required))
@@ -67,7 +69,7 @@ class Configured:
 
     def _read(self, path: Path, *, required: bool = True) -> tuple[Configuration, Served]:
         file = configfile.read(path, required=required)
-        return file, served(self._settings, file)
+        return file, served(self._settings, file, self.task_types)
 
     def _put_in_force(self, read: tuple[Configuration, Served]) -> None:
         file, self.served = read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -10,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.bootstrap import broker_trouble, pooler_trouble, provider_states
+from app import plugins
+from app.bootstrap import broker_state, broker_trouble, infra_targets, pooler_trouble, provider_states
 from app.configured import Configured
 from app.keyring import Keyring
 from app.migrating import revision
@@ -18,6 +20,8 @@ from app.profiles import ModelProfile
 from app.settings import Settings
 from domain.errors import StartupError, StorageUnavailable
 from domain.ports import ProviderState
+from domain.routing import OwnQueue
+from domain.task_type import TaskType
 
 Finding = tuple[str, str, str]
 """A part, its state, and what was found."""
@@ -31,9 +35,12 @@ async def run(settings: Settings, console: Console) -> int:
         await _storage(settings),
         await _pooler(settings),
         await _broker(settings),
+        await _figures(settings),
         *await _providers(settings),
+        *await _infra(settings),
         _tokens(settings),
         _configuration(settings),
+        _plugins(settings),
     ]
     table = Table("part", "state", "what was found", title="AI Service", title_justify="left")
     for finding in findings:
@@ -81,6 +88,21 @@ async def _broker(settings: Settings) -> Finding:
     return "RabbitMQ", ILL if trouble else WELL, f"{where}: {trouble or 'reachable'}"
 
 
+async def _figures(settings: Settings) -> Finding:
+    part, url = "RabbitMQ's figures", settings.broker.management_url
+    if url is None:
+        return part, OFF, "RABBITMQ_MANAGEMENT_URL is not set: what lies in its queues is not shown"
+    state, where = await broker_state(settings), _host(url.reveal())
+    if state is None or state.trouble:
+        return part, ILL, f"{where}: {state.trouble if state else 'nobody is asked'}"
+    short = [what for what, alarm in (("memory", state.memory_alarm), ("disk", state.disk_alarm)) if alarm]
+    if short:
+        return part, ILL, f"{where}: a node is short of {' and '.join(short)}: nothing can be published"
+    version = f", RabbitMQ {state.version}" if state.version else ""
+    down = f", nodes that are down: {state.nodes_down}" if state.nodes_down else ""
+    return part, WELL, f"{where}: reachable{version}{down}"
+
+
 async def _providers(settings: Settings) -> list[Finding]:
     try:
         states = await provider_states(settings)
@@ -109,6 +131,18 @@ def _served(profile: ModelProfile, state: ProviderState) -> tuple[str, str]:
     return WELL, f"{where}: reachable{key}{model}"
 
 
+async def _infra(settings: Settings) -> list[Finding]:
+    """Without their addresses: they may hold passwords, and the names are the operator's own."""
+    return [
+        (
+            f"Target {target.name}",
+            ILL if target.error else WELL,
+            f"{target.kind}: {target.error or 'tells its figures'}",
+        )
+        for target in await infra_targets(settings)
+    ]
+
+
 def _tokens(settings: Settings) -> Finding:
     count = Keyring.of(settings.http).count
     if not count:
@@ -127,6 +161,20 @@ def _configuration(settings: Settings) -> Finding:
     queues = f" ({', '.join(policies.queues)})" if policies.queues else ""
     counts = f"queues: {len(policies.queues)}{queues}, owners: {len(policies.owners)}"
     return "Configuration file", WELL, f"{file}: {counts}, task types: {len(policies.task_types)}"
+
+
+def _plugins(settings: Settings) -> Finding:
+    if not settings.plugins:
+        return "Plug-ins", OFF, "AI_SERVICE_PLUGINS is not set: the built-in task types are served"
+    brought = ", ".join(f"{task_type.name} ({_needs(task_type)})" for task_type in plugins.load(settings.plugins))
+    return "Plug-ins", WELL, f"{', '.join(settings.plugins)}: {brought}"
+
+
+def _needs(task_type: TaskType[Any]) -> str:
+    need = task_type.needs
+    if isinstance(need, OwnQueue):
+        return f"profile {need.profile} on {need.queue}"
+    return f"any profile for {need}"
 
 
 def _host(url: str) -> str:

@@ -36,3 +36,17 @@ def positive_duration(given: str) -> timedelta:
     if not value:
         raise ValueError("a duration above zero")
     return value
+
+
+def kept_for(given: str) -> timedelta | None:
+    """How long something stays: a duration above zero, or `forever` (None).
+
+    Raises:
+        ValueError: it reads otherwise.
+    """
+    if given == "forever":
+        return None
+    try:
+        return positive_duration(given)
+    except ValueError as error:
+        raise ValueError(f"{error}, or forever") from None

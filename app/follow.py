@@ -7,7 +7,7 @@ the job and tells what is new.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from time import monotonic
 
@@ -19,7 +19,7 @@ from domain.errors import BadInput, JobNotFound, Problem, StorageUnavailable
 from domain.events import FOLLOWED, JobEvent
 from domain.job import Job, JobId, JobStatus
 from domain.ports import Events
-from domain.routing import TASK_KINDS, ModelKind
+from domain.routing import CHAT_TASKS
 from domain.usecases.browse import Browse, News
 
 KEEP_ALIVE_EVERY = 15.0
@@ -36,6 +36,8 @@ class Follow:
     watch: Watch
     readers: Readers
     events: Events
+    tellers: Collection[str] = CHAT_TASKS
+    """Task types whose runs can be asked for their text."""
     keep_alive: float = KEEP_ALIVE_EVERY
     """Seconds of silence at most."""
 
@@ -59,7 +61,7 @@ class Follow:
         woken = asyncio.Event()
         waiter = ForChange(news.pulse, woken)
         reader = Reader(woken.set, seen.number, seen.offset) if seen.offset else Reader(woken.set)
-        asking, told_at = Asking(self.events), monotonic()
+        asking, told_at = Asking(self.events, self.tellers), monotonic()
         with self.watch.attend(news.job.id, waiter), self.readers.read(news.job.id, reader):
             while True:
                 for event in told(news, seen, reader):
@@ -116,12 +118,13 @@ class Asking:
     """Has a run tell its text, from when somebody reads it until they do not any more."""
 
     events: Events
+    tellers: Collection[str] = CHAT_TASKS
     _run: int = 0
     _asked_at: float = float("-inf")
 
     def ask(self, job: Job, reader: Reader) -> None:
         """Ask if it is time to."""
-        if not tells(job):
+        if not self._tells(job):
             return
         since = monotonic() - self._asked_at
         if job.number != self._run or since >= ASK_EVERY or (reader.missing and since >= ASK_AGAIN_AFTER):
@@ -130,10 +133,8 @@ class Asking:
 
     def wait(self, job: Job) -> float:
         """Seconds until it may be time again."""
-        return max(ASK_AGAIN_AFTER, self._asked_at + ASK_EVERY - monotonic()) if tells(job) else float("inf")
+        return max(ASK_AGAIN_AFTER, self._asked_at + ASK_EVERY - monotonic()) if self._tells(job) else float("inf")
 
-
-def tells(job: Job) -> bool:
-    """Whether somebody runs it who may be asked for its text."""
-    is_chat = TASK_KINDS.get(job.task_type) is ModelKind.CHAT
-    return is_chat and job.queue is not None and job.status is JobStatus.RUNNING
+    def _tells(self, job: Job) -> bool:
+        """Whether somebody runs it who may be asked for its text."""
+        return job.task_type in self.tellers and job.queue is not None and job.status is JobStatus.RUNNING

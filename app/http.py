@@ -16,10 +16,11 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
-from app.api.auth import caller_of, guard_of
+from app.api.auth import caller_of, door_of, guard_of
 from app.api.chat import Chat, Queued
 from app.api.documents import DescriptionConfig
-from app.api.health import Health
+from app.api.health import Diagnosed, Health
+from app.api.infra import InfraAsked
 from app.api.injected import Injected
 from app.api.jobs import Batches, Jobs
 from app.api.methods import HeadAndOptions
@@ -57,6 +58,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
             Working,
             Figures,
             ProvidersAsked,
+            InfraAsked,
             Steered,
             _limited(Batches, "MAX_BATCH_BYTES", limits.max_batch_bytes),
             _limited(Uploading, "MAX_UPLOAD_BYTES", limits.max_upload_bytes + ENVELOPE_BYTES),
@@ -67,8 +69,9 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
     )
     queue = Router("/queue", route_handlers=[Standing, Queued], **guarded)
     chat = Router("/chat", route_handlers=[Chat], **guarded)
+    diagnosed = Router("/", route_handlers=[Diagnosed], guards=[door_of(keyring)])
     app = Litestar(
-        route_handlers=[api, queue, chat, Health, _docs_files()],
+        route_handlers=[api, queue, chat, Health, diagnosed, _docs_files()],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "caller": Provide(_caller_after, sync_to_thread=False),

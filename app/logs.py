@@ -18,6 +18,7 @@ from app.settings import Logs
 QUIET = {
     "alembic": logging.WARNING,
     "dramatiq": logging.WARNING,
+    "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
     "pika": logging.CRITICAL,
     "uvicorn": logging.ERROR,

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,7 +19,8 @@ from app.endpoint import PROVIDERS_OF, Endpoint, ProviderName
 from app.secret import Secret
 from app.settings import Settings
 from domain.errors import StartupError
-from domain.routing import ModelKind, Profile, Routes
+from domain.routing import ModelKind, OwnQueue, Profile, Routes
+from domain.task_type import TaskType
 
 LLM_QUEUE, SPEECH_QUEUE = "gpu.llm", "gpu.speech"
 QUEUES = {ModelKind.CHAT: LLM_QUEUE, ModelKind.SPEECH: SPEECH_QUEUE, ModelKind.EMBEDDINGS: LLM_QUEUE}
@@ -75,18 +77,24 @@ class Served(Struct, frozen=True):
     profiles: tuple[ModelProfile, ...] = ()
     active: str | None = None
     """That of chats that name none."""
+    task_types: tuple[TaskType[Any], ...] = ()
+    """Those that the installation brings itself."""
 
     @property
     def routes(self) -> Routes:
-        return Routes((profile.route for profile in self.profiles), self.active)
+        brought = {task_type.name: task_type.needs for task_type in self.task_types}
+        return Routes((profile.route for profile in self.profiles), self.active, brought)
 
 
 class Unservable(Exception):
     """Says what is missing or wrong, and where."""
 
 
-def served(settings: Settings, file: Configuration) -> Served:
+def served(settings: Settings, file: Configuration, task_types: Sequence[TaskType[Any]] = ()) -> Served:
     """
+    Args:
+        task_types: that the installation brings itself.
+
     Raises:
         StartupError: a profile cannot be served as it is described; one line for its operator.
     """
@@ -94,9 +102,10 @@ def served(settings: Settings, file: Configuration) -> Served:
         profiles = _profiles(settings, file)
         for profile in profiles.values():
             _must_be_servable(profile, profiles)
+        _must_have_names_of_their_own(task_types, profiles)
     except Unservable as error:
         raise StartupError(f"{error}.") from None
-    return Served(tuple(profiles.values()), _active(settings, file, profiles))
+    return Served(tuple(profiles.values()), _active(settings, file, profiles), tuple(task_types))
 
 
 def _profiles(settings: Settings, file: Configuration) -> dict[str, ModelProfile]:
@@ -256,6 +265,13 @@ def _must_be_servable(profile: ModelProfile, profiles: Mapping[str, ModelProfile
                 f"AI_SERVICE_CONFIG: profiles.{profile.name}.fallbacks cannot be used; expected names of other "
                 f"profiles for {profile.kind} that are served here"
             )
+
+
+def _must_have_names_of_their_own(task_types: Sequence[TaskType[Any]], profiles: Mapping[str, ModelProfile]) -> None:
+    for task_type in task_types:
+        need = task_type.needs
+        if isinstance(need, OwnQueue) and need.profile in profiles:
+            raise Unservable(f"AI_SERVICE_PLUGINS: {task_type.name} has the profile {need.profile}, which is a model's")
 
 
 def _must_be_bundle(path: Path, where: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import httpx
 import structlog
@@ -33,7 +33,8 @@ from app.settings import Settings
 from domain.adaptive import Pressure
 from domain.policy import Policies
 from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
-from domain.routing import ModelKind, Routes
+from domain.routing import CHAT_TASKS, ModelKind, Routes
+from domain.task_type import TaskType
 
 P = TypeVar("P")
 
@@ -90,6 +91,16 @@ class Serving:
     @property
     def health(self) -> CurrentHealth:
         return CurrentHealth(self._current_health, self._fallbacks)
+
+    @property
+    def task_types(self) -> tuple[TaskType[Any], ...]:
+        """Those that the installation brings itself."""
+        return self._configured.task_types
+
+    @property
+    def tellers(self) -> frozenset[str]:
+        """The task types whose runs can be asked for their text."""
+        return frozenset((*CHAT_TASKS, *(task_type.name for task_type in self.task_types)))
 
     def policies(self) -> Policies:
         self._look()

@@ -20,6 +20,7 @@ from domain.errors import StorageUnavailable
 from domain.job import WORKER_LEASE
 from domain.policy import Policies
 from domain.ports import Leadership
+from domain.usecases.prune import Prune
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 
@@ -35,7 +36,7 @@ their leases by then, whatever was before, an outage, a suspended machine or a c
 """
 
 
-QUEUES, CHORES = "all queues", "all chores"
+QUEUES, CHORES, PRUNING = "all queues", "all chores", "all old jobs"
 """What goes on beside the rounds for no queue of its own: no name of a queue has a space in it."""
 
 
@@ -46,6 +47,8 @@ class Scheduler:
     policies: Callable[[], Policies]
     """Those that are configured at this moment."""
     leadership: Leadership
+    prune: Prune | None = None
+    """None: old jobs stay."""
     id: UUID = field(default_factory=uuid4)
     leading: bool | None = None
     """Not known before the first tick."""
@@ -74,6 +77,7 @@ class Scheduler:
             await self._put_in_force()
             self._begin(QUEUES, self._regulate)
             self._begin(CHORES, self.reconcile.tidy)
+            self._begin(PRUNING, self._prune)
             done = await self.reconcile.round(self._in_force, rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
@@ -103,6 +107,10 @@ class Scheduler:
     async def _regulate(self) -> None:
         for state in await self.regulate.wanting():
             self._begin(state.name, partial(self.regulate.regulate, state))
+
+    async def _prune(self) -> None:
+        if self.prune and (pruned := await self.prune.tick()):
+            log.info("jobs pruned", **{str(status): jobs for status, jobs in pruned.by_status().items()})
 
     def _begin(self, about: str, work: Callable[[], Awaitable[None]]) -> None:
         """Beside the rounds: a server that hangs must hold nothing up but the next question to it."""

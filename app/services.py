@@ -9,6 +9,8 @@ from app.converse import Chats
 from app.follow import Follow
 from app.watch import Watch
 from domain.usecases.browse import Browse
+from domain.usecases.diagnose import Diagnose
+from domain.usecases.infra import Infra
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -34,3 +36,5 @@ class Services:
     chats: Chats
     watch: Watch
     providers: Providers
+    infra: Infra
+    diagnose: Diagnose

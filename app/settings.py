@@ -14,13 +14,16 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
-from app import configfile, keyfile
-from app.durations import duration, positive_duration
+from app import configfile, keyfile, plugins
+from app.durations import duration, kept_for, positive_duration
 from app.endpoint import HOST, Endpoint, UrlWithUser, fits_a_header, http_url
 from app.secret import Secret
+from app.targets import EntryUnusable, InfraTarget, parse_targets
 from domain.errors import StartupError
 from domain.identity import NAME
+from domain.job import JobStatus
 from domain.outbound import AllowedHosts, parse_allowed_hosts
+from domain.policy import Kept
 from domain.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -33,6 +36,9 @@ Provider = Literal["practice", "lmstudio", "ollama", "anthropic"]
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(days=1)
+
+A_MONTH: timedelta | None = timedelta(days=30)
+A_QUARTER: timedelta | None = timedelta(days=90)
 
 
 TRACES_TO = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -58,6 +64,8 @@ class Storage(Struct, frozen=True):
 class Broker(Struct, frozen=True):
     amqp_url: Secret | None
     queue_type: QueueType
+    management_url: Secret | None
+    """Of its management API."""
 
 
 class Llm(Struct, frozen=True):
@@ -131,6 +139,27 @@ class Outbound(Struct, frozen=True):
     """That callers' URLs may lead to, though they are not public."""
 
 
+class Retention(Struct, frozen=True):
+    """How long final jobs stay, where the configuration file says nothing else of their owner. None: forever."""
+
+    completed: timedelta | None
+    failed: timedelta | None
+    cancelled: timedelta | None
+
+    @property
+    def kept(self) -> Kept:
+        return {
+            JobStatus.COMPLETED: self.completed,
+            JobStatus.FAILED: self.failed,
+            JobStatus.CANCELLED: self.cancelled,
+        }
+
+
+class Infra(Struct, frozen=True):
+    targets: tuple[InfraTarget, ...]
+    """What is asked about the machines behind the model servers."""
+
+
 class Logs(Struct, frozen=True):
     level: LogLevel
     format: LogFormat
@@ -145,9 +174,13 @@ class Settings(Struct, frozen=True):
     speech: Speech
     worker: Worker
     config: Config
+    plugins: tuple[str, ...]
+    """Modules that bring task types."""
     limits: Limits
     outbound: Outbound
     retry: RetryPolicy
+    retention: Retention
+    infra: Infra
     logs: Logs
     traces: bool
     """Whether spans are sent to a collector; where it is, OpenTelemetry reads from its own variables."""
@@ -198,6 +231,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         broker=Broker(
             amqp_url=env.get("AMQP_URL", _amqp_url, None),
             queue_type=env.get("RABBITMQ_QUEUE_TYPE", _one_of(QueueType), "classic"),
+            management_url=env.get("RABBITMQ_MANAGEMENT_URL", _management_url, None),
         ),
         llm=Llm(
             endpoint=_endpoint(env, "LLM"),
@@ -228,6 +262,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
         ),
         config=_config(env.get(configfile.VARIABLE, Path, None)),
+        plugins=env.get(plugins.VARIABLE, plugins.names, ()),
         limits=Limits(
             max_input_bytes=env.get("MAX_INPUT_BYTES", _size, 1 * MIB),
             max_result_bytes=env.get("MAX_RESULT_BYTES", _size, 16 * MIB),
@@ -242,6 +277,12 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             fast=env.get("RETRY_DELAY_FAST", duration, timedelta(seconds=30)),
             slow=env.get("RETRY_DELAY_SLOW", duration, timedelta(minutes=2)),
         ),
+        retention=Retention(
+            completed=env.get("RETENTION_COMPLETED", kept_for, A_MONTH),
+            failed=env.get("RETENTION_FAILED", kept_for, A_QUARTER),
+            cancelled=env.get("RETENTION_CANCELLED", kept_for, A_MONTH),
+        ),
+        infra=Infra(targets=env.get("INFRA_TARGETS", parse_targets, ())),
         logs=Logs(
             level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
             format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
@@ -251,6 +292,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     if settings.broker.amqp_url and not settings.storage.database_url:
         raise StartupError(
             "AMQP_URL is set without DATABASE_URL: RabbitMQ only wakes workers, jobs live in PostgreSQL."
+        )
+    if settings.broker.management_url and not settings.broker.amqp_url:
+        raise StartupError(
+            "RABBITMQ_MANAGEMENT_URL is set without AMQP_URL: that names the virtual host whose queues are shown."
         )
     if settings.storage.direct_url and not settings.storage.database_url:
         raise StartupError(
@@ -269,6 +314,8 @@ class _Env:
             return default
         try:
             return parse(given)
+        except EntryUnusable as error:
+            raise StartupError(f"{variable}: {error}.") from None
         except _SecretUnusable as error:
             raise StartupError(f"{variable}: what was given cannot be used; expected {error}.") from None
         except ValueError as error:
@@ -417,6 +464,20 @@ def _database_url(given: str) -> Secret:
 
 def _amqp_url(given: str) -> Secret:
     return _server_url(given, "amqps?", "amqp://user:password@host:5672/vhost")
+
+
+_MANAGEMENT_URL = re.compile(rf"(https?://)(?:[^@/?#\s]*@)?({HOST}(?:/[^@?#\s]*)?)")
+
+
+def _management_url(given: str) -> Secret:
+    match = _MANAGEMENT_URL.fullmatch(given)
+    try:
+        http_url(f"{match[1]}{match[2]}" if match else "")
+    except ValueError:
+        raise _SecretUnusable(
+            "a URL such as http://user:password@host:15672, with special characters in the password percent-encoded"
+        ) from None
+    return Secret(given)
 
 
 def _server_url(given: str, scheme: str, example: str) -> Secret:

@@ -58,7 +58,7 @@ async def everything(
     Args:
         died: told which part ended by itself.
     """
-    application = build(await with_a_provider(settings), dsn=dsn, with_worker=True)
+    application = build(await with_a_provider(settings), dsn=dsn, role="up", with_worker=True)
     await migrate_if_wanted(application)
     if settings.storage.database_url is None:
         await rescue_everyone(application)

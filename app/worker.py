@@ -35,7 +35,7 @@ def setup() -> None:
     with _ended_at_once_by_sigterm():
         settings = from_env(os.environ)
         logs.set_up(settings.logs)
-        application = build(settings)
+        application = build(settings, role="worker")
         require_profiles(application)
         asyncio.run(migrate_if_wanted(application))
     broker = application.broker

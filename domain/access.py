@@ -75,3 +75,6 @@ class Caller(Struct, frozen=True):
 
 ANYBODY = Caller()
 """A caller where no token is needed."""
+
+STRANGER = Caller(rights=frozenset())
+"""A caller without a token where one is needed."""

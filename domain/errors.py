@@ -62,6 +62,10 @@ class ErrorCode(StrEnum):
 
 
 LONGEST_FAILURE = 2_000
+LONGEST_RETRY_AFTER = timedelta(days=1)
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""What PostgreSQL takes in no text."""
 
 
 class Failure(Struct, frozen=True):
@@ -69,11 +73,13 @@ class Failure(Struct, frozen=True):
 
     code: ErrorCode
     message: str = ""
-    """Cut where it is longer than anybody reads."""
+    """Cut where it is longer than anybody reads, and without what cannot be stored."""
     retry_after: timedelta | None = None
     """What the provider asked for; it can lengthen a delay, never shorten it."""
 
     def __post_init__(self) -> None:
+        if _UNSTORABLE.search(self.message):
+            force_setattr(self, "message", _UNSTORABLE.sub("\ufffd", self.message))
         if len(self.message) > LONGEST_FAILURE:
             force_setattr(self, "message", f"{self.message[: LONGEST_FAILURE - 1]}…")
 
@@ -129,7 +135,7 @@ class BadInput(ServiceError):
 
     def __init__(self, problems: Sequence[Problem], code: ErrorCode = ErrorCode.BAD_INPUT) -> None:
         self.problems = tuple(problems)
-        self.code = code
+        self.code = ErrorCode(code)
         super().__init__("; ".join(f"{problem.pointer or '/'}: {problem.detail}" for problem in self.problems))
 
 
@@ -232,7 +238,13 @@ class RunFailed(ServiceError):
     """A run did not succeed."""
 
     def __init__(self, code: ErrorCode, message: str = "", *, retry_after: timedelta | None = None) -> None:
-        self.failure = Failure(code, message, retry_after)
+        """
+        Raises:
+            ValueError: there is no such code.
+        """
+        # At once, where it is raised, and not where it is stored: a plug-in is not held to types.
+        code = ErrorCode(code)
+        self.failure = Failure(code, message, None if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER))
         super().__init__(f"{code}: {message}" if message else code)
 
     @classmethod

@@ -7,6 +7,11 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+from domain.job import JobStatus
+
+Kept = Mapping[JobStatus, timedelta | None]
+"""How long jobs stay after they became final in a state. None: forever."""
+
 LARGEST_SHARE = 0.5
 """A reserved share above it would no longer leave priorities the upper hand."""
 
@@ -35,6 +40,8 @@ class OwnerPolicy(Struct, frozen=True):
     """Jobs that may wait at once; one more is refused. None: any number."""
     max_running: int | None = None
     """Jobs that may run at once, over all queues; one more waits. None: any number."""
+    retention: Kept = {}
+    """How long its jobs stay once they are final; a state that it does not name: as everybody's."""
 
 
 class TaskPolicy(Struct, frozen=True):

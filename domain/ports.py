@@ -16,9 +16,11 @@ from domain.circuit import Circuit
 from domain.embedding import EmbeddingAnswer, EmbeddingRequest
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent, Progress, Pulse, StatusChange
+from domain.infra import Target
 from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Priority, RunEnd, RunRecord, Settlement
 from domain.policy import Policies
 from domain.queue import Hold, QueueState
+from domain.retention import PastJob, Walk
 from domain.speech import AudioSource, Recording, SpeechCall, Transcript
 from domain.texts import TextPiece
 from domain.upload import Upload
@@ -106,6 +108,16 @@ class Listing(Struct, frozen=True, kw_only=True):
     newest_first: bool = True
     with_input: bool = False
     with_result: bool = False
+
+
+class Stretch(Struct, frozen=True):
+    """A part of a walk over jobs that may be old enough to go."""
+
+    now: datetime
+    """By the storage's clock."""
+    jobs: tuple[PastJob, ...]
+    last: Place | None
+    """Where the next part begins; None: there is none."""
 
 
 class Tally(Struct, frozen=True):
@@ -329,6 +341,16 @@ class JobStore(Presence, Protocol):
             LeaseLost: the run no longer holds the job; nothing changes.
         """
 
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        """Keep the progress of a built-in worker's run; its lease stays as it is.
+
+        Returns:
+            The change of state that began the run.
+
+        Raises:
+            LeaseLost: the run no longer holds the job; nothing changes.
+        """
+
     async def run_end(self, lease: Lease) -> RunEnd | None:
         """How this run ended; None while it goes on, or if there was none."""
 
@@ -346,6 +368,21 @@ class JobStore(Presence, Protocol):
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Delete those of these jobs that are final, with everything that is known of them. Returns which they were."""
+
+    async def walk(self, walk: Walk, after: Place | None, limit: int) -> Stretch:
+        """Look at no more than so many jobs of a walk, final or not, from a place on; None: from the first."""
+
+    async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
+        """As `erase`, but only those to which nothing has happened since they were read: neither a retry nor its end.
+
+        All or none. Nobody waits for it: a job that somebody else holds at this moment is passed over.
+        """
+
+    async def oldest_finished(self) -> dict[JobStatus, float]:
+        """For how many seconds the oldest jobs of each final state have been final.
+
+        Of the hundred that were created first: cheap, and exact to how much the times that jobs take differ.
+        """
 
     async def promote_due(self) -> dict[str, int]:
         """Make claimable what has become due. Returns how many by queue."""
@@ -548,6 +585,16 @@ class ProviderProbe(Protocol):
         """How the server of the profile is; never raises. One that was asked moments ago is not asked again."""
 
 
+class InfraProbe(Protocol):
+    """Asks the machines behind the model servers how they are."""
+
+    async def look(self) -> tuple[Target, ...]:
+        """What every target tells, in bounded time; never raises. Those asked moments ago are not asked again.
+
+        One that does not answer is among them with its error; it holds back no other.
+        """
+
+
 class Events(Protocol):
     """Tells of what happens to jobs, in this process and in others. A lost event is only a delay."""
 
@@ -597,6 +644,45 @@ class Tickets(Protocol):
 
     async def reachable(self) -> bool:
         """Whether the broker answers."""
+
+
+class BrokerQueue(Struct, frozen=True):
+    """What the broker holds of one of our queues: tickets, not jobs."""
+
+    ready: int
+    """Tickets that wait for an idle slot."""
+    unacked: int
+    """Tickets that a worker has, and has not acknowledged."""
+    consumers: int
+    """Worker processes that take its tickets."""
+
+
+class BrokerState(Struct, frozen=True, kw_only=True):
+    """What the broker told when it was last asked; None: it did not tell that, or does not tell it to us."""
+
+    queues: Mapping[str, BrokerQueue] = {}
+    """By their names. One that was declared moments ago may be missing; queues of others may be among them."""
+    version: str | None = None
+    nodes_up: int | None = None
+    nodes_down: int | None = None
+    memory_alarm: bool | None = None
+    """Whether a node is short of memory, so that nothing can be published."""
+    disk_alarm: bool | None = None
+    """Whether a node is short of disk, with the same effect."""
+    trouble: str | None = None
+    """Why it told nothing, in our words; they name no address."""
+    asked_at: datetime
+
+
+class BrokerFigures(Protocol):
+    """Asks the broker how it is. What it counts itself is some seconds old."""
+
+    async def look(self) -> BrokerState | None:
+        """How the broker is, in bounded time; never raises. One that was asked moments ago is not asked again.
+
+        Returns:
+            None where there is no broker, or nobody to ask about it.
+        """
 
 
 Tell = Callable[[str], None]

@@ -1,11 +1,12 @@
 """Which GPU queue a job belongs to: its task type needs a kind of model, its model profile is bound to a queue.
 
-A task type or a profile that is not served here has no queue: such a job waits for an external worker.
+A task type that the installation brings itself may have a queue of its own instead, which needs no model. What is not
+served here has no queue, task type or profile: such a job waits for an external worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -29,6 +30,13 @@ TASK_KINDS = {
 }
 
 
+class OwnQueue(Struct, frozen=True):
+    """Where jobs wait that need no model: what they name as their model profile, and the queue."""
+
+    profile: str
+    queue: str
+
+
 class Profile(Struct, frozen=True):
     """A model runtime that is served here, and the queue that it takes its jobs from."""
 
@@ -46,21 +54,30 @@ class Profile(Struct, frozen=True):
 class Routes:
     """The profiles of this installation."""
 
-    def __init__(self, profiles: Iterable[Profile] = (), active: str | None = None) -> None:
+    def __init__(
+        self,
+        profiles: Iterable[Profile] = (),
+        active: str | None = None,
+        brought: Mapping[str, ModelKind | OwnQueue] = {},
+    ) -> None:
         """
         Args:
             active: the profile of chats that name none.
+            brought: what the installation's own task types need.
         """
         self._profiles = {profile.name: profile for profile in profiles}
         self._active = active
+        self._needs = {**TASK_KINDS, **brought}
+        self._own = {need.profile: need.queue for need in brought.values() if isinstance(need, OwnQueue)}
 
     def __iter__(self) -> Iterator[Profile]:
+        """Those of models."""
         return iter(self._profiles.values())
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """The names of the profiles that are served here."""
-        return tuple(self._profiles)
+        """The names that jobs can give as their model profile and are served here."""
+        return (*self._profiles, *self._own)
 
     @property
     def active(self) -> Profile | None:
@@ -70,10 +87,10 @@ class Routes:
     @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a profile is bound to, each once."""
-        return tuple(dict.fromkeys(profile.queue for profile in self))
+        return tuple(dict.fromkeys((*(profile.queue for profile in self), *self._own.values())))
 
     def profiles_of(self, queue: str) -> tuple[str, ...]:
-        """The profiles that are bound to the queue."""
+        """The models' profiles that are bound to the queue."""
         return tuple(profile.name for profile in self if profile.queue == queue)
 
     def chat_profile(self, model: str | None) -> Profile | None:
@@ -84,24 +101,38 @@ class Routes:
         return next(named, None) or next(served, None) or self.active
 
     def bindings(self) -> dict[tuple[str, str], str]:
-        """The queue of every built-in task type on every profile that can run it."""
+        """The queue of every task type on every profile that can run it."""
         return {
-            (task_type, profile.name): profile.queue
-            for task_type, kind in TASK_KINDS.items()
-            for profile in self
-            if profile.kind is kind
+            (task_type, profile): queue
+            for task_type, need in self._needs.items()
+            for profile, queue in self._places(need)
         }
+
+    def _places(self, need: ModelKind | OwnQueue) -> Iterator[tuple[str, str]]:
+        if isinstance(need, OwnQueue):
+            yield need.profile, need.queue
+        else:
+            yield from ((profile.name, profile.queue) for profile in self if profile.kind is need)
 
     def queue_of(self, task_type: str, model_profile: str) -> str | None:
         """The queue of such a job, or None when it is not served here.
 
         Raises:
-            BadInput: a built-in task type on a profile of another kind (`unsupported_task`).
+            BadInput: a task type on a profile that is served here, and not for it (`unsupported_task`).
         """
-        kind, profile = TASK_KINDS.get(task_type), self._profiles.get(model_profile)
-        if kind is None or profile is None:
+        need, profile = self._needs.get(task_type), self._profiles.get(model_profile)
+        if need is None or (profile is None and model_profile not in self._own):
             return None
-        if profile.kind is not kind:
-            detail = f"{task_type} needs a model for {kind}; {model_profile} is one for {profile.kind}"
-            raise BadInput([Problem("/model_profile", detail)], ErrorCode.UNSUPPORTED_TASK)
+        if isinstance(need, OwnQueue):
+            if model_profile == need.profile:
+                return need.queue
+            raise _unsupported(f"{task_type} needs no model: its model_profile is {need.profile}")
+        if profile is None:
+            raise _unsupported(f"{task_type} needs a model for {need}; {model_profile} is the name of no model")
+        if profile.kind is not need:
+            raise _unsupported(f"{task_type} needs a model for {need}; {model_profile} is one for {profile.kind}")
         return profile.queue
+
+
+def _unsupported(detail: str) -> BadInput:
+    return BadInput([Problem("/model_profile", detail)], ErrorCode.UNSUPPORTED_TASK)

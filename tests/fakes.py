@@ -12,9 +12,10 @@ from domain.adaptive import Adapted, Pressure, Workload
 from domain.circuit import Circuit
 from domain.errors import BadInput, Problem, StorageUnavailable
 from domain.events import JobEvent
+from domain.infra import Target
 from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
-from domain.ports import NO_CEILINGS, Added, Claim, Demand, Exchange, ProviderState
+from domain.ports import NO_CEILINGS, Added, BrokerState, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
 from tests.factories import NOW
 
@@ -52,6 +53,16 @@ class RecordingTickets:
 
     async def reachable(self) -> bool:
         return self.up
+
+
+class ToldFigures:
+    """Says of the broker what a test tells it."""
+
+    def __init__(self) -> None:
+        self.state: BrokerState | None = None
+
+    async def look(self) -> BrokerState | None:
+        return self.state
 
 
 class RecordingEvents:
@@ -155,6 +166,16 @@ class FakeHealth:
         return ProviderState(
             reachable=True, latency=0.0125, models=("qwen",), serves_model=True, authorised=True, asked_at=NOW
         )
+
+
+class ToldInfra:
+    """Says of the machines behind the model servers what a test tells it."""
+
+    def __init__(self) -> None:
+        self.targets: tuple[Target, ...] = ()
+
+    async def look(self) -> tuple[Target, ...]:
+        return self.targets
 
 
 class FragileStore(MemoryJobStore):

@@ -28,19 +28,27 @@ def backup(data_dir: Path, file: Path) -> int:
     Raises:
         StartupError: there is no data, the server cannot be started, or the file not be written.
     """
-    if not (data_dir / "postgres").is_dir():
-        raise StartupError(f"DATA_DIR: {data_dir} holds no data of an embedded PostgreSQL.")
+    must_hold_data(data_dir)
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        with _server(data_dir) as server:
-            _run(server, "pg_dump", "--format=custom", *ANYBODYS, f"--file={unfinished}")
+        with server(data_dir) as running:
+            _run(running, "pg_dump", "--format=custom", *ANYBODYS, f"--file={unfinished}")
         unfinished.replace(file)
     except OSError as error:
         raise StartupError(f"The backup cannot be written to {file}: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return file.stat().st_size
+
+
+def must_hold_data(data_dir: Path) -> None:
+    """
+    Raises:
+        StartupError: no embedded PostgreSQL was ever here.
+    """
+    if not (data_dir / "postgres").is_dir():
+        raise StartupError(f"DATA_DIR: {data_dir} holds no data of an embedded PostgreSQL.")
 
 
 def restore(data_dir: Path, file: Path) -> None:
@@ -62,7 +70,7 @@ def restore(data_dir: Path, file: Path) -> None:
 
 
 @contextmanager
-def _server(data_dir: Path) -> Iterator[str]:
+def server(data_dir: Path) -> Iterator[str]:
     """Where the folder's server is: that of the service that runs, or one that runs as long as this."""
     running = server_of(data_dir.absolute() / "postgres")
     if running and running.port:

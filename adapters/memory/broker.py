@@ -70,3 +70,10 @@ class NoTickets:
 
     async def reachable(self) -> bool:
         return True
+
+
+class NoFigures:
+    """There is no broker, or nobody to ask about it."""
+
+    async def look(self) -> None:
+        return None

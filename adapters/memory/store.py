@@ -59,14 +59,17 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Place,
     Prospect,
     Quantiles,
     RescueTerms,
+    Stretch,
     Tally,
     WorkerBeat,
 )
 from domain.queue import Hold
 from domain.results import ProviderAttempt
+from domain.retention import PastJob, Walk
 
 LATELY = timedelta(minutes=5)
 PATIENCE = timedelta(seconds=5)
@@ -213,16 +216,25 @@ class MemoryJobStore:
         job = self._jobs.get(lease.job_id)
         if job is None or job.lease_timeout is None:
             raise LeaseLost
-        now = self._now()
-        job = job.renew(lease, now + job.lease_timeout)
+        job = job.renew(lease, self._now() + job.lease_timeout)
         self._jobs[job.id] = job
         if progress is not None:
-            last = self._progress.get(job.id)
-            report = last.report + 1 if last and last.number == job.number else 1
-            self._progress[job.id] = Progress(job.number, report, now, progress)
-            self._jobs[job.id] = replace(job, progress=progress)
+            self._note(job, progress)
         assert job.lease_expires_at is not None  # noqa: S101  # it was just renewed
         return job.lease_expires_at, job.number
+
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        job = self._jobs.get(lease.job_id)
+        if job is None or job.lease != lease:
+            raise LeaseLost
+        self._note(job, progress)
+        return job.number
+
+    def _note(self, job: Job, progress: Raw) -> None:
+        last = self._progress.get(job.id)
+        report = last.report + 1 if last and last.number == job.number else 1
+        self._progress[job.id] = Progress(job.number, report, self._now(), progress)
+        self._jobs[job.id] = replace(job, progress=progress)
 
     async def run_end(self, lease: Lease) -> RunEnd | None:
         ended = (run.record for run in self._runs[lease.job_id] if run.lease == lease)
@@ -244,6 +256,29 @@ class MemoryJobStore:
                 table.pop(job_id, None)
         self._keys = {key: (mark, job_id) for key, (mark, job_id) in self._keys.items() if job_id not in erased}
         return erased
+
+    async def walk(self, walk: Walk, after: Place | None, limit: int) -> Stretch:
+        now = self._now()
+        past = [
+            job
+            for job in sorted(self._jobs.values(), key=_created)
+            if job.created_at <= now - walk.older_than
+            and (after is None or _created(job) > (after.created_at, after.seq))
+            and walk.status in (None, job.status)
+            and walk.owner in (None, job.owner_service)
+        ][:limit]
+        last = Place(past[-1].created_at, past[-1].seq) if len(past) == limit else None
+        return Stretch(now, tuple(map(_past, past)), last)
+
+    async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
+        return await self.erase([job.id for job in jobs if job.id in self._jobs and _past(self._jobs[job.id]) == job])
+
+    async def oldest_finished(self) -> dict[JobStatus, float]:
+        first: defaultdict[JobStatus, list[datetime]] = defaultdict(list)
+        for job in sorted(self._jobs.values(), key=_created):
+            if job.finished_at and len(first[job.status]) < 100:
+                first[job.status].append(job.finished_at)
+        return {status: (self._now() - min(times)).total_seconds() for status, times in first.items()}
 
     async def promote_due(self) -> dict[str, int]:
         now = self._now()
@@ -788,6 +823,10 @@ def _waiting(jobs: Iterable[Job]) -> dict[tuple[int, str], list[int]]:
 
 def _created(job: Job) -> tuple[datetime, int]:
     return job.created_at, job.seq
+
+
+def _past(job: Job) -> PastJob:
+    return PastJob(job.id, job.owner_service, job.status, job.number, job.created_at, job.seq, job.finished_at)
 
 
 def _due_since(job: Job) -> datetime:

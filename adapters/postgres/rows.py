@@ -9,6 +9,7 @@ from msgspec import Raw
 from domain.errors import ErrorCode, Failure
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, Priority
+from domain.retention import PastJob
 
 _labels = msgspec.json.Decoder(dict[str, str])
 
@@ -49,6 +50,18 @@ def job_of(row: asyncpg.Record) -> Job:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def past_job_of(row: asyncpg.Record) -> PastJob:
+    return PastJob(
+        id=row["id"],
+        owner_service=row["owner_service"],
+        status=JobStatus(row["status"]),
+        number=row["number"],
+        created_at=row["created_at"],
+        seq=row["seq"],
+        finished_at=row["finished_at"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -26,7 +26,7 @@ from adapters.postgres.pool import (
     query,
     transaction,
 )
-from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of
+from adapters.postgres.rows import code_of, event_of, failure_of, job_of, leased_of, past_job_of
 from adapters.postgres.together import ReadTogether, Together
 from domain.errors import ErrorCode, Failure, JobNotFound, LeaseLost, StorageUnavailable
 from domain.events import JobEvent, Progress, Pulse, StatusChange
@@ -63,14 +63,17 @@ from domain.ports import (
     Listing,
     LiveWorker,
     Pace,
+    Place,
     Prospect,
     Quantiles,
     RescueTerms,
+    Stretch,
     Tally,
     WorkerBeat,
 )
 from domain.queue import Hold
 from domain.results import ProviderAttempt
+from domain.retention import PastJob, Walk
 
 log = structlog.get_logger()
 
@@ -91,6 +94,18 @@ MOST_TOGETHER = 100
 
 COUNTED_AHEAD = 1_000
 """Up to so many jobs a position is counted; farther off it is estimated."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING = Place(EPOCH, 0)
+"""Every job was created after it."""
+
+IN_ORDER = """
+    SELECT
+        set_config('plan_cache_mode', 'force_custom_plan', true),
+        set_config('enable_seqscan', 'off', true),
+        set_config('enable_bitmapscan', 'off', true)
+"""
+"""What walks along an index reads no further than it goes: not all that is left of the walk, to sort it each time."""
 
 _attempts = msgspec.json.Decoder(tuple[ProviderAttempt, ...])
 
@@ -259,6 +274,12 @@ class PostgresJobStore:
             raise LeaseLost
         return rows[0]["lease_expires_at"], rows[0]["number"]
 
+    async def note_progress(self, lease: Lease, progress: Raw) -> int:
+        rows = await self._fetch("note_progress", lease.job_id, lease.token, bytes(progress))
+        if not rows:
+            raise LeaseLost
+        return int(rows[0]["number"])
+
     async def run_end(self, lease: Lease) -> RunEnd | None:
         rows = await self._fetch("run_outcomes", [lease.job_id], [lease.token])
         return next((RunEnd(RunOutcome(row["outcome"]), code_of(row)) for row in rows), None)
@@ -274,6 +295,29 @@ class PostgresJobStore:
 
     async def erase(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return [row["id"] for row in await self._fetch("erase_jobs", job_ids)]
+
+    async def walk(self, walk: Walk, after: Place | None, limit: int) -> Stretch:
+        start = [(after or BEGINNING).created_at, (after or BEGINNING).seq, walk.older_than, limit]
+        async with transaction(self._pool) as run:
+            await run(IN_ORDER, [])
+            if walk.owner is None:
+                rows = await run(query("walk_state"), [walk.status, *start])
+            else:
+                rows = await run(query("walk_owner"), [walk.owner, *start])
+        if not rows:
+            return Stretch(EPOCH, (), None)
+        jobs = tuple(past_job_of(row) for row in rows)
+        last = Place(jobs[-1].created_at, jobs[-1].seq) if len(jobs) == limit else None
+        return Stretch(rows[0]["now"], jobs, last)
+
+    async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
+        async with transaction(self._pool) as run:
+            await run("SELECT set_config('lock_timeout', '2s', true)", [])
+            rows = await run(query("prune_jobs"), [[job.id for job in jobs], [job.number for job in jobs]])
+        return [row["id"] for row in rows]
+
+    async def oldest_finished(self) -> dict[JobStatus, float]:
+        return {JobStatus(row["status"]): row["seconds"] for row in await self._fetch("oldest_finished")}
 
     async def route(self, bindings: Mapping[tuple[str, str], str]) -> dict[str, int]:
         rows = await self._fetch(

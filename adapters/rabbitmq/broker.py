@@ -9,7 +9,7 @@ from dramatiq import Consumer, Middleware
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from pika import BlockingConnection
 
-from adapters.rabbitmq.connection import Tidings, connection_parameters
+from adapters.rabbitmq.connection import UNNAMED, Tidings, connection_parameters
 from adapters.rabbitmq.declare import Declarations
 
 QueueType = Literal["classic", "quorum"]
@@ -29,13 +29,15 @@ class TicketBroker(RabbitmqBroker):
         queue_type: QueueType,
         middleware: Sequence[Middleware],
         consumer_class: Callable[..., Consumer],
+        process: str = UNNAMED,
     ) -> None:
         """
         Args:
+            process: whose it is, as RabbitMQ's list of connections shows it.
             consumer_class: `RabbitConsumer` with the tickets' own acknowledging mixed in.
         """
         super().__init__(url=url, confirm_delivery=True, middleware=list(middleware))
-        self.parameters = connection_parameters(url)
+        self.parameters = connection_parameters(url, process)
         self._queue_type = queue_type
         self._consumer_class = consumer_class
         self._declarations = Declarations()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
+from copy import copy
 
 import structlog
 from dramatiq.errors import BrokerConnectionError
@@ -28,8 +31,17 @@ AWAY = (AMQPError, BrokerConnectionError, OSError)
 """What is raised where RabbitMQ cannot be reached, breaks off, or does not let us."""
 
 
-def connection_parameters(url: str) -> list[URLParameters]:
+NAME, UNNAMED = "connection_name", "ai-service"
+
+LONGEST_LABEL = 150
+"""Characters: the name of a queue has 255 at most."""
+
+
+def connection_parameters(url: str, process: str = UNNAMED) -> list[URLParameters]:
     """How to connect: to the first of the servers, separated by `;`, that answers. What the URL says itself holds.
+
+    Args:
+        process: whose connections these are, as operators know it: `ai-service worker gpu-1/3f9a01bc`.
 
     Raises:
         StartupError: it says what cannot be used.
@@ -49,12 +61,27 @@ def connection_parameters(url: str) -> list[URLParameters]:
         if server.blocked_connection_timeout is None:
             # RabbitMQ blocks publishers when its disk or memory is short; without this they would wait for ever.
             server.blocked_connection_timeout = BLOCKED_TIMEOUT
+        server.client_properties = {NAME: process, **(server.client_properties or {})}
     return servers
+
+
+def named(servers: Sequence[URLParameters], purpose: str) -> list[URLParameters]:
+    """The same for a connection that shows its purpose where RabbitMQ's connections are listed."""
+    purposeful = [copy(server) for server in servers]
+    for server in purposeful:
+        server.client_properties = {**server.client_properties, NAME: f"{server.client_properties[NAME]}: {purpose}"}
+    return purposeful
+
+
+def label(servers: Sequence[URLParameters]) -> str:
+    """Whose connections these are, as a part of names in RabbitMQ: `worker-gpu-1-3f9a01bc`."""
+    process = str(servers[0].client_properties[NAME]).removeprefix(f"{UNNAMED} ")
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", process)[:LONGEST_LABEL]
 
 
 def trouble(url: str) -> str | None:
     """Why the broker cannot be used, or None when it can."""
-    servers = connection_parameters(url)
+    servers = named(connection_parameters(url), "doctor")
     for server in servers:
         server.socket_timeout = server.stack_timeout = server.blocked_connection_timeout = 5
     try:

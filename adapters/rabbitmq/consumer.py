@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from dramatiq import Message, MessageProxy
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+from pika import BlockingConnection
 
-from adapters.rabbitmq.connection import AWAY
+from adapters.rabbitmq.connection import AWAY, label, named
 
 if TYPE_CHECKING:
     from adapters.rabbitmq.broker import TicketBroker
@@ -33,9 +35,17 @@ class RabbitConsumer(_RabbitmqConsumer):
         Raises:
             ConnectionClosed: RabbitMQ is away, or does not let us.
         """
+        self.broker, self.queue_name, self.known_tags = broker, queue_name, set()
+        self.logger = get_logger(__name__, type(self))  # type: ignore[no-untyped-call]  # Dramatiq's
         self.tidings = broker.tidings(queue_name)
         try:
-            super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # Dramatiq's
+            # As Dramatiq's own does it, but so that operators know connection and consumer by their names.
+            self.connection = BlockingConnection(named(broker.parameters, f"tickets of {queue_name}"))
+            self.channel = self.connection.channel()
+            self.channel.basic_qos(prefetch_count=prefetch)
+            self.iterator = self.channel.consume(
+                queue_name, inactivity_timeout=timeout / 1000, consumer_tag=label(broker.parameters)
+            )
             # Before it consumes, which it begins with its first message.
             broker.declare(self.connection, queue_name)
         except AWAY as error:

@@ -17,6 +17,7 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.delivery_mode import DeliveryMode
 
+from adapters.rabbitmq.connection import label
 from adapters.rabbitmq.declare import Declarations
 from adapters.rabbitmq.link import Link
 
@@ -39,7 +40,8 @@ BOUND_ANEW = 10.0
 QUEUE_LIMITS = {"x-max-length": 10_000, "x-max-length-bytes": 64 << 20, "x-overflow": "drop-head"}
 """What a process that hears too slowly may pile up in the broker; then the oldest go."""
 
-TRANSIENT = BasicProperties(content_type="application/json", delivery_mode=DeliveryMode.Transient)
+APP = "ai-service"
+"""Who published a message, as its properties tell whoever finds it."""
 
 
 class Exchange(Struct, frozen=True):
@@ -83,6 +85,9 @@ class Publisher(Generic[T]):
             pause: seconds after a round of messages that carried so many: what comes meanwhile goes along.
         """
         self._what = what
+        self._properties = BasicProperties(
+            content_type="application/json", delivery_mode=DeliveryMode.Transient, type=what, app_id=APP
+        )
         self._declarations = declarations
         self._exchange = exchange
         self._pending = outbox
@@ -125,7 +130,7 @@ class Publisher(Generic[T]):
             # What the connection breaks over is lost, not sent again and again.
             taken = self._take()
             for key, body in self._messages(taken):
-                channel.basic_publish(self._exchange.name, key, body, TRANSIENT)
+                channel.basic_publish(self._exchange.name, key, body, self._properties)
             connection.process_data_events(0)
             self.link.stopping.wait(self._pause(len(taken)))
 
@@ -158,16 +163,19 @@ class Subscriber:
         self._exchange = exchange
         self._patterns = patterns
         self._hear = hear
+        self._label = label(parameters)
         self.link = Link(f"{what}-listener", parameters, self._listen_on)
 
     def _listen_on(self, connection: BlockingConnection) -> None:
         channel = connection.channel()
         # Named anew each time: the broker may not have noticed yet that the former connection is gone.
-        queue = f"{self._exchange.name}.{uuid4().hex[:12]}"
+        queue = f"{self._exchange.name}.{self._label}.{uuid4().hex[:4]}"
         channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_LIMITS)
         self._declarations.make(connection, self._exchange.name, self._exchange.declare)
         bound = self._bind(channel, queue)
-        channel.basic_consume(queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True)
+        channel.basic_consume(
+            queue, lambda *delivery: self._hear(delivery[-1]), auto_ack=True, consumer_tag=self._label
+        )
         self.link.ready.set()
         # Without a consumer its queue was deleted.
         while not self.link.stopping.is_set() and channel.consumer_tags:

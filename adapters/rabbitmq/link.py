@@ -11,7 +11,7 @@ from contextlib import suppress
 import structlog
 from pika import BlockingConnection, URLParameters
 
-from adapters.rabbitmq.connection import AWAY, Tidings
+from adapters.rabbitmq.connection import AWAY, Tidings, named
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class Link:
         self.stopping = threading.Event()
         self.ready = threading.Event()
         self._name = name
-        self._parameters = parameters
+        self._parameters = named(parameters, name)
         self._use = use
         self._connection: BlockingConnection | None = None
         self._tidings = Tidings(name)

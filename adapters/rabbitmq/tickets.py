@@ -20,6 +20,7 @@ from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import TOLD_EVERY
 from adapters.rabbitmq.declare import NOT_FOUND
+from adapters.rabbitmq.hints import APP
 from adapters.rabbitmq.link import Link
 
 log = structlog.get_logger()
@@ -38,7 +39,9 @@ ANSWER_TIMEOUT = 2.0
 REFUSED_FOR = 10.0
 """Seconds for which nothing is published to a queue that RabbitMQ does not let us publish to."""
 
-TRANSIENT = BasicProperties(delivery_mode=DeliveryMode.Transient)
+TRANSIENT = BasicProperties(
+    content_type="application/json", delivery_mode=DeliveryMode.Transient, type="ticket", app_id=APP
+)
 """RabbitMQ confirms it without writing it down first: the next one need not wait for a disk. What it forgets when it
 ends, the scheduler publishes anew."""
 

@@ -11,7 +11,8 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Guard
 
 from app.keyring import Keyring
-from domain.access import ANYBODY, Caller, Right
+from domain.access import ANYBODY, STRANGER, Caller, Right
+from domain.errors import RateLimited
 
 RIGHT = "right"
 """A route names its right by this option: `@post("/", opt={"right": Right.WORK})`; a tuple means any of them."""
@@ -29,8 +30,21 @@ def guard_of(keyring: Keyring) -> Guard:
     return must_be_allowed
 
 
+def door_of(keyring: Keyring) -> Guard:
+    """Lets everybody through; the route learns who it is, and tells strangers less."""
+
+    async def may_be_known(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+        try:
+            caller = ANYBODY if keyring.open else _authenticated(connection, keyring)
+        except (NotAuthorizedException, RateLimited):
+            caller = STRANGER
+        connection.scope["user"] = caller
+
+    return may_be_known
+
+
 def caller_of(request: Request[Caller, Any, Any]) -> Caller:
-    """Who sent this request. Behind the guard only."""
+    """Who sent this request. Behind a guard only."""
     return request.user
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from litestar import Controller, Response, get
 
 from app.api.documents import Answer, operation
-from app.api.injected import Injected
+from app.api.injected import Calling, Injected
 from app.wire import examples
-from app.wire.health import ActiveProvider, Liveness, ReadinessView
+from app.wire.health import ActiveProvider, HealthDetail, Liveness, ReadinessView
 
 
 class Health(Controller):
@@ -58,3 +58,23 @@ class Health(Controller):
     async def readyz(self, services: Injected) -> Response[ReadinessView]:
         view = ReadinessView.of(await services.report.readiness(), leaving=services.watch.leaving)
         return Response(view, status_code=view.status_code)
+
+
+class Diagnosed(Controller):
+    """Open to everybody, though not everybody is told all."""
+
+    tags = ("health",)
+
+    @get(
+        "/health/detail",
+        operation_id="health_detail",
+        summary="How does the service fare, part by part?",
+        description=(
+            "For people and dashboards; a load balancer asks `/readyz`. The status is 200 whatever is wrong, and the "
+            "answer takes three seconds at most: a part that is away or slow is told as that. Open to everybody; where "
+            "the service has tokens, what is wrong in particular is told to those that may read."
+        ),
+        operation_class=operation(Answer(200, examples.HEALTH_DETAIL, "How it fares.")),
+    )
+    async def detail(self, services: Injected, caller: Calling) -> HealthDetail:
+        return HealthDetail.of(await services.diagnose.diagnosis(), caller)

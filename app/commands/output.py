@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -119,16 +119,19 @@ def job_sheet(job: Job) -> Table:
     return sheet
 
 
-def queues_table(queues: Iterable[Queue]) -> Table:
+def queues_table(queues: Sequence[Queue]) -> Table:
+    """With what RabbitMQ counts, where the service tells it."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("queue")
     table.add_column("state")
     columns = ("pending", "due", "running", "busy", "limit", "workers", "slots", "idle")
-    for name in columns:
+    lying = ("ready", "unacked", "consumers") if any(queue.broker for queue in queues) else ()
+    for name in (*columns, *lying):
         table.add_column(name, justify="right")
     for queue in queues:
         figures = (_limit(queue) if name == "limit" else str(getattr(queue, name)) for name in columns)
-        table.add_row(escape(queue.name), _state(queue), *figures)
+        tickets = (str(getattr(queue.broker, name, "-")) for name in lying)
+        table.add_row(escape(queue.name), _state(queue), *figures, *tickets)
     return table
 
 

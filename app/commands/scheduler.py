@@ -18,7 +18,7 @@ cli = typer.Typer(add_completion=False)
 def scheduler_command() -> None:
     """Run a scheduler: due retries, rescues, tickets. Several may run; one leads. Needs DATABASE_URL."""
     stop = Stop()
-    application = build(configured())
+    application = build(configured(), role="scheduler")
 
     async def schedule() -> None:
         await stop.unless(migrate_if_wanted(application))

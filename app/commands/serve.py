@@ -18,7 +18,7 @@ def serve_command() -> None:
     """Run the API, with a scheduler that stands by. Needs DATABASE_URL; AMQP_URL wakes workers at once."""
     stop = Stop()
     settings = configured()
-    application = build(settings)
+    application = build(settings, role="api")
     listener = bind(settings.http.host, settings.http.port, "HTTP_PORT")
 
     async def migrate_and_serve() -> None:

@@ -64,11 +64,16 @@ def steer_all(
         if dry_run or not found.matched:
             _tell(verb, found, machine=machine)
             return
-        _confirm(f"{verb.name} {_jobs(found.matched)}?")
+        confirm(f"{verb.name} {_jobs(found.matched)}?")
     _tell(verb, verb.all(client, **which), machine=machine)
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
+    """Go on where the person before the terminal agrees.
+
+    Raises:
+        ServiceError: nobody is there to be asked.
+    """
     try:
         # Not typer's own, which lets a space slip onto stdout.
         agreed = Confirm.ask(question, console=output.remarks(), default=False)

@@ -24,7 +24,7 @@ def worker_command(
     """Run jobs: WORKER_CLAIM_LIMIT at once from each queue that is served. Needs DATABASE_URL."""
     stop = Stop()
     settings = configured()
-    application = build(settings)
+    application = build(settings, role="worker")
     listener = bind(settings.worker.http_host, settings.worker.http_port, "WORKER_HTTP_PORT")
     stop.run(stop.unless(migrate_if_wanted(application)))
     names = [name for given in queues or () for name in given.split(",") if name]

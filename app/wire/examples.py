@@ -9,12 +9,22 @@ from uuid import UUID
 from msgspec import Raw, json
 
 from app.wire.chat import ChatRequestBody, ChatView, QueuedJobView, QueuedView, WithdrawnView
-from app.wire.health import ActiveProvider, Components, Liveness, ReadinessView
+from app.wire.health import (
+    ActiveProvider,
+    Components,
+    ComponentsView,
+    ComponentView,
+    FindingView,
+    HealthDetail,
+    Liveness,
+    ReadinessView,
+)
+from app.wire.infra import ContainerView, GpuView, InfraView, ModelServerView, SpeechServerView, TargetView
 from app.wire.jobs import JobRow, JobView
 from app.wire.lists import JobPage
 from app.wire.problem import ProblemDetails
 from app.wire.providers import ProviderCircuit, ProviderList, ProviderView
-from app.wire.queues import CircuitView, QueueList, QueueStatusView, QueueView
+from app.wire.queues import BrokerQueueView, CircuitView, QueueList, QueueStatusView, QueueView
 from app.wire.runs import RunList, RunView
 from app.wire.stats import (
     ErrorCount,
@@ -44,7 +54,9 @@ from app.wire.work import (
 )
 from domain.chat import Message
 from domain.circuit import CircuitState
+from domain.diagnosis import Word
 from domain.errors import ErrorCode
+from domain.infra import TargetKind
 from domain.job import JobStatus, RunOutcome
 from domain.results import ProviderAttempt, Usage
 from domain.routing import ModelKind
@@ -247,6 +259,7 @@ _QUEUE: dict[str, Any] = {
     "workers": 2,
     "slots": 8,
     "idle": 4,
+    "broker": BrokerQueueView(ready=2, unacked=4, consumers=2),
 }
 _OPEN = CircuitView(
     state=CircuitState.OPEN,
@@ -256,7 +269,7 @@ _OPEN = CircuitView(
     opened_at=_STARTED,
     probe_at=_ENDED,
 )
-_SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8}
+_SICK = _QUEUE | {"name": "gpu.speech", "circuit": _OPEN, "running": 0, "busy": 0, "idle": 8, "broker": None}
 QUEUE = QueueView(**_QUEUE)
 QUEUES = QueueList([QUEUE, QueueView(**_SICK)])
 PAUSED = QueueView(**_QUEUE | {"paused": True})
@@ -325,6 +338,144 @@ PROVIDERS = ProviderList(
             asked_at=_STARTED,
         ),
     ]
+)
+_TARGET: dict[str, Any] = {
+    "ok": True,
+    "age_seconds": 1.2,
+    "error": None,
+    "rates_over_seconds": None,
+    "gpus": [],
+    "containers": [],
+    "model_servers": [],
+    "speech": None,
+}
+_GPU = GpuView(
+    index=0,
+    uuid="GPU-5fd4b087-86f3-7a43-b711-4771313afc50",
+    name="NVIDIA L40S",
+    mig_profile=None,
+    utilisation_percent=87.0,
+    memory_used_bytes=41_305_505_792,
+    memory_total_bytes=48_305_799_168,
+    temperature_celsius=63.0,
+    memory_temperature_celsius=None,
+    power_watts=287.4,
+    xid_error=0,
+)
+_CONTAINER = ContainerView(
+    name="vllm-qwen",
+    image="vllm/vllm-openai:v0.12.0",
+    service="vllm",
+    cpu_cores=1.42,
+    memory_working_set_bytes=9_126_805_504,
+    memory_limit_bytes=34_359_738_368,
+    oom_events=0,
+)
+_VLLM = ModelServerView(
+    model="Qwen/Qwen2.5-14B-Instruct-AWQ",
+    running=6.0,
+    waiting=2.0,
+    kv_cache_use=0.413,
+    prompt_tokens_per_second=2140.6,
+    generation_tokens_per_second=311.8,
+    preemptions=0,
+    prefix_cache_hit_rate=0.62,
+)
+INFRA = InfraView(
+    configured=True,
+    targets=[
+        TargetView(name="gpu-1", kind=TargetKind.DCGM, **_TARGET | {"gpus": [_GPU]}),
+        TargetView(
+            name="host-1",
+            kind=TargetKind.CADVISOR,
+            **_TARGET | {"rates_over_seconds": 5.2, "containers": [_CONTAINER]},
+        ),
+        TargetView(
+            name="llm",
+            kind=TargetKind.VLLM,
+            **_TARGET | {"rates_over_seconds": 5.2, "model_servers": [_VLLM]},
+        ),
+        TargetView(
+            name="stt",
+            kind=TargetKind.SPEECH,
+            **_TARGET | {"speech": SpeechServerView(healthy=True, latency_ms=2.1, running=None, waiting=None)},
+        ),
+        TargetView(
+            name="gpu-2",
+            kind=TargetKind.NVIDIA_SMI,
+            **_TARGET | {"ok": False, "age_seconds": 324.5, "error": "It accepts no connections."},
+        ),
+    ],
+)
+_FARES: dict[str, tuple[Word, dict[str, int | float | None], list[tuple[str, str]]]] = {
+    "postgres": (Word.OK, {"answer_ms": 0.4}, []),
+    "broker": (Word.OK, {"answer_ms": 0.9}, []),
+    "providers": (
+        Word.DEGRADED,
+        {"profiles": 2, "reachable": 1, "refusing_the_key": 0, "without_the_model": 0, "slowest_ms": 3.2},
+        [("whisper-large-v3", "The provider accepts no connections.")],
+    ),
+    "queues": (
+        Word.DEGRADED,
+        {
+            "queues": 2,
+            "paused": 0,
+            "circuits_not_closed": 1,
+            "without_workers": 0,
+            "workers": 4,
+            "slots": 16,
+            "idle": 12,
+            "pending": 24,
+            "due": 20,
+            "running": 4,
+        },
+        [("gpu.speech", "Its circuit is open: provider_unavailable.")],
+    ),
+    "errors": (
+        Word.OK,
+        {
+            "failed_last_minute": 0,
+            "failed_last_5_minutes": 2,
+            "failed_last_hour": 7,
+            "failed_share_last_5_minutes": 0.0041,
+        },
+        [],
+    ),
+    "throughput": (
+        Word.OK,
+        {
+            "completed_last_minute": 104,
+            "completed_last_5_minutes": 486,
+            "completed_last_hour": 5512,
+            "oldest_due_seconds": 11.4,
+            "wait_p95_seconds": 9.8,
+            "run_p95_seconds": 4.1,
+        },
+        [],
+    ),
+    "infra": (
+        Word.DEGRADED,
+        {
+            "targets": 5,
+            "answering": 4,
+            "gpus": 1,
+            "gpu_utilisation_percent": 87.0,
+            "gpu_memory_used_bytes": 41_305_505_792,
+            "gpu_memory_total_bytes": 48_305_799_168,
+            "requests_running": 6.0,
+            "requests_waiting": 2.0,
+        },
+        [("gpu-2", "It accepts no connections.")],
+    ),
+}
+HEALTH_DETAIL = HealthDetail(
+    Word.DEGRADED,
+    ComponentsView(
+        **{
+            name: ComponentView(word, figures, [FindingView(*finding) for finding in findings])
+            for name, (word, figures, findings) in _FARES.items()
+        }
+    ),
 )
 QUESTION = ChatRequestBody(
     messages=[Message("system", "Answer in one sentence."), Message("user", "What does the caller ask for?")],

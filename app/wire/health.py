@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from msgspec import Meta, Struct
 
+from domain.access import Caller, Right
+from domain.diagnosis import Component, Diagnosis, Figure, Word
 from domain.routing import Profile
 from domain.usecases.report import Readiness
 
@@ -52,6 +55,56 @@ class ReadinessView(Struct, frozen=True):
     @property
     def status_code(self) -> int:
         return 503 if self.status == "down" else 200
+
+
+class FindingView(Struct, frozen=True):
+    """Something that is wrong."""
+
+    about: Annotated[str, Meta(description="The queue, profile, target or component.")]
+    text: str
+
+
+class ComponentView(Struct, frozen=True):
+    status: Word
+    figures: Annotated[
+        Mapping[str, Figure], Meta(description="By their names, which are always the same; null: not known now.")
+    ]
+    findings: Annotated[
+        list[FindingView] | None,
+        Meta(description="What is wrong with it; null for callers without a token that may read."),
+    ]
+
+    @classmethod
+    def of(cls, component: Component, *, told_all: bool) -> Self:
+        findings = [FindingView(each.about, each.text) for each in component.findings] if told_all else None
+        return cls(component.status, component.figures, findings)
+
+
+class ComponentsView(Struct, kw_only=True, frozen=True):
+    """The parts of the service."""
+
+    postgres: ComponentView
+    broker: ComponentView
+    providers: ComponentView
+    queues: ComponentView
+    errors: ComponentView
+    throughput: ComponentView
+    infra: ComponentView
+
+
+class HealthDetail(Struct, frozen=True):
+    """How the service fares."""
+
+    status: Annotated[
+        Word, Meta(description="`down` where PostgreSQL is; `degraded` where any other component is not `ok`.")
+    ]
+    components: ComponentsView
+
+    @classmethod
+    def of(cls, diagnosis: Diagnosis, caller: Caller) -> Self:
+        told_all = Right.READ in caller.rights
+        views = {name: ComponentView.of(each, told_all=told_all) for name, each in diagnosis.components.items()}
+        return cls(diagnosis.status, ComponentsView(**views))
 
 
 def _word(works: bool) -> Literal["ok", "down"]:

@@ -12,6 +12,7 @@ from app.wire.fields import Moment, Name
 from app.wire.query import decode_query
 from domain.circuit import Circuit, CircuitState
 from domain.errors import ErrorCode
+from domain.ports import BrokerQueue
 from domain.usecases.report import QueueReport, Standing
 
 
@@ -39,6 +40,18 @@ class CircuitView(Struct, kw_only=True, frozen=True):
             opened_at=circuit.opened_at,
             probe_at=circuit.probe_at,
         )
+
+
+class BrokerQueueView(Struct, kw_only=True, frozen=True):
+    """What RabbitMQ counts of a queue, some seconds ago: tickets that wake workers, not jobs."""
+
+    ready: Annotated[int, Meta(description="Tickets that wait for an idle slot.")]
+    unacked: Annotated[int, Meta(description="Tickets that woke a worker and are not acknowledged yet.")]
+    consumers: Annotated[int, Meta(description="Worker processes that take its tickets.")]
+
+    @classmethod
+    def of(cls, queue: BrokerQueue) -> BrokerQueueView:
+        return cls(ready=queue.ready, unacked=queue.unacked, consumers=queue.consumers)
 
 
 class QueueView(Struct, kw_only=True, frozen=True):
@@ -73,6 +86,10 @@ class QueueView(Struct, kw_only=True, frozen=True):
     workers: Annotated[int, Meta(description="Built-in workers that live and serve it.")]
     slots: Annotated[int, Meta(description="Jobs that they can run at once.")]
     idle: Annotated[int, Meta(description="Slots that run nothing.")]
+    broker: Annotated[
+        BrokerQueueView | None,
+        Meta(description="What lies in RabbitMQ; null: no RABBITMQ_MANAGEMENT_URL is configured, or it tells nothing."),
+    ]
 
     @classmethod
     def of(cls, queue: QueueReport) -> QueueView:
@@ -95,6 +112,7 @@ class QueueView(Struct, kw_only=True, frozen=True):
             workers=queue.workers,
             slots=queue.slots,
             idle=queue.idle,
+            broker=BrokerQueueView.of(queue.broker) if queue.broker else None,
         )
 
 

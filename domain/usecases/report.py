@@ -14,7 +14,20 @@ from msgspec.structs import replace
 from domain.access import Caller, Right
 from domain.errors import ErrorCode, StorageUnavailable
 from domain.job import JobId, JobStatus
-from domain.ports import Durations, Finished, JobFilter, JobStore, Listing, LiveWorker, Pace, Tally, Tickets
+from domain.ports import (
+    BrokerFigures,
+    BrokerQueue,
+    BrokerState,
+    Durations,
+    Finished,
+    JobFilter,
+    JobStore,
+    Listing,
+    LiveWorker,
+    Pace,
+    Tally,
+    Tickets,
+)
 from domain.queue import QueueState
 from domain.usecases.operate import Operate
 from domain.usecases.wake import DEAD_AFTER
@@ -72,6 +85,8 @@ class QueueReport(Struct, frozen=True):
     workers: int
     slots: int
     idle: int
+    broker: BrokerQueue | None = None
+    """What the broker holds of it; None: nobody can be asked, or it told nothing of this queue."""
 
 
 class Standing(Struct, frozen=True):
@@ -109,6 +124,7 @@ class Figures(Struct, frozen=True):
 class Report:
     jobs: JobStore
     tickets: Tickets
+    broker: BrokerFigures
     operate: Operate
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
@@ -181,12 +197,20 @@ class Report:
         """Worker processes that live."""
         return await self.jobs.workers(DEAD_AFTER)
 
+    async def broker_state(self) -> BrokerState | None:
+        """What the broker told of itself, seconds ago at most; None where nobody can be asked about it."""
+        return await self.broker.look()
+
     async def _reports(
         self, caller: Caller, states: Iterable[QueueState], workers: Sequence[LiveWorker]
     ) -> list[QueueReport]:
         counts = _grouped((tally.queue, tally) for tally in (await self.figures()).tallies)
-        shown = [_shown_to(caller, state) for state in states]
-        return [_queue_report(state, counts.get(state.name, Counts()), workers) for state in shown]
+        told = await self.broker_state()
+        lying = told.queues if told else {}
+        return [
+            _queue_report(_shown_to(caller, state), counts.get(state.name, Counts()), workers, lying.get(state.name))
+            for state in states
+        ]
 
     async def _running(self, caller: Caller, queues: Set[str]) -> list[JobId]:
         where = JobFilter(status=(JobStatus.RUNNING,))
@@ -203,11 +227,13 @@ class Report:
         return oldest_due, durations
 
 
-def _queue_report(state: QueueState, counts: Counts, workers: Iterable[LiveWorker]) -> QueueReport:
+def _queue_report(
+    state: QueueState, counts: Counts, workers: Iterable[LiveWorker], broker: BrokerQueue | None
+) -> QueueReport:
     serving = [worker for worker in workers if state.name in worker.queues]
     slots = sum(worker.slots_per_queue for worker in serving)
     busy = sum(worker.running.get(state.name, 0) for worker in serving)
-    return QueueReport(state, counts, len(serving), slots, max(0, slots - busy))
+    return QueueReport(state, counts, len(serving), slots, max(0, slots - busy), broker)
 
 
 def _shown_to(caller: Caller, state: QueueState) -> QueueState:

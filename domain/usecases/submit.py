@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -24,6 +25,7 @@ from domain.policy import Policies
 from domain.ports import Added, Events, JobStore, Schemas
 from domain.routing import TASK_KINDS, ModelKind, Routes
 from domain.speech import AudioUpload, parse_speech_input
+from domain.task_type import TaskType
 from domain.telemetry import NO_TELEMETRY, Telemetry
 from domain.usecases.preempt import Preempt
 from domain.usecases.wake import Wake
@@ -83,6 +85,8 @@ class Submit:
     max_input_bytes: int
     schemas: Schemas
     telemetry: Telemetry = NO_TELEMETRY
+    task_types: Mapping[str, TaskType[Any]] = field(default_factory=dict)
+    """Those that the installation brings itself, by their names."""
 
     async def one(self, caller: Caller, submission: Submission) -> Added:
         """Store the job; it is safe once this returns, whatever becomes of the broker.
@@ -172,7 +176,8 @@ class Submit:
             )
         _must_be_startable(submission)
         queue = routes.queue_of(submission.task_type, submission.model_profile)
-        upload_id = _check_input(submission, self.schemas, served=queue is not None)
+        brought = self.task_types.get(submission.task_type)
+        upload_id = _check_input(submission, self.schemas, brought, served=queue is not None)
         return NewJob(
             id=self.new_id(),
             owner_service=caller.owner_of(submission.owner_service),
@@ -212,7 +217,9 @@ def _must_be_startable(submission: Submission) -> None:
         raise BadInput([Problem("/deadline_at", "It must be later than `run_at`, or the job could never start.")])
 
 
-def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> UUID | None:
+def _check_input(
+    submission: Submission, schemas: Schemas, brought: TaskType[Any] | None, *, served: bool
+) -> UUID | None:
     """What is served here is checked now, not when it runs; what is not must at least be an object.
 
     Returns:
@@ -224,6 +231,10 @@ def _check_input(submission: Submission, schemas: Schemas, *, served: bool) -> U
             _check_chat(submission.input, schemas)
             return None
         _must_be_object(submission.input)
+        if brought:
+            if served:
+                brought.read(submission.input)
+            return _upload_of(submission.input)
         if not served:
             return _upload_of(submission.input) if kind is ModelKind.SPEECH else None
         match kind:
@@ -245,7 +256,7 @@ _with_upload = msgspec.json.Decoder(_WithUpload)
 
 
 def _upload_of(data: Raw) -> UUID | None:
-    """The upload that an external worker's job seems to name: it is kept for that job."""
+    """The upload that the job of an external worker or a plug-in seems to name: it is kept for that job."""
     try:
         return _with_upload.decode(data).upload_id
     except msgspec.DecodeError:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from domain.circuit import TELLING, Report, Sign, sign_of
 from domain.errors import ErrorCode, Failure
-from domain.events import JobEvent
+from domain.events import PROGRESS, JobEvent
 from domain.job import JobStatus, Lease, LeasedJob, Settlement
 from domain.ports import Claim, Events, Exchange, Health, JobStore
 from domain.results import ProviderAttempt
@@ -110,6 +110,15 @@ class Work:
         }
         second = await self.jobs.exchange(list(failures.values()), None)
         return replace(outcome, lost=outcome.lost | second.lost, refused=second.refused, replaced=failures)
+
+    async def tell(self, job: LeasedJob, progress: Raw) -> None:
+        """Keep how far a run is, and tell it to whoever follows its job.
+
+        Raises:
+            LeaseLost: the run no longer holds its job.
+        """
+        number = await self.jobs.note_progress(job.lease, progress)
+        self.events.publish([JobEvent.of(job, PROGRESS, number)])
 
     async def renew(self, leases: Sequence[Lease]) -> frozenset[Lease]:
         """Keep these jobs for another while. Returns the leases that are lost: their runs must stop."""

@@ -44,6 +44,7 @@ from domain.job import (
     Settlement,
 )
 from domain.ports import Added, Claim, ExternalClaim, JobFilter, JobStore, Listing, Place, RescueTerms, WorkerBeat
+from domain.retention import Walk
 from domain.retry import RETRIES, Retry, RetryPolicy, settle_failure
 from tests.adapters.rigs import OpenRig, Rig
 from tests.factories import new_job
@@ -314,6 +315,18 @@ class TwoStores(RuleBasedStateMachine):
             self.cancel(some)
         jobs = self.several(some)
         self.both(lambda store: store.erase(jobs), in_order=False)
+
+    @rule(status=st.sampled_from(JobStatus), some=several, retry=st.booleans())
+    def prune(self, status: JobStatus, some: set[int], retry: bool) -> None:
+        """Those of a state; some may be started afresh between the look and the removal."""
+        retried = self.several(some) if retry else []
+
+        async def pruned(store: JobStore) -> list[JobId]:
+            stretch = await store.walk(Walk(timedelta(0), status), None, 1_000)
+            await store.retry(retried)
+            return await store.prune(stretch.jobs)
+
+        self.both(pruned, in_order=False)
 
     @rule(pick=st.none() | picks, where=filters, limit=st.integers(1, 4), newest_first=st.booleans())
     def find(self, pick: int | None, where: JobFilter, limit: int, newest_first: bool) -> None:

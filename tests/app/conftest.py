@@ -28,7 +28,9 @@ from domain.routing import ModelKind, Profile, Routes
 from domain.texts import TextPiece
 from domain.usecases.browse import Browse
 from domain.usecases.converse import Converse
+from domain.usecases.diagnose import Diagnose
 from domain.usecases.guard import Guard
+from domain.usecases.infra import Infra
 from domain.usecases.lend import Lend
 from domain.usecases.operate import Operate
 from domain.usecases.outlook import Foresee
@@ -41,7 +43,15 @@ from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE, QUEUE, new_claim, new_id
-from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import (
+    FakeClock,
+    FakeHealth,
+    FragileStore,
+    RecordingEvents,
+    RecordingTickets,
+    ToldFigures,
+    ToldInfra,
+)
 
 MAX_INPUT_BYTES = 1024
 MAX_RESULT_BYTES = 4096
@@ -82,6 +92,7 @@ class Api:
     services: Services
     file: PolicyFileInMemory
     health: FakeHealth
+    infra: ToldInfra
     routes: list[Routes]
     """The last of them is in force."""
     readers: Readers
@@ -147,7 +158,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     operate = Operate(store.queues, lambda: routes[-1], wake)
-    browse, report = Browse(store), Report(store, tickets, operate, clock.now, clock.monotonic)
+    browse, report = Browse(store), Report(store, tickets, ToldFigures(), operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     submit = Submit(
         store,
@@ -162,6 +173,8 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     )
     steer = Steer(store, wake, events)
     converse = Converse(submit, steer, lambda: routes[-1], store.queues, clock.now, circuits_last=0.0)
+    told = ToldInfra()
+    providers, infra = Providers(lambda: routes[-1], health, operate), Infra(told)
     services = Services(
         submit=submit,
         uploads=Uploads(store.uploads, new_id, MAX_UPLOAD_BYTES),
@@ -175,11 +188,13 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
         follow=Follow(browse, watch, readers, events, keep_alive=NEVER),
         chats=Chats(converse, browse, watch, readers, events, CHAT_TIMEOUT, look_every=0.02),
         watch=watch,
-        providers=Providers(lambda: routes[-1], health, operate),
+        providers=providers,
+        infra=infra,
+        diagnose=Diagnose(store, tickets, report, providers, infra, clock.monotonic, patience=0.2),
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file, health, routes, readers)
+    return Api(app, client, store, tickets, events, watch, clock, services, file, health, told, routes, readers)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from app.settings import from_env
 from tests.servers.model_server import ModelServer, refuses, tells
 from tests.servers.pgbouncer import PgBouncer
 
-COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "openapi", "demo", "doctor"]
+COMMANDS = ["up", "serve", "worker", "scheduler", "migrate", "backup", "restore", "prune", "openapi", "demo", "doctor"]
 STEERING = ["pause", "resume", "stop", "start", "close-circuit"]
 NEED_A_DATABASE = ["serve", "worker", "scheduler", "migrate"]
 
@@ -215,6 +215,16 @@ async def test_the_doctor_finds_that_a_key_is_refused():
         status, shown = await examined({"LLM_BASE_URL": server.base_url, "LLM_API_KEY": "hunter2"})
     assert status == 1
     assert re.search(r"Profile qwen2.5-14b .* trouble .* The provider refuses the key", shown)
+    assert "hunter2" not in shown
+
+
+async def test_the_doctor_asks_each_infra_target():
+    with ModelServer(pages={"/metrics": tells('DCGM_FI_DEV_GPU_UTIL{gpu="0"} 7\n')}) as server:
+        url = server.origin.replace("//", "//me:hunter2@")
+        status, shown = await examined({"INFRA_TARGETS": f"gpu-1=dcgm+{url},llm=vllm+{url}"})
+    assert status == 1
+    assert re.search(r"Target gpu-1 .* ok .* dcgm: tells its figures", shown)
+    assert re.search(r"Target llm .* trouble .* vllm: It answers, but not with the figures of its kind", shown)
     assert "hunter2" not in shown
 
 

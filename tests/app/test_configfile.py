@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app import configfile
 from domain.errors import StartupError
 from domain.identity import NAME
+from domain.job import JobStatus
 from domain.policy import OwnerPolicy, Policies, QueuePolicy, TaskPolicy
 
 SECRET = "sk-hunter2"
@@ -30,7 +31,10 @@ WHOLE: dict[str, Any] = {
         "gpu.llm": {"concurrency": 8, "preempt": True, "reserved_share": 0.1, "ageing": "1h30m", "adaptive": True},
         "gpu.speech": {},
     },
-    "owners": {"sales/eu": {"weight": 3, "max_pending": 10_000, "max_running": 4}, "me": {"weight": 0.5}},
+    "owners": {
+        "sales/eu": {"weight": 3, "max_pending": 10_000, "max_running": 4},
+        "me": {"weight": 0.5, "retention": {"completed": "7d", "failed": "forever", "cancelled": None}},
+    },
     "task_types": {"call_analysis": {"max_run_time": "90s"}},
 }
 
@@ -39,7 +43,10 @@ POLICIES = Policies(
         "gpu.llm": QueuePolicy(8, preempt=True, reserved_share=0.1, ageing=timedelta(minutes=90), adaptive=True),
         "gpu.speech": QueuePolicy(),
     },
-    owners={"sales/eu": OwnerPolicy(3, max_pending=10_000, max_running=4), "me": OwnerPolicy(0.5)},
+    owners={
+        "sales/eu": OwnerPolicy(3, max_pending=10_000, max_running=4),
+        "me": OwnerPolicy(0.5, retention={JobStatus.COMPLETED: timedelta(days=7), JobStatus.FAILED: None}),
+    },
     task_types={"call_analysis": TaskPolicy(timedelta(seconds=90))},
 )
 
@@ -83,6 +90,7 @@ def test_toml_reads_the_same(tmp_path: Path):
         [owners]
         "sales/eu" = {{weight = 3, max_pending = 10_000, max_running = 4}}
         me.weight = 0.5
+        me.retention = {{completed = "7d", failed = "forever"}}
         [task_types.call_analysis]
         max_run_time = "90s"
     """
@@ -122,6 +130,7 @@ SHARE = "queues.gpu.llm.reserved_share to be a number from 0 to 0.5"
 AGEING = "queues.gpu.llm.ageing to be a duration "
 WEIGHT = "owners.me.weight to be a number from 0.001 to 1000000"
 PENDING = "owners.me.max_pending to be a whole number from 1 to 1000000000"
+RETENTION = "owners.me.retention to be " + configfile.RETENTION
 RUN_TIME = "task_types.t.max_run_time to be a duration "
 IN_QUOTES = 'in quotes, such as "30s", "5m" or "1h30m"'
 SUCH_AS = "such as 500ms, 2s, 5m, 1h30m or 30d"
@@ -149,6 +158,8 @@ BAD_VALUES: list[tuple[Any, str, list[Any]]] = [
     (lambda value: owner(weight=value), WEIGHT, [0, 0.0009, 1_000_001, "3", False, SECRET]),
     (lambda value: owner(max_pending=value), PENDING, [0, 1.0, 10**9 + 1, SECRET]),
     (lambda value: owner(max_running=value), PENDING.replace("pending", "running"), [0]),
+    (lambda value: owner(retention=value), RETENTION, ["7d", ["7d"], {"running": "7d"}, {SECRET: "7d"}]),
+    (lambda value: owner(retention={"failed": value}), RETENTION, [7, "0s", "7", "", True, [], {}, SECRET]),
     (lambda value: {"task_types": {"t": {"max_run_time": value}}}, RUN_TIME + IN_QUOTES, [90]),
     (lambda value: {"task_types": {"t": {"max_run_time": value}}}, RUN_TIME + "above zero", ["0s"]),
 ]
@@ -170,7 +181,7 @@ BAD_PLACES: list[tuple[Any, str]] = [
     (queue(ageing="1m", **{SECRET: 1}), f"field 2 of queues.gpu.llm to be {QUEUE_FIELDS}"),
     (
         owner(max_pendin=4),
-        "owners.me.max_pendin to be one of weight, max_pending, max_running (did you mean max_pending?)",
+        "owners.me.max_pendin to be one of weight, max_pending, max_running, retention (did you mean max_pending?)",
     ),
     ({"task_types": {"t": {"timeout": "1s"}}}, "task_types.t.timeout to be one of max_run_time"),
     ({"quues": {}}, f"quues to be {TOP} (did you mean queues?)"),
@@ -181,7 +192,7 @@ BAD_PLACES: list[tuple[Any, str]] = [
     ({"owners": SECRET}, "owners to be a table that has a table for each name"),
     ({"task_types": None}, "task_types to be a table that has a table for each name"),
     ({"queues": {"gpu.llm": 4}}, f"queues.gpu.llm to be a table of any of {QUEUE_FIELDS.removeprefix('one of ')}"),
-    ({"owners": {"me": SECRET}}, "owners.me to be a table of any of weight, max_pending, max_running"),
+    ({"owners": {"me": SECRET}}, "owners.me to be a table of any of weight, max_pending, max_running, retention"),
     (
         {"owners": {"me": {}, f"{SECRET} {SECRET}": {}}},
         "name 2 of owners to be a letter or digit, then up to 99 letters, digits or ._:/@+-",
@@ -266,6 +277,7 @@ GOOD: dict[str, Any] = {
     "weight": 3,
     "max_pending": 1000,
     "max_running": 1,
+    "retention": {"completed": "7d", "failed": "forever"},
     "max_run_time": "5m",
     "kind": "speech",
     "provider": "vllm",

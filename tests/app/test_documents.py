@@ -60,6 +60,8 @@ PATHS = {
     ("delete", "/queue/jobs/{job_id}"): ALWAYS | {"200", "404", "409"},
     ("get", "/api/v1/providers/status"): ALWAYS | {"200"},
     ("get", "/health"): {"200"},
+    ("get", "/api/v1/infra/status"): ALWAYS | {"200"},
+    ("get", "/health/detail"): {"200"},
     ("get", "/health/provider"): {"200"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},

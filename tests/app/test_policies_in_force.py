@@ -12,10 +12,12 @@ from dramatiq import Worker
 
 from adapters.postgres.pool import create_pool
 from adapters.postgres.queues import PostgresQueueStore
+from adapters.postgres.store import PostgresJobStore
 from app.bootstrap import Application, build
 from app.settings import from_env
 from domain.policy import Policies, QueuePolicy
 from tests.factories import QUEUE
+from tests.moves import cancel, found, one
 
 OTHER = "gpu.other"
 SPEECH = "gpu.speech"
@@ -83,3 +85,24 @@ async def test_of_two_that_are_there_the_leaders_file_counts(
         await stands_by.scheduler.tick()
         assert await in_force(pool) == {QUEUE: 7, OTHER: 7}
         await stands_by.scheduler.stop()
+
+
+async def test_who_leads_prunes_by_what_its_file_says_of_the_owner(
+    application: Application, file: Path, pool: Pool
+) -> None:
+    store = PostgresJobStore(pool)
+    jobs = [await one(store, owner_service=owner) for owner in ("beeline", "lion")]
+    await cancel(store, *(job.id for job in jobs))
+    await pool.execute(
+        "UPDATE jobs SET created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days'"
+    )
+    await pool.execute("UPDATE job_details SET created_at = created_at - interval '2 days'")
+    async with application.core(hears=False) as core:
+        await core.scheduler.tick()
+        await asyncio.to_thread(file.write_text, '[owners.beeline]\nretention = {cancelled = "1d"}\n')
+        async with asyncio.timeout(10):
+            while len(await found(store)) > 1:
+                await core.scheduler.tick()
+                await asyncio.sleep(0.05)
+        await core.scheduler.stop()
+    assert await found(store) == [jobs[1].id]

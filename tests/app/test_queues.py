@@ -45,6 +45,7 @@ EMPTY = {
     "workers": 0,
     "slots": 0,
     "idle": 0,
+    "broker": None,
 }
 OPEN = Circuit(
     CircuitState.OPEN,

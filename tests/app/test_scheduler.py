@@ -16,19 +16,25 @@ from app import scheduler as module
 from app.scheduler import LEAD_LASTS, STEADY, Scheduler
 from domain.circuit import Circuit, CircuitState
 from domain.errors import StorageUnavailable
-from domain.policy import Policies, QueuePolicy
+from domain.job import JobStatus
+from domain.policy import Kept, OwnerPolicy, Policies, QueuePolicy
 from domain.ports import RescueTerms
+from domain.retention import Retention, retention
 from domain.routing import ModelKind, Profile, Routes
 from domain.usecases.guard import Guard
 from domain.usecases.preempt import Preempt
+from domain.usecases.prune import Prune
 from domain.usecases.reconcile import Reconcile
 from domain.usecases.regulate import Regulate
 from domain.usecases.wake import Wake
 from tests.app.conftest import until
 from tests.factories import LEASE, QUEUE, new_beat, new_claim, new_job
 from tests.fakes import FakeClock, FakeHealth, FragileStore, RecordingEvents, RecordingTickets
+from tests.moves import cancel, found, one
 
 RETRY_DELAY = timedelta(seconds=30)
+DAY = timedelta(days=1)
+KEPT: Kept = {JobStatus.CANCELLED: 30 * DAY}
 
 
 @dataclass
@@ -79,7 +85,10 @@ class Stage:
         )
         guard = Guard(self.store.queues, self.health, threshold=5)
         regulate = Regulate(self.store.queues, guard, lambda: routes, wake, self.clock.now)
-        return Scheduler(reconcile, regulate, lambda: self.policies, self.leadership, monotonic=self.clock.monotonic)
+        prune = Prune(self.store, lambda: retention(KEPT, self.policies), self.clock.monotonic)
+        return Scheduler(
+            reconcile, regulate, lambda: self.policies, self.leadership, prune, monotonic=self.clock.monotonic
+        )
 
     def limit(self) -> int | None:
         """The concurrency that claims obey."""
@@ -122,6 +131,33 @@ async def test_a_leader_does_its_round(stage: Stage):
     assert QUEUE in dict(stage.tickets.published)
     [again] = (await stage.store.exchange([], new_claim())).claimed
     assert again.queue == QUEUE
+
+
+async def test_a_leader_prunes_old_jobs_beside_its_rounds(stage: Stage):
+    job = await one(stage.store)
+    await cancel(stage.store, job.id)
+    scheduler = stage.scheduler()
+    await scheduler.tick()
+    assert await found(stage.store) == [job.id]
+    stage.clock.advance(timedelta(days=1))
+    stage.policies = Policies(owners={job.owner_service: OwnerPolicy(retention={JobStatus.CANCELLED: DAY})})
+    with capture_logs() as events:
+        await scheduler.tick()
+        await until(lambda: {"event": "jobs pruned", "log_level": "info", "cancelled": 1} in events)
+    assert await found(stage.store) == []
+
+
+async def test_what_cannot_be_pruned_holds_no_round_up(stage: Stage):
+    def broken() -> Retention:
+        raise RuntimeError("a bug")
+
+    scheduler = stage.scheduler()
+    scheduler.prune = Prune(stage.store, broken, stage.clock.monotonic)
+    await stage.a_lease_that_ran_out()
+    with capture_logs() as events:
+        await scheduler.tick()
+        await until(lambda: bool(events))
+    assert QUEUE in dict(stage.tickets.published)
 
 
 async def test_who_stands_by_does_nothing(stage: Stage):

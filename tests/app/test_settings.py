@@ -15,7 +15,9 @@ import pytest
 
 from app.secret import Secret
 from app.settings import from_env
+from app.targets import InfraTarget
 from domain.errors import StartupError
+from domain.infra import TargetKind
 from domain.outbound import AllowedHosts
 
 MIB = 1024 * 1024
@@ -65,6 +67,23 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("CIRCUIT_THRESHOLD", "limits.circuit_threshold", 5, {"1": 1, "1000": 1000}),
     ("RETRY_DELAY_FAST", "retry.fast", timedelta(seconds=30), {"0s": timedelta(0), "1m": timedelta(minutes=1)}),
     ("RETRY_DELAY_SLOW", "retry.slow", timedelta(minutes=2), {"1h30m": timedelta(minutes=90)}),
+    ("RETENTION_COMPLETED", "retention.completed", 30 * DAY, {"7d": 7 * DAY, "forever": None}),
+    ("RETENTION_FAILED", "retention.failed", 90 * DAY, {"1h": timedelta(hours=1), "forever": None}),
+    ("RETENTION_CANCELLED", "retention.cancelled", 30 * DAY, {"1d": DAY, "forever": None}),
+    (
+        "INFRA_TARGETS",
+        "infra.targets",
+        (),
+        {
+            "gpu-1=dcgm+http://gpu-1:9400/metrics, stt=speech+https://stt": (
+                InfraTarget("gpu-1", TargetKind.DCGM, Secret("http://gpu-1:9400/metrics")),
+                InfraTarget("stt", TargetKind.SPEECH, Secret("https://stt")),
+            ),
+            "a=vllm+http://u:p%2C@[::1]:8000?x=1,": (
+                InfraTarget("a", TargetKind.VLLM, Secret("http://u:p%2C@[::1]:8000?x=1")),
+            ),
+        },
+    ),
     ("LOG_LEVEL", "logs.level", "info", {"debug": "debug"}),
     ("LOG_FORMAT", "logs.format", "auto", {"json": "json"}),
 ]
@@ -103,6 +122,8 @@ UNUSABLE = [
     ("LLM_BASE_URL", "http://xn--a/v1", "a host and a port that there can be"),
     ("LLM_MODEL", "qwen 2.5", "a letter or digit"),
     ("LLM_TIMEOUT", "0s", "a duration above zero"),
+    ("RETENTION_COMPLETED", "0s", "a duration above zero, or forever"),
+    ("RETENTION_FAILED", "never", "a duration such as 500ms, 2s, 5m, 1h30m or 30d, or forever"),
     ("AI_PROVIDER", "Practice", "one of: practice"),
     ("WORKER_ID", "-gpu", "a letter or digit"),
     ("WORKER_POLL_INTERVAL", "2", "a duration such as"),
@@ -137,6 +158,12 @@ UNUSABLE_SECRETS = [
     ("DATABASE_DIRECT_URL", "mysql://ai:hunter2@db/jobs"),
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),
+    ("RABBITMQ_MANAGEMENT_URL", "amqp://ai:hunter2@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2/@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@@rabbit:15672"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://ai:hunter2@rabbit:99999"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672?password=hunter2"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672/hunter2@x"),
     ("LLM_BASE_URL", "ftp://ai:hunter2@gpu"),
     ("LLM_BASE_URL", "https://ai:hunter2@gpu/v1"),
     ("LLM_API_KEY", "“hunter2”"),
@@ -197,6 +224,45 @@ def test_of_an_unusable_secret_nothing_is_repeated(variable: str, given: str):
     assert re.fullmatch(rf"{variable}: what was given cannot be used; expected .*", str(stopped.value))
     assert "hunter2" not in str(stopped.value)
     assert stopped.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "expected"),
+    [
+        ("gpu-1", "entry 1", "name=kind+url"),
+        ("gpu-1=dcm+http://gpu-1:9400", "entry 1 (gpu-1=dcm+...)", "one of: dcgm, nvidia_smi, cadvisor, vllm, speech"),
+        ("gpu-1=dcgm", "entry 1 (gpu-1=dcgm+...)", "an http:// or https:// URL"),
+        ("a=dcgm+http://a,b=dcgm+ftp://b", "entry 2 (b=dcgm+...)", "an http:// or https:// URL"),
+        ("a=dcgm+http://a:port", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://a:65536", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://", "entry 1 (a=dcgm+...)", "an http:// or https:// URL with a host"),
+        ("a=dcgm+http://a,a=vllm+http://b", "entry 2 (a=vllm+...)", "a name that no other entry has"),
+        ("gpu 1=dcgm+http://a", "entry 1", "name=kind+url"),
+        (",".join(f"n{n}=vllm+http://a" for n in range(101)), "there are 101 entries", "100 at most"),
+        ("a=dcgm+http://u:hunter2,hunter2@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("a=dcgm+http://u:,hunter2@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("a=dcgm+http://u,hunter2=hunter2/@a", "entry 2", "name=kind+url"),
+        ("a=dcgm+http://u:1,hunter2=hunter2+x@a", "entry 2", "name=kind+url"),
+        ("a=dcgm+http://u:hunter2/@a", "entry 1 (a=dcgm+...)", "percent-encoded"),
+        ("http://u:hunter2@a", "entry 1", "name=kind+url"),
+        ("http://u:hunter2@a?b=dcgm", "entry 1", "name=kind+url"),
+    ],
+)
+def test_of_an_unusable_target_one_line_tells_which_and_what_is_expected_and_no_password(
+    given: str, named: str, expected: str
+):
+    with pytest.raises(StartupError) as stopped:
+        from_env({"INFRA_TARGETS": given})
+    line = str(stopped.value)
+    assert line.startswith(f"INFRA_TARGETS: {named}")
+    assert f"expected {expected}" in line or expected in line.partition("; expected ")[2]
+    assert "hunter2" not in line
+    assert "\n" not in line
+
+
+def test_a_target_shows_its_name_and_kind_and_not_its_url():
+    infra = from_env({"INFRA_TARGETS": "gpu-1=dcgm+http://u:hunter2@gpu-1:9400"}).infra
+    assert str(infra.targets) == "(gpu-1=dcgm+***,)"
 
 
 @pytest.mark.parametrize(
@@ -345,6 +411,23 @@ def test_rabbitmq_beside_postgresql_is_used():
     settings = from_env({"AMQP_URL": "amqp://guest:guest@localhost:5672/%2F", "DATABASE_URL": "postgresql://db/jobs"})
     assert settings.broker.amqp_url
     assert settings.broker.amqp_url.reveal() == "amqp://guest:guest@localhost:5672/%2F"
+
+
+def test_the_management_api_is_where_the_settings_say_and_as_secret():
+    urls = {
+        "AMQP_URL": "amqp://mq",
+        "DATABASE_URL": "postgresql://db/jobs",
+        "RABBITMQ_MANAGEMENT_URL": "https://ai:hunter2@mq:15671/rabbit",
+    }
+    settings = from_env(urls)
+    assert settings.broker.management_url
+    assert settings.broker.management_url.reveal() == "https://ai:hunter2@mq:15671/rabbit"
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_a_management_api_without_a_broker_is_refused():
+    with pytest.raises(StartupError, match="RABBITMQ_MANAGEMENT_URL is set without AMQP_URL"):
+        from_env({"RABBITMQ_MANAGEMENT_URL": "http://mq:15672"})
 
 
 def test_past_no_pooler_is_the_same_database():

@@ -99,7 +99,7 @@ async def test_the_commands_of_the_readme_do_what_it_says(service: tuple[str, st
 
 
 async def test_the_commands_for_operators_are_answered(service: tuple[str, str]):
-    for command in commands("docs/operations.md", "curl"):
+    for command in commands("docs/operations.md", "curl") + commands("docs/runbook.md", "curl"):
         assert (await run_curl(command, service, "")).status_code == 200
 
 

@@ -37,6 +37,8 @@ __all__ = ["service"]
 
 GUIDES = ("docs/providers.md", "docs/speech.md")
 PROVIDERS, SPEECH = ((ROOT / guide).read_text() for guide in GUIDES)
+SHOWING = (*GUIDES, "docs/gpu-pools.md")
+"""Pages that show configurations."""
 
 
 def section(page: str, title: str) -> str:
@@ -55,7 +57,7 @@ def codes(text: str) -> list[str]:
 
 
 def examples(language: str) -> list[tuple[str, str]]:
-    return [(guide, block) for guide in GUIDES for block in blocks(guide, language)]
+    return [(guide, block) for guide in SHOWING for block in blocks(guide, language)]
 
 
 def is_configuration(document: str) -> bool:

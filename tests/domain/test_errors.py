@@ -92,3 +92,20 @@ def test_a_failure_says_no_more_than_anybody_reads():
     assert Failure(ErrorCode.UNKNOWN, "x" * LONGEST_FAILURE).message == "x" * LONGEST_FAILURE
     cut = Failure(ErrorCode.UNKNOWN, "x" * 1_000_000).message
     assert (len(cut), cut[-2:]) == (LONGEST_FAILURE, "x…")
+
+
+def test_a_message_that_no_text_of_postgresql_can_hold_is_mended():
+    assert Failure(ErrorCode.UNKNOWN, "a\0b\ud800c").message == "a\ufffdb\ufffdc"
+
+
+def test_a_code_that_there_is_not_is_found_where_it_is_raised():
+    assert RunFailed("timeout").failure.code is ErrorCode.TIMEOUT  # type: ignore[arg-type]  # as a plug-in may
+    nonsense: Any = "nonsense"
+    with pytest.raises(ValueError):
+        RunFailed(nonsense)
+    with pytest.raises(ValueError):
+        BadInput([], nonsense)
+
+
+def test_nobody_waits_longer_than_a_day_because_a_run_says_so():
+    assert RunFailed(ErrorCode.TIMEOUT, retry_after=timedelta.max).failure.retry_after == timedelta(days=1)

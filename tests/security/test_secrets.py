@@ -30,7 +30,8 @@ KEY = "pl4nted-apikey-77f0a3b9"
 POSTGRES = "pl4nted-postgres-19e4c2aa"
 RABBIT = "pl4nted-rabbit-e81d55f6"
 SPEECH_KEY = "pl4nted-speechkey-c3d9a816"
-SECRETS = (MASTER, OWNERS, KEY, SPEECH_KEY, POSTGRES, RABBIT)
+EXPORTER = "pl4nted-exporter-2a60e7f4"
+SECRETS = (MASTER, OWNERS, KEY, SPEECH_KEY, POSTGRES, RABBIT, EXPORTER)
 
 INPUT = "pl4nted-input-4f7d20b1"
 RESULT = "pl4nted-result-8b63e9c4"
@@ -78,6 +79,10 @@ def settings(planted_database: str, vhost: str, model: ModelServer, tmp_path: Pa
         "LLM_BASE_URL": model.base_url,
         "AUDIO_TRANSCRIPTION_API_KEY": SPEECH_KEY,
         "AUDIO_TRANSCRIPTION_BASE_URL": model.base_url,
+        "INFRA_TARGETS": ",".join(
+            f"{name}={kind}+{model.origin.replace('//', f'//planted:{EXPORTER}@')}/metrics"
+            for name, kind in (("gpu-1", "dcgm"), ("llm", "vllm"), ("stt", "speech"))
+        ),
         "WORKER_POLL_INTERVAL": "100ms",
         "LOG_LEVEL": "debug",
         "PYTHONFAULTHANDLER": "1",
@@ -241,7 +246,7 @@ def everything_told(api: Api, worker: str, job_id: str) -> Iterator[str]:
     paths = ["/healthz", "/readyz", "/schema", "/schema/openapi.json", "/queue/status", "/api/v1/stats"]
     paths += ["/api/v1/queues", "/api/v1/workers", "/api/v1/jobs?limit=100", f"/api/v1/jobs/{job_id}/runs"]
     paths += [f"/api/v1/jobs/{job_id}/events", "/health/detail", "/metrics", "/api/v1/providers/status"]
-    paths += ["/health", "/health/provider"]
+    paths += ["/health", "/health/provider", "/api/v1/infra/status"]
     for path in paths:
         answer = api.http.get(path)
         yield f"{answer.headers} {without_answers(answer.text)}"
@@ -320,6 +325,10 @@ UNUSABLE: tuple[Mapping[str, str], ...] = (
     {"LLM_API_KEY": f"{KEY}\r\nX-Other: 1"},
     {"LLM_API_KEY": f"{KEY}\0"},
     {"AI_SERVICE_TOKEN": f"{MASTER}\n{MASTER}"},
+    {"INFRA_TARGETS": f"gpu-1=dcgm+http://user:{EXPORTER}/@host"},
+    {"INFRA_TARGETS": f"gpu-1=dcgm+ftp://user:{EXPORTER}@host"},
+    {"INFRA_TARGETS": f"gpu-1=dcgm+http://user:,{EXPORTER}=dcgm+@host"},
+    {"INFRA_TARGETS": EXPORTER},
 )
 
 
@@ -339,6 +348,7 @@ def test_settings_show_no_secret_however_they_are_shown():
         "AMQP_URL": f"amqp://u:{RABBIT}@h/",
         "LLM_API_KEY": KEY,
         "LLM_BASE_URL": "http://h/v1",
+        "INFRA_TARGETS": f"gpu-1=dcgm+http://u:{EXPORTER}@h",
     }
     settings = from_env(environ)
     for shown in (

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
@@ -30,6 +30,8 @@ STOP_SECONDS = 15.0
 
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 CONNECTION_START = b"\x00\x0a\x00\x0a"
+
+NO_SETTINGS: Mapping[str, str] = {}
 
 Say = Callable[[str], None]
 
@@ -178,18 +180,26 @@ class StartedBroker(Broker):
 class RabbitNode(StartedBroker):
     """A private node: data, log, cookie, ports and epmd are its own, in a temporary folder, until `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] = NO_SETTINGS, plugins: Sequence[str] = ("rabbitmq_management",)
+    ) -> None:
+        """
+        Args:
+            settings: of its rabbitmq.conf, beside those that make it private.
+        """
         super().__init__()
+        self.settings, self._plugins = dict(settings), plugins
         self.distribution_port, self.epmd_port = self._more_ports
         self.name = f"test-{self.port}@localhost"
         self.folder = Path(tempfile.mkdtemp(prefix="ai-service-rabbitmq-"))
         self._epmd: subprocess.Popen[bytes] | None = None
         self._vm: subprocess.Popen[bytes] | None = None
-        self._configure()
+        self._make_folders()
 
     def start(self) -> None:
         if self._epmd is None:
             self._epmd = self._run(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"])
+        self._configure()
         self._vm = self._run([str(scripts_folder() / "rabbitmq-server")])
         self._wait_until_ready(BOOT_SECONDS)
 
@@ -213,6 +223,19 @@ class RabbitNode(StartedBroker):
         self._epmd = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def ctl(self, *command: str) -> None:
+        """Run a command of rabbitmqctl's; takes a second or two.
+
+        Raises:
+            RabbitMQDownError: it failed; with what it said.
+        """
+        words = [str(scripts_folder() / "rabbitmqctl"), "--node", self.name, *command]
+        done = subprocess.run(
+            words, env=self._environment(), cwd=self.folder, capture_output=True, text=True, check=False, timeout=60
+        )
+        if done.returncode != 0:
+            raise RabbitMQDownError(f"rabbitmqctl {command[0]} failed: {done.stdout}{done.stderr}")
+
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log" / "out").open("ab") as out:
             return subprocess.Popen(
@@ -225,14 +248,17 @@ class RabbitNode(StartedBroker):
                 start_new_session=True,  # what ends the tests (Ctrl-C, a killed group) must leave the leash to its work
             )
 
-    def _configure(self) -> None:
+    def _make_folders(self) -> None:
         for folder in ("home", "log", "mnesia"):
             (self.folder / folder).mkdir()
         cookie = self.folder / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self.folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
+
+    def _configure(self) -> None:
         settings = {
+            **self.settings,
             "listeners.tcp.default": f"127.0.0.1:{self.port}",
             "management.tcp.ip": "127.0.0.1",
             "management.tcp.port": self.management_port,

@@ -21,6 +21,7 @@ import adapters.postgres
 from adapters.postgres.listing import listing
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import query
+from adapters.postgres.store import IN_ORDER
 from domain.errors import ErrorCode
 from domain.job import JobStatus, Priority
 from domain.ports import JobFilter, Listing
@@ -143,7 +144,7 @@ async def test_jobs_are_read_by_primary_keys(connection: asyncpg.Connection):
 
 
 @pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
-@pytest.mark.parametrize("name", ["cancel_jobs", "retry_jobs", "erase_jobs"])
+@pytest.mark.parametrize("name", ["cancel_jobs", "retry_jobs", "erase_jobs", "prune_jobs"])
 async def test_jobs_are_steered_by_their_primary_key(connection: asyncpg.Connection, name: str):
     steer = await plan(connection, query(name))
     assert "jobs_pkey" in steer
@@ -201,6 +202,28 @@ async def test_a_list_looks_at_little_more_than_its_page(
     assert looked_at(json.loads(rows[0][0])[0]["Plan"]) < JOBS / 15
 
 
+WALKS = {
+    "of a common state": ("walk_state", "completed", 1_000),
+    "of a rare state": ("walk_state", "failed", 1_000),
+    # By creation as well: past jobs of the six others, there.
+    "of a common owner": ("walk_owner", "owner-1", 7 * 500 + 1_500),
+    "of a rare owner": ("walk_owner", "rare", 10),
+}
+
+
+@pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
+@pytest.mark.parametrize("after", [FIRST, FIRST + timedelta(milliseconds=JOBS // 2)], ids=["first", "half-way"])
+@pytest.mark.parametrize(("name", "of", "most"), WALKS.values(), ids=WALKS)
+async def test_a_walk_over_old_jobs_looks_at_one_stretch(
+    connection: asyncpg.Connection, name: str, of: str, most: int, after: datetime
+):
+    arguments = [of, after, 0, timedelta(days=1), 500]
+    async with connection.transaction():
+        await connection.execute(IN_ORDER)
+        rows = await connection.fetch(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {query(name)}", *arguments)
+    assert looked_at(json.loads(rows[0][0])[0]["Plan"]) <= most
+
+
 def looked_at(node: dict[str, Any]) -> float:
     """Rows that a plan's scans met."""
     met = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) if "Scan" in node["Node Type"] else 0
@@ -208,7 +231,9 @@ def looked_at(node: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
-@pytest.mark.parametrize("name", ["renew_leases", "run_outcomes", "promote_due", "expire_deadlines", "runs"])
+@pytest.mark.parametrize(
+    "name", ["renew_leases", "run_outcomes", "promote_due", "expire_deadlines", "runs", "oldest_finished"]
+)
 async def test_what_runs_all_the_time_scans_no_table(connection: asyncpg.Connection, name: str):
     assert not SCANNED.search(await plan(connection, query(name)))
 

@@ -285,3 +285,12 @@ async def test_stopping_does_not_wait_for_a_broker_that_hangs(vhost: str, monkey
     assert tickets._link.alive
     slow.goes_on.set()
     await until(lambda: not tickets._link.alive)
+
+
+async def test_a_ticket_says_what_it_is_to_whoever_finds_it(vhost: str):
+    with publishing(vhost) as tickets:
+        tickets.publish(QUEUE, 1)
+        await count(tickets, 1)
+        with by_hand(vhost) as channel:
+            _, properties, _ = channel.basic_get(QUEUE, auto_ack=True)
+    assert (properties.type, properties.app_id, properties.content_type) == ("ticket", "ai-service", "application/json")

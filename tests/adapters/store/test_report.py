@@ -179,6 +179,30 @@ async def test_a_built_in_run_does_not_report(store: JobStore):
     assert await store.get(held.id) == before
 
 
+class TestABuiltInWorkersRun:
+    async def test_it_keeps_its_progress_and_its_lease_stays(self, rig: Rig):
+        held = await run_one(rig.store)
+        before = await rig.store.get(held.id)
+        await rig.advance(A_MINUTE)
+        assert await rig.store.note_progress(held.lease, PROGRESS) == held.number
+        assert await rig.store.get(held.id) == replace(before, progress=PROGRESS)
+        assert await rig.store.progress(held.id) == Progress(held.number, 1, await rig.now(), PROGRESS)
+
+    async def test_its_reports_are_counted(self, store: JobStore):
+        held = await run_one(store)
+        await store.note_progress(held.lease, Raw(b"{}"))
+        await store.note_progress(held.lease, PROGRESS)
+        assert (await store.pulses([held.id]))[held.id].progress == (held.number, 2)
+
+    async def test_a_run_that_lost_its_job_keeps_none(self, store: JobStore):
+        held = await run_one(store)
+        await cancel(store, held.id)
+        for lease in (held.lease, new_lease(held.id), new_lease()):
+            with pytest.raises(LeaseLost):
+                await store.note_progress(lease, PROGRESS)
+        assert await store.progress(held.id) is None
+
+
 class TestRunEnd:
     @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
     async def test_it_is_what_ended_the_run(self, store: JobStore, end: End):

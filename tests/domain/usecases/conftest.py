@@ -12,7 +12,7 @@ from domain.usecases.report import Report
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
 from tests.factories import LEASE
-from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FakeHealth, FakeQueues, FragileStore, RecordingEvents, RecordingTickets, ToldFigures
 
 FAST, SLOW = timedelta(seconds=7), timedelta(seconds=77)
 
@@ -75,5 +75,12 @@ def operate(store: FragileStore, routes: Routes, wake: Wake) -> Operate:
 
 
 @pytest.fixture
-def report(store: FragileStore, tickets: RecordingTickets, operate: Operate, clock: FakeClock) -> Report:
-    return Report(store, tickets, operate, clock.now, clock.monotonic)
+def figures() -> ToldFigures:
+    return ToldFigures()
+
+
+@pytest.fixture
+def report(
+    store: FragileStore, tickets: RecordingTickets, figures: ToldFigures, operate: Operate, clock: FakeClock
+) -> Report:
+    return Report(store, tickets, figures, operate, clock.now, clock.monotonic)

@@ -14,12 +14,12 @@ from domain.circuit import Circuit, CircuitState
 from domain.errors import ErrorCode, StorageUnavailable
 from domain.job import JobStatus
 from domain.policy import Policies, QueuePolicy
-from domain.ports import Durations, Finished, Quantiles, Tally
+from domain.ports import BrokerQueue, BrokerState, Durations, Finished, Quantiles, Tally
 from domain.queue import QueueState
 from domain.usecases.operate import Operate
 from domain.usecases.report import FIGURES_LAST, MOST_RUNNING, Counts, QueueReport, Readiness, Report
 from tests.factories import NOW, QUEUE, new_beat
-from tests.fakes import FakeClock, FragileStore, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingTickets, ToldFigures
 from tests.moves import cancel, complete, each, fail, one, run_one, settle, several, take, try_again
 
 LION, BEAR = Caller(owner="lion"), Caller(owner="bear")
@@ -192,6 +192,12 @@ class TestQueues:
             QueueReport(QueueState("gpu.llm"), Counts(), workers=0, slots=0, idle=0),
             QueueReport(QueueState("gpu.speech"), Counts(), workers=0, slots=0, idle=0),
         ]
+
+    async def test_beside_a_queue_stands_what_the_broker_tells_of_it(self, report: Report, figures: ToldFigures):
+        lying = BrokerQueue(ready=1, unacked=2, consumers=3)
+        figures.state = BrokerState(queues={"gpu.llm": lying, "of.others": lying}, asked_at=NOW)
+        told = {queue.state.name: queue.broker for queue in await report.queues(ANYBODY)}
+        assert told == {"gpu.llm": lying, "gpu.speech": None}
 
     async def test_so_is_what_has_jobs_a_worker_or_was_steered(self, report: Report, store: FragileStore):
         await each(store, {"queue": "gpu.gone"}, {"queue": None})

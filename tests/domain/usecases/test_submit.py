@@ -4,12 +4,12 @@ import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 import pytest
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from domain.access import ANYBODY, Caller
@@ -26,7 +26,8 @@ from domain.events import JobEvent
 from domain.job import IdempotencyKey, Job, JobStatus, NewJob, Priority
 from domain.policy import OwnerPolicy, Policies
 from domain.ports import Added
-from domain.routing import Routes
+from domain.routing import OwnQueue, Routes
+from domain.task_type import TaskType
 from domain.upload import Upload
 from domain.usecases.preempt import Preempt
 from domain.usecases.submit import MOST_PROBLEMS, Submission, Submit
@@ -554,3 +555,51 @@ class TestBatch:
         first, again = await submit.batch(ANYBODY, asked), await submit.batch(ANYBODY, asked)
         assert [added.job.id for added in again.jobs] == [added.job.id for added in first.jobs]
         assert (first.created, again.created) == (3, 0)
+
+
+class TestATaskTypeOfTheInstallationsOwn:
+    class Scan(Struct):
+        language: Literal["de", "en"]
+        upload_id: UUID | None = None
+
+    @pytest.fixture
+    def submit(self, submit: Submit) -> Submit:
+        async def nothing(job: Any) -> object:
+            return {}
+
+        ocr = TaskType("ocr", nothing, self.Scan, OwnQueue("tesseract", "cpu.ocr"))
+        routes = Routes(submit.routes(), None, {ocr.name: ocr.needs})
+        return dataclasses.replace(submit, routes=lambda: routes, task_types={ocr.name: ocr})
+
+    async def test_it_waits_in_its_queue(self, submit: Submit):
+        job = await stored(submit, task_type="ocr", model_profile="tesseract", input=Raw(b'{"language": "de"}'))
+        assert job.queue == "cpu.ocr"
+
+    @pytest.mark.parametrize(
+        ("given", "pointer"),
+        [(b'{"language": "xx"}', "/input/language"), (b"{}", "/input/language"), (b"[]", "/input"), (b"7", "/input")],
+    )
+    async def test_an_input_that_does_not_fit_is_pointed_at(
+        self, submit: Submit, given: bytes, pointer: str, nothing_happened: Any
+    ):
+        with pytest.raises(BadInput) as refused:
+            await stored(submit, task_type="ocr", model_profile="tesseract", input=Raw(given))
+        assert [problem.pointer for problem in refused.value.problems] == [pointer]
+        await nothing_happened()
+
+    async def test_its_worker_elsewhere_decides_where_it_is_not_served(self, submit: Submit):
+        job = await stored(submit, task_type="ocr", model_profile="their_own", input=Raw(b'{"language": "xx"}'))
+        assert job.queue is None
+
+    async def test_the_upload_that_it_names_is_kept_for_it(self, submit: Submit, store: FragileStore):
+        upload = await uploaded(store)
+        given = Raw(f'{{"language": "de", "upload_id": "{upload.id}"}}'.encode())
+        await stored(submit, task_type="ocr", model_profile="tesseract", input=given)
+        with pytest.raises(UploadInUse):
+            await store.uploads.remove(upload.id)
+
+    async def test_an_upload_that_is_not_there_is_refused(self, submit: Submit):
+        given = Raw(f'{{"language": "de", "upload_id": "{NO_JOB}"}}'.encode())
+        with pytest.raises(BadInput) as refused:
+            await stored(submit, task_type="ocr", model_profile="tesseract", input=given)
+        assert [problem.pointer for problem in refused.value.problems] == ["/input/upload_id"]

@@ -1,42 +1,24 @@
-"""What Docker Compose itself makes of the AI server's files, without Docker."""
+"""The files of the AI server."""
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.deploy.compose import Project, project_of
+
 FOLDER = Path(__file__).parents[2] / "deploy" / "ai-server"
 BASE, AUDIO = "docker-compose.yml", "docker-compose.audio.yml"
-COMPOSE = Path(sys.executable).with_name("docker-compose")
 CHAT = {"vllm", "dcgm-exporter", "cadvisor"}
 SPEECH = {"whisper-large-v3", "whisperx"}
 
-Project = dict[str, Any]
-
 
 def compose(*options: str, files: tuple[str, ...] = (BASE, AUDIO), **variables: str) -> Project:
-    """The merged project as Compose understands it; what it warns of is an error."""
+    """The merged project."""
     named = [argument for file in files for argument in ("-f", file)]
-    # Not the .env that may lie beside the files.
-    settings = ["--env-file", "/dev/null"]
-    done = subprocess.run(
-        [COMPOSE, *settings, *named, *options, "config", "--format", "json"],
-        cwd=FOLDER,
-        env={"PATH": "/usr/bin:/bin", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    project: Project = json.loads(done.stdout)
-    return project
+    return project_of(FOLDER, *named, *options, **variables)
 
 
 @pytest.fixture(scope="module")
