@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from domain.errors import StorageUnavailable
 from domain.job import JobStatus
 from domain.ports import JobStore, Place, Stretch
 from domain.retention import PastJob, Retention, Walk
@@ -116,7 +117,7 @@ class Prune:
             What went.
 
         Raises:
-            StorageUnavailable: what went before is not told; the next tick goes on.
+            StorageUnavailable: nothing went; the next tick goes on.
         """
         began, pruned = self.monotonic(), Pruned()
         sweep = self._current(began)
@@ -126,6 +127,9 @@ class Prune:
                 for status, jobs in went.by_status().items():
                     self.telemetry.pruned("jobs", status.value, jobs)
                 pruned += went
+        except StorageUnavailable:
+            if not pruned:  # else what went shall be told first
+                raise
         finally:
             self._worked += self.monotonic() - began
         if sweep and sweep.over:
