@@ -42,6 +42,7 @@
 {{- end -}}
 
 {{- define "ai-service.checkAccess" -}}
+{{- if and .Values.certificates.existingSecret .Values.certificates.existingConfigMap }}{{ fail "certificates.existingConfigMap: certificates.existingSecret is given as well; which of them holds?" }}{{ end -}}
 {{- with .Values.auth -}}
 {{- $guarded := or .token .existingSecret .tokens .tokensExistingSecret -}}
 {{- if not (or $guarded .open) }}{{ fail "auth: give a token (auth.token, auth.existingSecret, auth.tokens or auth.tokensExistingSecret), or let everybody do everything with auth.open: true" }}{{ end -}}

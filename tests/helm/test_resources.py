@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,8 +18,10 @@ from app import configfile
 from app.profiles import served
 from app.settings import from_env
 from tests.helm.chart import (
+    CHART,
     EXAMPLES,
     LEAST,
+    ROOT,
     Resource,
     containers,
     example,
@@ -40,6 +46,8 @@ KEYS_OF_OPERATORS = {"cnpg": {"uri"}, "rabbitmq": {"connection_string", "usernam
 STORING = 15
 """Seconds beyond SHUTDOWN_GRACE that the service promises to end within."""
 
+SECRETS = {"DATABASE_URL": "postgresql://db/ai", "AMQP_URL": "amqp://mq"}
+POOL = {"name": "llm", "queues": ["gpu.llm"]}
 CLIENT = {"AI_SERVICE_URL", "TEST_TIMEOUT"}
 SETUP = pytest.mark.parametrize("setup", list(SETUPS))
 
@@ -213,7 +221,7 @@ def test_every_config_map_account_claim_and_authentication_is_there(found: list[
             assert ("ServiceAccount", spec["serviceAccountName"]) in there
         for volume in spec.get("volumes", []):
             if "configMap" in volume:
-                assert ("ConfigMap", volume["configMap"]["name"]) in there
+                assert ("ConfigMap", volume["configMap"]["name"]) in there or volume["name"] == "certificates"
             claim = volume.get("persistentVolumeClaim", {}).get("claimName")
             assert claim in (None, "models") or ("PersistentVolumeClaim", claim) in there
         for container in containers(pod):
@@ -295,6 +303,13 @@ def test_a_model_server_may_run_as_somebody_else():
     }
 
 
+@pytest.mark.parametrize("kind", ["existingSecret", "existingConfigMap"])
+def test_certificates_are_where_every_process_finds_them(kind: str):
+    for name, pod in pods(resources(merged(LEAST, {"certificates": {kind: "authorities"}, "pools": [POOL]}))):
+        mounts = {each["name"]: each["mountPath"] for each in containers(pod)[0]["volumeMounts"]}
+        assert (mounts.get("certificates") == "/etc/ai-service/certificates") is ("test" not in name)
+
+
 @SETUP
 def test_what_grows_on_a_disk_is_bounded(found: list[Resource]):
     for _, pod in pods(found):
@@ -354,7 +369,7 @@ def test_the_service_starts_with_the_configuration_of_a_set_up(
     for each in of_kind(found, "ConfigMap"):
         if "config.json" in each["data"]:
             (path := tmp_path / "config.json").write_text(each["data"]["config.json"])
-            settings = from_env({**shared["data"], "AI_SERVICE_CONFIG": str(path)})
+            settings = from_env({**shared["data"], **SECRETS, "AI_SERVICE_CONFIG": str(path)})
             assert queues == set(served(settings, configfile.read(path)).routes.queues)
 
 
@@ -715,6 +730,46 @@ def test_the_dashboard_is_one_that_grafana_reads():
     found = resources(example("three-gpus"))
 
     assert json.loads(one(found, "ConfigMap", "-dashboard")["data"]["ai-service.json"])["panels"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_test_of_helm_tells_whether_the_api_is_ready(status: int, code: int):
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-c", (CHART / "files" / "ready.py").read_text(encoding="utf-8")],
+            env={"AI_SERVICE_URL": f"http://127.0.0.1:{server.server_port}", "TEST_TIMEOUT": "0", "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == code
+    assert ("503" in done.stderr) is (code == 1)
+
+
+def test_model_servers_are_of_the_version_that_is_known():
+    compose = (ROOT / "deploy" / "ai-server" / "docker-compose.yml").read_text(encoding="utf-8")
+    [version] = set(re.findall(r"VLLM_VERSION:-([0-9.]+)", compose))
+    images = [
+        pool["modelServer"]["image"]
+        for name in EXAMPLES
+        for pool in example(name)["pools"]
+        if "vllm" in pool.get("modelServer", {}).get("image", "")
+    ]
+
+    assert {re.sub(r".*:v?", "", image) for image in images} == {version}
 
 
 def test_the_tests_of_helm_use_the_image_itself():

@@ -178,6 +178,10 @@ WRONG: dict[str, tuple[Values, str]] = {
         {"api": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
         "api.autoscaling.minReplicas: 9 is more than maxReplicas, 6",
     ),
+    "certificates in two places": (
+        {"certificates": {"existingSecret": "a", "existingConfigMap": "b"}},
+        "certificates.existingConfigMap: certificates.existingSecret is given as well",
+    ),
     "an ingress to nowhere": ({"api": {"ingress": {"enabled": True}}}, "api.ingress.hosts: name at least one"),
     "a route from nowhere": ({"api": {"httpRoute": {"enabled": True}}}, "api.httpRoute.parentRefs: name at least one"),
     "nobody's account": ({"serviceAccount": {"create": False}}, "serviceAccount.name: none is created"),
