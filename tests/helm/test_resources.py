@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import helm_python as helm
 import pytest
+import yaml
 from pika import URLParameters
 
 from app import configfile
@@ -21,7 +25,10 @@ from tests.helm.chart import (
     CHART,
     EXAMPLES,
     LEAST,
+    NAMESPACE,
+    RELEASE,
     ROOT,
+    Loader,
     Resource,
     containers,
     example,
@@ -538,6 +545,22 @@ def test_a_job_beside_an_upgrade_is_another_where_its_image_is():
     )
 
     assert name_of(before) == name_of(same) != name_of(after)
+
+
+@pytest.mark.parametrize("setup", EXAMPLES)
+def test_a_new_chart_alone_replaces_no_pod(setup: str, tmp_path: Path):
+    shutil.copytree(CHART, tmp_path / "helm")
+    description = tmp_path / "helm" / "Chart.yaml"
+    description.write_text(re.sub(r"(?m)^version: .*", "version: 9.9.9", description.read_text(encoding="utf-8")))
+    with helm.Chart.load(tmp_path / "helm") as newer:
+        texts = newer.render(example(setup), name=RELEASE, namespace=NAMESPACE)
+    found = [
+        each for path, text in texts.items() if path.endswith(".yaml") for each in yaml.load_all(text, Loader) if each
+    ]
+
+    assert {name_of(each): each["spec"] for each in of_kind(found, "Deployment", "Job")} == {
+        name_of(each): each["spec"] for each in of_kind(rendered(setup), "Deployment", "Job")
+    }
 
 
 # Network policies
