@@ -409,7 +409,18 @@ INFRA = InfraView(
 )
 _FARES: dict[str, tuple[Word, dict[str, int | float | None], list[tuple[str, str]]]] = {
     "postgres": (Word.OK, {"answer_ms": 0.4}, []),
-    "broker": (Word.OK, {"answer_ms": 0.9}, []),
+    "broker": (
+        Word.OK,
+        {
+            "answer_ms": 0.9,
+            "nodes_up": 3,
+            "nodes_down": 0,
+            "tickets_ready": 4,
+            "tickets_unacked": 4,
+            "consumers": 4,
+        },
+        [],
+    ),
     "providers": (
         Word.DEGRADED,
         {"profiles": 2, "reachable": 1, "refusing_the_key": 0, "without_the_model": 0, "slowest_ms": 3.2},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from domain.errors import StorageUnavailable
 from domain.job import JobStatus
 from domain.ports import JobStore, Place, Stretch
 from domain.retention import PastJob, Retention, Walk
@@ -114,13 +115,16 @@ class Prune:
             What went.
 
         Raises:
-            StorageUnavailable: what went before is not told; the next tick goes on.
+            StorageUnavailable: nothing went; the next tick goes on.
         """
         began, pruned = self.monotonic(), Pruned()
         sweep = self._current(began)
         try:
             while sweep and not sweep.over and self.monotonic() - began < BUDGET:
                 pruned += await sweep.step()
+        except StorageUnavailable:
+            if not pruned:  # else what went shall be told first
+                raise
         finally:
             self._worked += self.monotonic() - began
         if sweep and sweep.over:

@@ -25,13 +25,13 @@ class SlowStore(MemoryJobStore):
         super().__init__(clock.now)
         self.clock = clock
         self.takes = timedelta(0)
-        self.fails = False
+        self.fails_after: int | None = None
         self.calls = 0
 
     async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
-        self.calls += 1
-        if self.fails:
+        if self.calls == self.fails_after:
             raise StorageUnavailable
+        self.calls += 1
         pruned = await super().prune(jobs)
         self.clock.advance(self.takes)
         return pruned
@@ -123,11 +123,20 @@ async def test_what_becomes_forever_in_the_middle_of_a_sweep_stays(stage: Stage)
 async def test_what_failed_is_tried_again_by_the_next_tick(stage: Stage):
     await stage.old()
     stage.clock.advance(30 * DAY)
-    stage.store.fails = True
+    stage.store.fails_after = 0
     with pytest.raises(StorageUnavailable):
         await stage.prune.tick()
-    stage.store.fails = False
+    stage.store.fails_after = None
     assert (await stage.prune.tick()).total() == 1
+
+
+async def test_what_went_before_it_failed_is_told(stage: Stage):
+    await stage.old(2 * AT_ONCE)
+    stage.clock.advance(30 * DAY)
+    stage.store.fails_after = 1
+    assert (await stage.prune.tick()).total() == AT_ONCE
+    with pytest.raises(StorageUnavailable):
+        await stage.prune.tick()
 
 
 async def test_an_owners_own_time_holds_for_its_jobs_alone(stage: Stage):
