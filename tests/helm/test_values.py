@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a database of another kind": ({"postgresql": {"mode": "mysql"}}, "at '/postgresql/mode': value must be one of"),
     "an address of another kind": (
         {"postgresql": {"url": "mysql://db/x", "existingSecret": ""}},
-        "at '/postgresql/url'",
+        "postgresql.url: what was given cannot be used; expected a URL such as postgresql://",
     ),
     "an even number of nodes": ({"rabbitmq": {"cluster": {"replicas": 2}}}, "at '/rabbitmq/cluster/replicas'"),
     "a queue type that is none": ({"rabbitmq": {"queueType": "stream"}}, "at '/rabbitmq/queueType'"),
@@ -98,7 +98,10 @@ WRONG: dict[str, tuple[Values, str]] = {
         {"config": {"queues": {"gpu.llm": {"reserved_share": 0.9}}}},
         "at '/config/queues/gpu.llm/reserved_share': maximum: got 0.9, want 0.5",
     ),
-    "a token too short": ({"auth": {"token": "short", "existingSecret": ""}}, "at '/auth/token': 'short'"),
+    "a token too short": (
+        {"auth": {"token": "short", "existingSecret": ""}},
+        "auth.token: what was given cannot be used; expected at least 8",
+    ),
     "labels that no query has": (
         {"keda": {"matchers": "cluster is a"}},
         "at '/keda/matchers': 'cluster is a'",
@@ -178,6 +181,10 @@ WRONG: dict[str, tuple[Values, str]] = {
         {"api": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
         "api.autoscaling.minReplicas: 9 is more than maxReplicas, 6",
     ),
+    "certificates in two places": (
+        {"certificates": {"existingSecret": "a", "existingConfigMap": "b"}},
+        "certificates.existingConfigMap: certificates.existingSecret is given as well",
+    ),
     "an ingress to nowhere": ({"api": {"ingress": {"enabled": True}}}, "api.ingress.hosts: name at least one"),
     "a route from nowhere": ({"api": {"httpRoute": {"enabled": True}}}, "api.httpRoute.parentRefs: name at least one"),
     "nobody's account": ({"serviceAccount": {"create": False}}, "serviceAccount.name: none is created"),
@@ -201,11 +208,24 @@ def test_a_wrong_value_is_refused_by_its_name(what: str):
     assert named in str(refused.value)
 
 
-def test_what_the_chart_refuses_repeats_no_secret():
-    password = "postgresql://ai:hunter2@db/ai"
-
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"postgresql": {"url": "postgresql://ai:hunter2@db/ai"}},
+        {"postgresql": {"url": "mysql://ai:hunter2@db/ai", "existingSecret": ""}},
+        {"postgresql": {"directUrl": "hunter2"}},
+        {"rabbitmq": {"mode": "external", "url": "http://ai:hunter2@mq"}},
+        {"rabbitmq": {"mode": "external", "url": "amqp://mq", "managementUrl": "ai:hunter2@mq"}},
+        {"auth": {"token": "hunter2", "existingSecret": ""}},
+        {"auth": {"token": "hunter2hunter2"}},
+        {"auth": {"tokens": {"hunter2": "telephony"}}},
+        {"auth": {"tokens": {"hunter2hunter2": 3}}},
+        {"secrets": {"values": {"AMQP_URL": "amqp://ai:hunter2@mq"}}},
+    ],
+)
+def test_what_is_refused_repeats_no_secret(values: Values):
     with pytest.raises(helm.HelmRenderError) as refused:
-        render(merged(LEAST, {"postgresql": {"url": password}}))
+        render(merged(LEAST, values))
     assert "hunter2" not in str(refused.value)
 
 
