@@ -38,7 +38,10 @@ OURS = r"^(?!ai\.(events|tokens)\.)"
 ALL_WELL, REFUSED, FORBIDDEN, NOT_THERE = 200, 401, 403, 404
 
 SAID_BY_STATUS = {
-    REFUSED: "Its management API takes the user's password not, or the user has no tag 'management'.",
+    REFUSED: (
+        "Its management API refuses the user: the password is wrong, or the user has no tag 'management', "
+        "or no permissions in the virtual host of AMQP_URL."
+    ),
     NOT_THERE: "Its management API knows no virtual host like that of AMQP_URL.",
 }
 

@@ -139,7 +139,7 @@ def test_the_chat_input_that_is_shown_is_accepted():
 
 
 def test_the_event_that_is_shown_is_what_is_published():
-    [shown] = [block for block in blocks("docs/operations.md", "json") if "job_id" in block]
+    [shown] = [block for block in blocks("docs/rabbitmq.md", "json") if "job_id" in block]
     events = msgspec.json.decode(shown, type=Body).events
 
     assert [json.loads(body) for _, body in messages(events)] == [json.loads(shown)]
@@ -184,6 +184,7 @@ def test_the_documented_fields_of_a_job_are_those_of_the_api():
         ("Figures", "WorkerView"),
         ("Queues", "QueueView"),
         ("Queues", "CircuitView"),
+        ("Queues", "BrokerQueueView"),
         ("Queues", "QueueStatusView"),
     ],
 )

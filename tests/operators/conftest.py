@@ -3,6 +3,8 @@ whatever an operator does."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,16 +139,34 @@ def node(pytestconfig: pytest.Config) -> Iterator[RabbitNode]:
     if not has_binaries():
         pytest.skip("needs RabbitMQ's own commands, not a container or somebody else's node")
     node = RabbitNode({**configured(), "collect_statistics_interval": "200"}, PLUGINS)
+    node.settings["load_definitions"] = str(definitions_in(node.folder / "definitions"))
     node.start()
     yield node
     node.stop()
 
 
-def set_up(node: RabbitNode) -> None:
-    """As the page says: the definitions, and a user with least rights who may see the figures."""
-    node.management("POST", "definitions", shipped("definitions.json"))
-    node.management("PUT", f"users/{USER}", {"password": PASSWORD, "tags": "monitoring"})
-    node.management("PUT", f"permissions/{VHOST}/{USER}", shipped("permissions.json"))
+def definitions_in(folder: Path) -> Path:
+    """What is shipped, and beside it the service's user with least rights, and an administrator."""
+    permissions = shipped("permissions.json")
+    everything = dict.fromkeys(permissions, ".*")
+    users = {
+        "users": [user(USER, PASSWORD, "monitoring"), user("guest", "guest", "administrator")],
+        "permissions": [
+            {"user": USER, "vhost": VHOST, **permissions},
+            {"user": "guest", "vhost": VHOST, **everything},
+        ],
+    }
+    folder.mkdir()
+    (folder / "1-ai-service.json").write_text((DEPLOY / "definitions.json").read_text())
+    (folder / "2-users.json").write_text(json.dumps(users))
+    return folder
+
+
+def user(name: str, password: str, tags: str) -> dict[str, str]:
+    salt = b"salt"
+    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    algorithm = "rabbit_password_hashing_sha256"
+    return {"name": name, "password_hash": hashed, "hashing_algorithm": algorithm, "tags": tags}
 
 
 def settings_on(node: RabbitNode, vhost: str = VHOST) -> dict[str, str]:
@@ -160,7 +180,6 @@ def settings_on(node: RabbitNode, vhost: str = VHOST) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def operated(node: RabbitNode, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    set_up(node)
     dsn, folder = databases.create(), tmp_path_factory.mktemp("operated")
     with Installation(folder, DATABASE_URL=dsn, **settings_on(node)) as installation:
         installation.forks = True

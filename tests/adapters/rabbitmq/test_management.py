@@ -71,7 +71,7 @@ async def test_it_is_asked_as_the_user_that_its_address_names_else_as_that_of_am
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
-        (refuses(401), "takes the user's password not"),
+        (refuses(401), "refuses the user: the password is wrong"),
         (refuses(404), "no virtual host like that"),
         (refuses(500), "status 500"),
         (refuses(302, headers={"location": "http://127.0.0.1/"}), "status 302"),
