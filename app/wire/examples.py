@@ -301,6 +301,11 @@ WORKERS = WorkerList(
 ACTIVE_PROVIDER = ActiveProvider("qwen2.5-14b", "Qwen/Qwen2.5-14B-Instruct-AWQ", configured=True, kind="vllm")
 ALIVE = Liveness()
 READY = ReadinessView("degraded", Components(postgres="ok", broker="down"))
+METRICS = """\
+# HELP aijobs_backlog_seconds Slot time that due and running jobs will take.
+# TYPE aijobs_backlog_seconds gauge
+aijobs_backlog_seconds{queue="gpu.llm"} 340.5
+"""
 UNREADY = ReadinessView("down", Components(postgres="down", broker="ok"))
 
 PROVIDERS = ProviderList(
@@ -409,7 +414,18 @@ INFRA = InfraView(
 )
 _FARES: dict[str, tuple[Word, dict[str, int | float | None], list[tuple[str, str]]]] = {
     "postgres": (Word.OK, {"answer_ms": 0.4}, []),
-    "broker": (Word.OK, {"answer_ms": 0.9}, []),
+    "broker": (
+        Word.OK,
+        {
+            "answer_ms": 0.9,
+            "nodes_up": 3,
+            "nodes_down": 0,
+            "tickets_ready": 4,
+            "tickets_unacked": 4,
+            "consumers": 4,
+        },
+        [],
+    ),
     "providers": (
         Word.DEGRADED,
         {"profiles": 2, "reachable": 1, "refusing_the_key": 0, "without_the_model": 0, "slowest_ms": 3.2},

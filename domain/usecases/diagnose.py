@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.access import ANYBODY
@@ -12,7 +12,7 @@ from domain.diagnosis import POSTGRES, Component, Diagnosis, Figure, Finding, Wo
 from domain.errors import StorageUnavailable
 from domain.infra import Target
 from domain.job import JobStatus
-from domain.ports import JobStore, Tickets
+from domain.ports import BrokerState, JobStore, Tickets
 from domain.usecases.infra import Infra
 from domain.usecases.providers import ProviderReport, Providers
 from domain.usecases.report import QueueReport, Report, Stats
@@ -32,7 +32,7 @@ STANDS_AFTER, LIES_AFTER = 60.0, 300.0
 
 FIGURES: Mapping[str, tuple[str, ...]] = {
     POSTGRES: ("answer_ms",),
-    "broker": ("answer_ms",),
+    "broker": ("answer_ms", "nodes_up", "nodes_down", "tickets_ready", "tickets_unacked", "consumers"),
     "providers": ("profiles", "reachable", "refusing_the_key", "without_the_model", "slowest_ms"),
     "queues": (
         "queues",
@@ -100,13 +100,10 @@ class Diagnose:
         return Diagnosis(dict(zip(parts, found, strict=True)))
 
     async def _part(self, name: str, look: Callable[[], Awaitable[Component]]) -> Component:
-        kept = self._looks.setdefault(name, _Look(look, self.monotonic))
-        try:
-            found = await kept.latest(self.patience)
-        except StorageUnavailable:
-            return _unknown(name, Word.DOWN, "PostgreSQL cannot be reached.")
+        kept = self._looks.setdefault(name, _Look(name, look, self.monotonic))
         word = Word.DOWN if name == POSTGRES else Word.DEGRADED
-        return found or _unknown(name, word, f"It was not known within {self.patience:g} s.")
+        late = _unknown(name, word, f"It was not known within {self.patience:g} s.")
+        return await kept.latest(self.patience) or late
 
     async def _postgres(self) -> Component:
         began = self.monotonic()
@@ -115,9 +112,14 @@ class Diagnose:
 
     async def _broker(self) -> Component:
         began = self.monotonic()
-        if not await self.tickets.reachable():
+        reachable, told = await asyncio.gather(self._reached(), self.report.broker_state())
+        if reachable is None:
             return _unknown("broker", Word.DOWN, "The broker cannot be reached: idle workers look for themselves.")
-        return _component("broker", Word.OK, answer_ms=_ms(self.monotonic() - began))
+        return of_broker(reachable - began, told, self.providers.routes().queues)
+
+    async def _reached(self) -> float | None:
+        """When the broker had answered; None: it does not."""
+        return self.monotonic() if await self.tickets.reachable() else None
 
     async def _providers(self) -> Component:
         return of_providers(await self.providers.survey())
@@ -138,18 +140,15 @@ class Diagnose:
 class _Look:
     """A look at one part: one at a time, however many ask, and it goes on when those who asked have lost patience."""
 
-    def __init__(self, look: Callable[[], Awaitable[Component]], monotonic: Callable[[], float]) -> None:
+    def __init__(self, name: str, look: Callable[[], Awaitable[Component]], monotonic: Callable[[], float]) -> None:
+        self._name = name
         self._look = look
         self._monotonic = monotonic
         self._began_at = self._ended_at = 0.0
         self._task: asyncio.Task[Component] | None = None
 
     async def latest(self, patience: float) -> Component | None:
-        """What was found; None where it takes longer than this from the beginning of the look on.
-
-        Raises:
-            StorageUnavailable.
-        """
+        """What was found; None where it takes longer than this from the beginning of the look on."""
         if self._task is None or (self._task.done() and self._monotonic() - self._ended_at >= KEPT):
             self._began_at = self._monotonic()
             self._task = asyncio.create_task(self._run())
@@ -160,8 +159,28 @@ class _Look:
     async def _run(self) -> Component:
         try:
             return await self._look()
+        except StorageUnavailable:
+            # Not for those who ask to catch: when a look ends, nobody may be there any more.
+            return _unknown(self._name, Word.DOWN, "PostgreSQL cannot be reached.")
         finally:
             self._ended_at = self._monotonic()
+
+
+def of_broker(seconds: float, told: BrokerState | None, queues: Collection[str]) -> Component:
+    """A broker that answers, and what it told of itself, where anybody is asked for that."""
+    findings = [Finding("broker", text) for text in _broker_troubles(told)] if told else []
+    ours = [queue for name, queue in told.queues.items() if name in queues] if told else []
+    return _component(
+        "broker",
+        Word.DEGRADED if findings else Word.OK,
+        findings,
+        answer_ms=_ms(seconds),
+        nodes_up=told.nodes_up if told else None,
+        nodes_down=told.nodes_down if told else None,
+        tickets_ready=_total([queue.ready for queue in ours]),
+        tickets_unacked=_total([queue.unacked for queue in ours]),
+        consumers=_total([queue.consumers for queue in ours]),
+    )
 
 
 def of_providers(reports: Sequence[ProviderReport]) -> Component:
@@ -261,6 +280,16 @@ def of_infra(targets: Sequence[Target]) -> Component:
         requests_running=_total([server.running for server in servers]),
         requests_waiting=_total([server.waiting for server in servers]),
     )
+
+
+def _broker_troubles(told: BrokerState) -> list[str]:
+    troubles = {
+        told.trouble or "": bool(told.trouble),
+        "A node is short of memory, and takes no messages.": bool(told.memory_alarm),
+        "A node is short of disk, and takes no messages.": bool(told.disk_alarm),
+        f"{told.nodes_down} of its nodes are down.": bool(told.nodes_down),
+    }
+    return [text for text, there in troubles.items() if there]
 
 
 def _provider_finding(report: ProviderReport) -> Finding | None:

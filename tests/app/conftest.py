@@ -86,6 +86,7 @@ class Api:
     client: httpx.AsyncClient
     store: FragileStore
     tickets: RecordingTickets
+    broker: ToldFigures
     events: RecordingEvents
     watch: Watch
     clock: FakeClock
@@ -147,6 +148,7 @@ class PolicyFileInMemory:
 
 def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     clock, tickets, events, file = FakeClock(), RecordingTickets(), RecordingEvents(), PolicyFileInMemory()
+    broker = ToldFigures()
     store = FragileStore(clock.now)
     wake = Wake(store, tickets, clock.monotonic)
     profile = Profile("qwen2.5-14b", ModelKind.CHAT, QUEUE, provider="vllm", model="Qwen/Qwen2.5-14B-Instruct")
@@ -158,7 +160,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     guard = Guard(store.queues, health, threshold=5)
     work = Work(store, events, health, guard, RetryPolicy(), random=lambda: 0.0, lease=LEASE)
     operate = Operate(store.queues, lambda: routes[-1], wake)
-    browse, report = Browse(store), Report(store, tickets, ToldFigures(), operate, clock.now, clock.monotonic)
+    browse, report = Browse(store), Report(store, tickets, broker, operate, clock.now, clock.monotonic)
     lend = Lend(store, work, wake, events, MAX_RESULT_BYTES)
     submit = Submit(
         store,
@@ -194,7 +196,7 @@ def build(keyring: Keyring | None = None, *, routed: bool = True) -> Api:
     )
     app = create_app(services, keyring=keyring or Keyring(), limits=LIMITS)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://test")
-    return Api(app, client, store, tickets, events, watch, clock, services, file, health, told, routes, readers)
+    return Api(app, client, store, tickets, broker, events, watch, clock, services, file, health, told, routes, readers)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from app.wire import examples
 from domain.errors import StorageUnavailable
 from domain.infra import Gpu, ModelServer, Readings, Speech, Target, TargetKind
 from domain.policy import Policies
+from domain.ports import BrokerQueue, BrokerState
 from domain.usecases.diagnose import FIGURES
 from tests.app.conftest import Api, build
-from tests.factories import QUEUE
+from tests.factories import NOW, QUEUE
 
 MASTER = "m4ster-key"
 GPU_1 = Target(
@@ -121,6 +122,13 @@ async def test_the_broker_being_away_degrades_the_service(api: Api):
     api.tickets.up = False
     told = await detail(api)
     assert (told["status"], words(told)["broker"]) == ("degraded", "down")
+
+
+async def test_a_broker_that_is_short_of_memory_is_told(api: Api):
+    api.broker.state = BrokerState(queues={QUEUE: BrokerQueue(2, 1, 1)}, memory_alarm=True, asked_at=NOW)
+    told = await detail(api)
+    assert findings(told, "broker") == ["broker: A node is short of memory, and takes no messages."]
+    assert told["components"]["broker"]["figures"]["tickets_ready"] == 2
 
 
 async def test_a_provider_that_is_down_is_named(api: Api):

@@ -38,7 +38,7 @@ def _unpacked() -> Path:
         raise PermissionError(f"{kept} may be somebody else's")
     if not (kept / "promtool").exists():
         with tempfile.TemporaryDirectory(dir=kept) as folder:
-            _do(folder, "apt-get", "download", "prometheus")
+            _do(folder, "apt-get", "-o", "Acquire::http::Timeout=10", "download", "prometheus")
             [package] = Path(folder).glob("prometheus_*.deb")
             _do(folder, "dpkg", "-x", str(package), "unpacked")
             # In one step: processes of tests that run at once find all of it or nothing.

@@ -91,9 +91,12 @@ class Heard(Mapping[str, str]):
 def test_every_variable_that_a_process_gets_is_one_that_it_knows(everything: Project):
     heard = Heard()
     from_env(heard)
+    # OpenTelemetry reads its own, of which the page names some.
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    known = heard.asked | set(re.findall(r"^\| `(OTEL_\w+)`", page, re.M))
     for name in {*PROCESSES, "migrate"}:
         # Python's own, which says where recordings lie.
-        assert set(everything["services"][name]["environment"]) - {"TMPDIR"} <= heard.asked, name
+        assert set(everything["services"][name]["environment"]) - {"TMPDIR"} <= known, name
 
 
 def test_all_processes_are_told_the_same(everything: Project):
@@ -233,3 +236,26 @@ def test_prometheus_finds_every_process(everything: Project):
     assert found == {name: port.get(name, PORTS["WORKER_HTTP_PORT"]) for name in PROCESSES}
     for name in PROCESSES:
         assert "front" in everything["services"][name]["networks"]
+
+
+PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_services_profiles_and_settings_that_there_are(everything: Project):
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+    compose = [line.split() for line in commands if line.startswith("docker compose ")]
+    assert len(compose) >= 8
+    profiles = {words[at + 1] for words in compose for at, word in enumerate(words) if word == "--profile"}
+    assert profiles == {
+        profile for service in everything["services"].values() for profile in service.get("profiles", ())
+    }
+    services = {words[at + 1] for words in compose for at, word in enumerate(words) if word in {"exec", "-T", "--rm"}}
+    assert services - {"-T"} <= set(everything["services"])
+    assert re.search(r"for name in (.+); do", PAGE)[1].split() == list(SECRETS)  # type: ignore[index]  # it is there
+    [table] = re.findall(r"## What runs\n\n(.*?)\n\n", PAGE, re.S)
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(everything["services"])
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    [table] = re.findall(r"\| in `.env` \|\n(.*?)\n\n", PAGE, re.S)
+    for variable in re.findall(r"`([A-Z][A-Z_]+)", table):
+        assert re.search(rf"^{variable}=", example, re.M), variable

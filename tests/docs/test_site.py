@@ -29,6 +29,7 @@ ELSEWHERE = {
     "kubernetes.io",
     "opentelemetry.io",
     "prometheus.io",
+    "reorg.github.io",
     "www.rabbitmq.com",
     "www.rfc-editor.org",
     "www.w3.org",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+import trustme
 from structlog.testing import capture_logs
 
 from adapters.infra.probe import KEPT, MOST_APART, NO_METRICS_KEPT, HttpInfra, Place
@@ -334,6 +336,29 @@ async def test_one_that_is_not_there_is_named_with_its_error(url: str, error: st
     [target] = await probe.look()
     await probe.close()
     assert target.error == error
+
+
+async def test_one_whose_certificate_nobody_vouches_for_is_not_believed():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(pages={"/metrics": tells(pages.DCGM)}, tls=context) as server:
+        probe = HttpInfra([Place("false", TargetKind.DCGM, server.origin)])
+        [target] = await probe.look()
+        await probe.close()
+    assert target.error == "Its certificate is not trusted."
+
+
+async def test_one_that_speaks_no_tls_is_told_as_that():
+    async def plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        probe = HttpInfra([Place("plain", TargetKind.DCGM, f"https://127.0.0.1:{port}")])
+        [target] = await probe.look()
+        await probe.close()
+    assert target.error == "It speaks no TLS that is understood here."
 
 
 async def test_all_are_asked_at_once(exporters: Callable[[dict[str, Behaviour]], Server]):

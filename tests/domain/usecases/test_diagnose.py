@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domain.circuit import Circuit, CircuitState
 from domain.diagnosis import Component, Diagnosis, Word
 from domain.errors import ErrorCode
 from domain.job import JobStatus
-from domain.ports import Durations, Finished, ProviderState, Quantiles
+from domain.ports import BrokerQueue, BrokerState, Durations, Finished, ProviderState, Quantiles
 from domain.queue import QueueState
 from domain.routing import ModelKind, Profile
-from domain.usecases.diagnose import of_errors, of_infra, of_providers, of_queues, of_throughput
+from domain.usecases.diagnose import of_broker, of_errors, of_infra, of_providers, of_queues, of_throughput
 from domain.usecases.providers import ProviderReport
 from domain.usecases.report import Counts, QueueReport, Stats
 from tests.factories import NOW
@@ -111,6 +112,45 @@ def test_a_queue_that_is_held_or_deserted_is_found(queues: list[QueueReport], wo
 )
 def test_a_provider_that_cannot_be_used_is_found(reports: list[ProviderReport], word: Word):
     assert of_providers(reports).status is word
+
+
+TOLD = BrokerState(
+    queues={"gpu.llm": BrokerQueue(2, 3, 4), "gpu.speech": BrokerQueue(1, 0, 1), "of others": BrokerQueue(99, 99, 99)},
+    nodes_up=3,
+    nodes_down=0,
+    asked_at=NOW,
+)
+
+
+def test_the_figures_of_a_broker_are_of_our_queues_only():
+    found = of_broker(0.0009, TOLD, ["gpu.llm", "gpu.speech", "gpu.new"])
+    assert found == Component(
+        OK,
+        {
+            "answer_ms": 0.9,
+            "nodes_up": 3,
+            "nodes_down": 0,
+            "tickets_ready": 3,
+            "tickets_unacked": 3,
+            "consumers": 5,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "texts"),
+    [
+        (None, []),
+        (TOLD, []),
+        (replace(TOLD, nodes_down=1), ["1 of its nodes are down."]),
+        (replace(TOLD, memory_alarm=True, disk_alarm=False), ["A node is short of memory, and takes no messages."]),
+        (replace(TOLD, disk_alarm=True), ["A node is short of disk, and takes no messages."]),
+        (BrokerState(asked_at=NOW, trouble="It refuses the password."), ["It refuses the password."]),
+    ],
+)
+def test_what_a_broker_tells_of_its_nodes_is_found(told: BrokerState | None, texts: list[str]):
+    found = of_broker(0.001, told, ["gpu.llm"])
+    assert (found.status, [finding.text for finding in found.findings]) == (DEGRADED if texts else OK, texts)
 
 
 def test_where_no_infra_is_configured_nothing_is_wrong_with_it():

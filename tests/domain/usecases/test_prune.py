@@ -10,6 +10,7 @@ from domain.errors import StorageUnavailable
 from domain.job import JobId, JobStatus
 from domain.policy import Kept
 from domain.retention import PastJob, Retention
+from domain.telemetry import NoTelemetry
 from domain.usecases.prune import AT_ONCE, BUDGET, RESTS, RESTS_TIMES, Prune, Pruned, sweep_now
 from tests.fakes import FakeClock
 from tests.moves import cancel, each, found, several
@@ -25,16 +26,24 @@ class SlowStore(MemoryJobStore):
         super().__init__(clock.now)
         self.clock = clock
         self.takes = timedelta(0)
-        self.fails = False
+        self.fails_after: int | None = None
         self.calls = 0
 
     async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
-        self.calls += 1
-        if self.fails:
+        if self.calls == self.fails_after:
             raise StorageUnavailable
+        self.calls += 1
         pruned = await super().prune(jobs)
         self.clock.advance(self.takes)
         return pruned
+
+
+class Told(NoTelemetry):
+    def __init__(self) -> None:
+        self.pruned_jobs: list[tuple[str, str, int]] = []
+
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        self.pruned_jobs.append((what, status, removed))
 
 
 class Stage:
@@ -42,7 +51,8 @@ class Stage:
         self.clock = FakeClock()
         self.store = SlowStore(self.clock)
         self.kept = Retention(MONTH)
-        self.prune = Prune(self.store, lambda: self.kept, self.clock.monotonic)
+        self.told = Told()
+        self.prune = Prune(self.store, lambda: self.kept, self.clock.monotonic, self.told)
 
     async def old(self, how_many: int = 1, owner: str = "beeline") -> list[JobId]:
         """Jobs that were cancelled, and are to go in a month."""
@@ -64,6 +74,7 @@ async def test_a_tick_removes_what_is_old_and_tells_of_it(stage: Stage):
     assert pruned == Pruned({("beeline", JobStatus.CANCELLED): 2})
     assert (pruned.total(), pruned.by_status()) == (2, {JobStatus.CANCELLED: 2})
     assert await found(stage.store) == young
+    assert stage.told.pruned_jobs == [("jobs", "cancelled", 2)]
 
 
 async def test_where_nothing_is_old_nothing_is_told(stage: Stage):
@@ -123,11 +134,20 @@ async def test_what_becomes_forever_in_the_middle_of_a_sweep_stays(stage: Stage)
 async def test_what_failed_is_tried_again_by_the_next_tick(stage: Stage):
     await stage.old()
     stage.clock.advance(30 * DAY)
-    stage.store.fails = True
+    stage.store.fails_after = 0
     with pytest.raises(StorageUnavailable):
         await stage.prune.tick()
-    stage.store.fails = False
+    stage.store.fails_after = None
     assert (await stage.prune.tick()).total() == 1
+
+
+async def test_what_went_before_it_failed_is_told(stage: Stage):
+    await stage.old(2 * AT_ONCE)
+    stage.clock.advance(30 * DAY)
+    stage.store.fails_after = 1
+    assert (await stage.prune.tick()).total() == AT_ONCE
+    with pytest.raises(StorageUnavailable):
+        await stage.prune.tick()
 
 
 async def test_an_owners_own_time_holds_for_its_jobs_alone(stage: Stage):
