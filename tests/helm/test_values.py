@@ -57,6 +57,8 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a tag with a space": ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b'"),
     "a tag within the repository": ({"image": {"repository": "Registry/ai service"}}, "at '/image/repository'"),
     "a digest cut short": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc'"),
+    "a part left empty": ({"api": None}, "missing property 'api'"),
+    "a value left empty": ({"keda": {"prometheusUrl": None}}, "at '/keda': missing property 'prometheusUrl'"),
     "no pods of the API": ({"api": {"replicas": 0}}, "at '/api/replicas': minimum: got 0"),
     "words for a number": ({"scheduler": {"replicas": "two"}}, "at '/scheduler/replicas': got string, want integer"),
     "memory in a unit that is none": ({"api": {"tmpSize": "1 gigabyte"}}, "at '/api/tmpSize': '1 gigabyte'"),
@@ -197,6 +199,20 @@ WRONG: dict[str, tuple[Values, str]] = {
 
 def test_the_least_that_has_to_be_said_is_enough():
     assert render(LEAST)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"settings": None, "config": None, "pools": None, "commonLabels": None},
+        {"secrets": {"values": None, "existing": None}, "image": {"pullSecrets": None}},
+        {"api": {"podLabels": None, "tolerations": None, "topologySpread": None}, "workers": {"settings": None}},
+        {"networkPolicy": {"clients": None, "egress": None}, "auth": {"tokens": None}},
+        {"podSecurityContext": None, "securityContext": None},
+    ],
+)
+def test_lists_and_tables_that_are_left_empty_are_empty(part: Values):
+    assert render(merged(LEAST, part))
 
 
 @pytest.mark.parametrize("what", list(WRONG))
