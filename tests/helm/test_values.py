@@ -12,7 +12,7 @@ import pytest
 from app import configfile
 from tests.helm.chart import LEAST, ROOT, Values, merged, render
 from tests.helm.table import DEFAULTS, README, SCHEMA, Schema, resolved, rows, written
-from tests.helm.variables import FILE, settable
+from tests.helm.variables import FILE, MANAGED, UP_ONLY, read_by_the_service, settable
 
 MODEL: Values = {"image": "vllm/vllm-openai:v0.27.1"}
 PROFILES: Values = {"qwen2.5-14b": {"provider": "vllm"}}
@@ -292,6 +292,10 @@ def test_the_reference_in_the_readme_is_that_of_the_schema():
 
 def test_every_variable_of_the_service_can_be_set_and_no_other():
     assert FILE.read_text(encoding="utf-8") == settable(), "`python -m tests.helm` writes it"
+
+
+def test_the_variables_that_the_chart_keeps_for_itself_are_those_of_the_service():
+    assert read_by_the_service() >= MANAGED | UP_ONLY
 
 
 def test_what_the_schema_says_of_variables_is_of_those_that_there_are():
