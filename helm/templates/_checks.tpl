@@ -100,7 +100,7 @@ What the schema cannot see: values that do not go together, and secrets, which i
 {{- $server := $pool.modelServer -}}
 {{- range $name, $profile := default dict $pool.profiles -}}
   {{- $here := printf "%s.profiles.%s" $at $name -}}
-  {{- if hasKey (default dict $root.Values.config.profiles) $name }}{{ fail (printf "%s: config.profiles has it too; say it once" $here) }}{{ end -}}
+  {{- if hasKey (default dict (default dict $root.Values.config).profiles) $name }}{{ fail (printf "%s: config.profiles has it too; say it once" $here) }}{{ end -}}
   {{- if and $profile.queue (not (has $profile.queue $pool.queues)) }}{{ fail (printf "%s.queue: the pool's workers do not serve %s; its queues are %s" $here $profile.queue (join ", " $pool.queues)) }}{{ end -}}
   {{- $needsOne := has (default "openai" $profile.provider) (list "openai" "vllm" "llama-server" "speaches" "faster-whisper" "whisper-asr") -}}
   {{- if and $needsOne (not $profile.base_url) (not $server) }}{{ fail (printf "%s.base_url: say where its server is, or give the pool a modelServer" $here) }}{{ end -}}

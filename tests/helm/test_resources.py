@@ -18,6 +18,7 @@ import pytest
 import yaml
 from pika import URLParameters
 
+from adapters.telemetry.catalogue import BY_NAME
 from app import configfile
 from app.profiles import served
 from app.settings import from_env
@@ -41,7 +42,7 @@ from tests.helm.chart import (
     variables,
 )
 from tests.helm.test_renders import EVERYTHING, SETUPS, rendered
-from tests.helm.variables import MANAGED, read_by_the_service
+from tests.helm.variables import read_by_the_service
 
 ELSEWHERE = {
     "cnpg": re.compile(r".*-postgresql-app"),
@@ -353,7 +354,7 @@ def test_a_gpu_may_be_a_part_of_one_or_none(said: dict[str, Any], resource: dict
 
 @SETUP
 def test_every_variable_is_one_that_the_service_reads(found: list[Resource]):
-    known = read_by_the_service() | MANAGED
+    known = read_by_the_service()
     [shared] = [each for each in of_kind(found, "ConfigMap") if name_of(each).endswith("-env")]
     named = set(shared["data"])
     for _, pod in pods(found):
@@ -679,6 +680,13 @@ def test_a_pool_is_scaled_by_seconds_of_work_per_slot():
     assert backlog["metadata"]["ignoreNullValues"] == "false"
     assert tickets["metadata"]["queueName"] == r"^gpu\.llm$"
     assert "password" not in json.dumps(tickets)
+
+
+def test_the_figure_that_a_pool_is_scaled_by_is_one_that_the_service_tells():
+    scalers = of_kind(rendered("autoscaled"), "ScaledObject")
+    queries = [trigger["metadata"].get("query", "") for each in scalers for trigger in each["spec"]["triggers"]]
+
+    assert set(re.findall(r"aijobs_\w+", " ".join(queries))) == {"aijobs_backlog_seconds"} <= BY_NAME.keys()
 
 
 def test_each_queue_of_a_pool_has_its_triggers():
