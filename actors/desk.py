@@ -189,7 +189,10 @@ class Desk:
         """
         answer: Answer[Assignment] = Answer()
         self._post(lambda: self._seek(arrived, answer))
-        return answer.wait()
+        assignment = answer.wait()
+        if assignment is None:
+            self._work.telemetry.woken_in_vain(self.queue)
+        return assignment
 
     def execute(self, assignment: Assignment, perform: Perform) -> None:
         """Run the job, store how it ended, and ask for the next one. Blocks until that is committed.

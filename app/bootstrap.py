@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
@@ -52,6 +52,7 @@ from adapters.postgres.queues import PostgresQueueStore
 from adapters.postgres.revision import is_newest
 from adapters.postgres.store import PostgresJobStore
 from adapters.postgres.uploads import PostgresUploadStore
+from adapters.postgres.vitals import PostgresVitals
 from adapters.rabbitmq.broker import TicketBroker
 from adapters.rabbitmq.connection import connection_parameters, trouble
 from adapters.rabbitmq.consumer import RabbitConsumer
@@ -60,9 +61,14 @@ from adapters.rabbitmq.management import ManagementApi
 from adapters.rabbitmq.texts import RabbitTexts
 from adapters.rabbitmq.tickets import RabbitTickets
 from adapters.schemas.apart import Schemas
+from adapters.telemetry.bounded import Bounded
+from adapters.telemetry.http import Measured
+from adapters.telemetry.installation import samples
 from adapters.telemetry.log import Log
+from adapters.telemetry.metrics import Labels, Metrics, Sample
 from adapters.telemetry.requests import Answering, Requests, untraced
 from adapters.telemetry.several import Several
+from app import keyfile, logs
 from app.claims import Claims
 from app.configured import Configured
 from app.converse import Chats
@@ -71,6 +77,7 @@ from app.profiles import ModelProfile
 from app.providers import Serving, serving
 from app.readers import Readers
 from app.scheduler import STEADY, Scheduler
+from app.scrape import Scrape, Scraped
 from app.services import Services
 from app.settings import Settings
 from app.watch import Watch
@@ -109,6 +116,7 @@ from domain.usecases.regulate import Regulate
 from domain.usecases.report import Report
 from domain.usecases.steer import Steer
 from domain.usecases.submit import Submit
+from domain.usecases.survey import Survey
 from domain.usecases.upload import Uploads
 from domain.usecases.wake import Wake
 from domain.usecases.work import Work
@@ -133,6 +141,9 @@ NEWCOMERS_AFTER, NET_EVERY = 0.05, 1.0
 
 API_CONNECTIONS = 10
 
+MOST_OTHERS = 100
+"""Owners and queues that labels name although they are not configured here; the rest is `other`."""
+
 Role = Literal["api", "worker", "scheduler", "up"]
 
 
@@ -150,6 +161,8 @@ class Core:
 
     services: Services
     scheduler: Scheduler
+    scrape: Scrape
+    """What Prometheus is answered."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,7 @@ class Application:
     telemetry: Telemetry
     answering: Answering
     """Traces a request, where requests are traced."""
+    metrics: Metrics
 
     def routes(self) -> Routes:
         """Those of this moment."""
@@ -179,8 +193,8 @@ class Application:
         return self.configured.served.routes
 
     def observed(self, app: ASGIApplication) -> ASGIApplication:
-        """The HTTP application, whose requests have names, and spans where they are traced."""
-        return Requests(app, self.answering)
+        """The HTTP application, whose requests are measured and have names, and spans where they are traced."""
+        return Measured(Requests(app, self.answering), self.metrics)
 
     @asynccontextmanager
     async def core(self, *, hears: bool = True) -> AsyncIterator[Core]:
@@ -213,20 +227,20 @@ class Application:
                 texts = self.hearing() if hears else NoTexts()
                 texts.listen(readers.heard)
                 async with _carried(events, texts):
-                    yield Core(
-                        services=self._services(
-                            jobs,
-                            wake,
-                            events,
-                            watch,
-                            uploads=PostgresUploadStore(pool),
-                            readers=readers,
-                            guard=guard,
-                            current=current,
-                            infra=Infra(probe),
-                        ),
-                        scheduler=self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current),
+                    services = self._services(
+                        jobs,
+                        wake,
+                        events,
+                        watch,
+                        uploads=PostgresUploadStore(pool),
+                        readers=readers,
+                        guard=guard,
+                        current=current,
+                        infra=Infra(probe),
                     )
+                    scheduler = self._scheduler(lasting, pool, jobs, wake, events, guard=guard, current=current)
+                    async with aclosing(self._scraped(services.report, scheduler, pool)) as scraped:
+                        yield Core(services, scheduler, scraped.page)
         finally:
             if isinstance(self.tickets, RabbitTickets):
                 await asyncio.to_thread(self.tickets.stop)
@@ -266,7 +280,22 @@ class Application:
             Regulate(guard.queues, guard, current.routes, wake, lambda: datetime.now(UTC)),
             current.policies,
             PostgresLeadership(lasting),
-            Prune(chores, lambda: retention(self.settings.retention.kept, current.policies()), time.monotonic),
+            Prune(
+                chores,
+                lambda: retention(self.settings.retention.kept, current.policies()),
+                time.monotonic,
+                self.telemetry,
+            ),
+            self.metrics.led,
+        )
+
+    def _scraped(self, report: Report, scheduler: Scheduler, pool: asyncpg.Pool) -> Scraped:
+        return Scraped(
+            self.metrics,
+            report,
+            Survey(report, PostgresVitals(pool)),
+            lambda: scheduler.leading,
+            partial(samples, label=self.metrics.labels.queue),
         )
 
     def _services(
@@ -346,7 +375,8 @@ def build(
     queues = configured.served.routes.queues
     identity = Identity(uuid4(), settings.worker.name, gethostname())
     process = f"ai-service {role} {identity.worker_id}"
-    telemetry, answering = _telemetry(settings)
+    metrics = _metrics(settings, configured, role)
+    telemetry, answering = _telemetry(settings, metrics)
     bus = _bus(settings, process, with_worker=with_worker)
     carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
@@ -365,6 +395,7 @@ def build(
         poll_interval=settings.worker.poll_interval.total_seconds(),
         grace=settings.worker.shutdown_grace.total_seconds(),
     )
+    metrics.read(partial(_slots, runtime, metrics.labels.queue))
     broker, tickets = _broker(settings, process, stack(runtime), with_worker=with_worker)
     if queues:
         brought = (task_type.name for task_type in configured.task_types)
@@ -381,19 +412,50 @@ def build(
         hearing=partial(carrier, False),
         telemetry=telemetry,
         answering=answering,
+        metrics=metrics,
     )
 
 
-def _telemetry(settings: Settings) -> tuple[Telemetry, Answering]:
+def _metrics(settings: Settings, configured: Configured, role: Role) -> Metrics:
+    """Counters whose labels name what is configured at that moment, and of the rest only a few."""
+    by_tokens = {grant.owner for grant in keyfile.read(settings.http.tokens).values()} if settings.http.tokens else ()
+    task_types = {*TASK_KINDS, *(task_type.name for task_type in configured.task_types)}
+    labels = Labels(
+        queue=Bounded(lambda name: name in configured.served.routes.queues, MOST_OTHERS),
+        task_type=Bounded(lambda name: name in task_types or name in configured.policies.task_types),
+        profile=Bounded(lambda name: name in configured.served.routes.profiles),
+        owner=Bounded(lambda name: name in configured.policies.owners or name in by_tokens, MOST_OTHERS),
+    )
+    metrics = Metrics(
+        labels,
+        version=version("ai-service"),
+        roles=("api", "worker") if role == "up" else (role,),
+        queues=configured.served.routes.queues,
+    )
+    metrics.read(_log_lines)
+    return metrics
+
+
+def _log_lines() -> list[Sample]:
+    return [("aijobs_log_lines_total", (level,), count) for level, count in logs.lines().items()]
+
+
+def _slots(runtime: Runtime, label: Bounded) -> Iterator[Sample]:
+    for queue, desk in list(runtime.desks.items()):
+        yield "aijobs_worker_slots", (label(queue),), desk.slots
+        yield "aijobs_worker_slots_busy", (label(queue),), desk.running
+
+
+def _telemetry(settings: Settings, metrics: Metrics) -> tuple[Telemetry, Answering]:
     """Whoever makes something of what happens in this process, and of requests."""
     if not settings.traces:
-        return Several(Log()), untraced
+        return Several(metrics, Log()), untraced
     # Here, because it takes 20 MB, and most installations have no collector.
     from adapters.telemetry.traces import Traces  # noqa: PLC0415
 
     traces = Traces(version("ai-service"))
     atexit.register(traces.close)
-    return Several(traces, Log()), traces.answering
+    return Several(metrics, traces, Log()), traces.answering
 
 
 def _direct_dsn(settings: Settings, dsn: str) -> str:
@@ -479,7 +541,7 @@ async def _worker_parts(
         create_pool(
             dsn, max_size=len(queues) + 2, application_name="ai-service worker", pooled=dsn != direct_dsn
         ) as pool,
-        serving(Configured(settings)) as current,
+        serving(Configured(settings), telemetry) as current,
         _carried(events, texts),
     ):
         guard = Guard(PostgresQueueStore(pool), current.health, settings.limits.circuit_threshold)

@@ -32,6 +32,7 @@ from app.api.steer import Steering
 from app.api.uploads import Uploaded, Uploading
 from app.api.work import Completing, Working
 from app.keyring import Keyring
+from app.scrape import Scrape, nothing
 from app.services import Services
 from app.settings import Limits, from_env
 from app.wire.body import ENVELOPE_BYTES
@@ -44,8 +45,12 @@ DOCS_POLICY = (
 )
 
 
-def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Litestar:
-    """The application. Where the keyring holds no token, its API is open to everybody who can reach it."""
+def create_app(services: Services, *, keyring: Keyring, limits: Limits, scrape: Scrape = nothing) -> Litestar:
+    """The application. Where the keyring holds no token, its API is open to everybody who can reach it.
+
+    Args:
+        scrape: what Prometheus is answered.
+    """
     guarded: dict[str, Any] = {
         "guards": [guard_of(keyring)],
         "security": None if keyring.open else [{"bearer": []}],
@@ -75,6 +80,7 @@ def create_app(services: Services, *, keyring: Keyring, limits: Limits) -> Lites
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "caller": Provide(_caller_after, sync_to_thread=False),
+            "scrape": Provide(lambda: scrape, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={Exception: problem_of},
         request_max_body_size=limits.max_input_bytes + ENVELOPE_BYTES,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections import Counter
 from contextlib import suppress
 from typing import TextIO
 
@@ -35,6 +37,7 @@ def set_up(logs: Logs) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
+        _counted,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = [_printable, _for_people]
@@ -51,6 +54,22 @@ def set_up(logs: Logs) -> None:
     logging.basicConfig(handlers=[handler], level=logs.level.upper(), force=True)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
+
+
+_lines: Counter[str] = Counter()
+_counting = threading.Lock()
+
+
+def lines() -> dict[str, int]:
+    """How many lines this process has written, by level."""
+    with _counting:
+        return dict(_lines)
+
+
+def _counted(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    with _counting:
+        _lines[event["level"]] += 1
+    return event
 
 
 class _Lines(structlog.PrintLogger):

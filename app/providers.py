@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -26,6 +27,7 @@ from adapters.providers.practice import PracticeEmbeddings, PracticeProvider
 from adapters.providers.practice_speech import PracticeSpeechProvider
 from adapters.providers.recording_call import open_speech_client
 from adapters.providers.whisper_asr import WhisperAsrProvider
+from adapters.telemetry.providers import ObservedChat, ObservedEmbeddings, ObservedSpeech
 from app.configured import Configured
 from app.endpoint import Endpoint, ProviderName
 from app.profiles import LARGEST_AUDIO, WHISPERX, ModelProfile
@@ -35,6 +37,8 @@ from domain.policy import Policies
 from domain.ports import ChatProvider, EmbeddingProvider, ProviderState, SpeechProvider
 from domain.routing import CHAT_TASKS, ModelKind, Routes
 from domain.task_type import TaskType
+from domain.telemetry import NO_TELEMETRY, Telemetry
+from domain.telemetry import Server as Called
 
 P = TypeVar("P")
 
@@ -82,8 +86,9 @@ class Serving:
     A call that is on its way when the configuration changes ends as it began.
     """
 
-    def __init__(self, configured: Configured) -> None:
+    def __init__(self, configured: Configured, telemetry: Telemetry = NO_TELEMETRY) -> None:
         self._configured = configured
+        self._telemetry = telemetry
         self._clients = Clients(open_client)
         self._speech_clients = Clients(open_speech_client)
         self._make()
@@ -148,9 +153,9 @@ class Serving:
     def _make(self) -> None:
         # Tried once: what cannot be made must not fail every call from now on, and leaves what there was as a whole.
         served = self._made_of = self._configured.served
-        chat = _backends(served.profiles, ModelKind.CHAT, self._chat_provider)
-        speech = _backends(served.profiles, ModelKind.SPEECH, self._speech_provider)
-        embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._embedding_provider)
+        chat = _backends(served.profiles, ModelKind.CHAT, self._observed_chat)
+        speech = _backends(served.profiles, ModelKind.SPEECH, self._observed_speech)
+        embeddings = _backends(served.profiles, ModelKind.EMBEDDINGS, self._observed_embeddings)
         self._health = self._health_of(served.profiles)
         self._chat, self._speech, self._embeddings = chat, speech, embeddings
         self._profiles = {profile.name: profile for profile in served.profiles}
@@ -179,6 +184,15 @@ class Serving:
     def _current_health(self) -> HttpHealth:
         self._look()
         return self._health
+
+    def _observed_chat(self, profile: ModelProfile) -> ChatProvider:
+        return ObservedChat(self._chat_provider(profile), _called(profile, "chat"), self._telemetry)
+
+    def _observed_speech(self, profile: ModelProfile) -> SpeechProvider:
+        return ObservedSpeech(self._speech_provider(profile), _called(profile, "transcription"), self._telemetry)
+
+    def _observed_embeddings(self, profile: ModelProfile) -> EmbeddingProvider:
+        return ObservedEmbeddings(self._embedding_provider(profile), _called(profile, "embeddings"), self._telemetry)
 
     def _chat_provider(self, profile: ModelProfile) -> ChatProvider:
         client = self._clients.of(profile)
@@ -224,6 +238,18 @@ def _common(profile: ModelProfile) -> _Common:
     return _Common(model=profile.model, base_url=profile.base_url, api_key=profile.key, timeout=profile.timeout)
 
 
+def _called(profile: ModelProfile, operation: str) -> Called:
+    address = urlsplit(profile.base_url)
+    return Called(
+        profile=profile.name,
+        provider=str(profile.provider),
+        model=profile.model,
+        operation=operation,
+        host=address.hostname or "",
+        port=address.port,
+    )
+
+
 class CurrentHealth:
     """Asks after the servers of the moment."""
 
@@ -247,12 +273,15 @@ class CurrentHealth:
 
 
 @asynccontextmanager
-async def serving(configured: Configured) -> AsyncIterator[Serving]:
+async def serving(configured: Configured, telemetry: Telemetry = NO_TELEMETRY) -> AsyncIterator[Serving]:
     """
+    Args:
+        telemetry: hears of every call.
+
     Raises:
         StartupError: a profile cannot be served.
     """
-    current = Serving(configured)
+    current = Serving(configured, telemetry)
     try:
         yield current
     finally:

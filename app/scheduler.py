@@ -40,6 +40,10 @@ QUEUES, CHORES, PRUNING = "all queues", "all chores", "all old jobs"
 """What goes on beside the rounds for no queue of its own: no name of a queue has a space in it."""
 
 
+def _untold(seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
 class Scheduler:
     reconcile: Reconcile
@@ -49,6 +53,8 @@ class Scheduler:
     leadership: Leadership
     prune: Prune | None = None
     """None: old jobs stay."""
+    led: Callable[[float], None] = _untold
+    """Told after each round how many seconds it took."""
     id: UUID = field(default_factory=uuid4)
     leading: bool | None = None
     """Not known before the first tick."""
@@ -81,6 +87,7 @@ class Scheduler:
             done = await self.reconcile.round(self._in_force, rescue=led_for >= STEADY)
             if any(asdict(done).values()):
                 log.info("jobs set in motion", **asdict(done))
+            self.led(self.monotonic() - asked_at)
 
     def _note(self, leads: bool, asked_at: float) -> None:
         if leads is not self.leading:

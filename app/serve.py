@@ -63,7 +63,7 @@ class Api:
         settings = self._application.settings
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(self._application.core())
-            app = create_app(core.services, keyring=self._keyring, limits=settings.limits)
+            app = create_app(core.services, keyring=self._keyring, limits=settings.limits, scrape=core.scrape)
             self._stack = stack.pop_all()
         self._watch = core.services.watch
         self._server = Server(self._application.observed(CutShort(app)), grace=settings.worker.shutdown_grace)

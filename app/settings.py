@@ -113,6 +113,13 @@ class Worker(Struct, frozen=True):
     shutdown_grace: timedelta
 
 
+class Scheduler(Struct, frozen=True):
+    """What the `scheduler` command shows of itself."""
+
+    http_host: str
+    http_port: int
+
+
 class Config(Struct, frozen=True):
     """The configuration file; it was in order when the settings were read."""
 
@@ -173,6 +180,7 @@ class Settings(Struct, frozen=True):
     providers: Providers
     speech: Speech
     worker: Worker
+    scheduler: Scheduler
     config: Config
     plugins: tuple[str, ...]
     """Modules that bring task types."""
@@ -260,6 +268,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             claim_limit=env.get("WORKER_CLAIM_LIMIT", _between(1, 1000), 4),
             lease_timeout=env.get("WORKER_LEASE_TIMEOUT", _lease, timedelta(minutes=15)),
             shutdown_grace=env.get("SHUTDOWN_GRACE", duration, timedelta(seconds=30)),
+        ),
+        scheduler=Scheduler(
+            http_host=env.get("SCHEDULER_HTTP_HOST", _text, "0.0.0.0"),  # noqa: S104  # as above
+            http_port=env.get("SCHEDULER_HTTP_PORT", _port, 8082),
         ),
         config=_config(env.get(configfile.VARIABLE, Path, None)),
         plugins=env.get(plugins.VARIABLE, plugins.names, ()),

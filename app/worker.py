@@ -41,7 +41,9 @@ def setup() -> None:
     broker = application.broker
     broker.add_middleware(Watchdog(application.runtime, _end_dramatiqs_worker, exits=True), before=LeaseMiddleware)
     broker.add_middleware(
-        WorkerEndpoints(application.runtime, host=settings.worker.http_host, port=settings.worker.http_port)
+        WorkerEndpoints(
+            application.runtime, application.metrics, host=settings.worker.http_host, port=settings.worker.http_port
+        )
     )
     dramatiq.set_broker(broker)
 
@@ -73,7 +75,7 @@ def start(
         StartupError: a queue is not configured here.
     """
     served = _chosen(application, queues)
-    endpoints = WorkerEndpoints(application.runtime, host="", port=0, listener=listener)
+    endpoints = WorkerEndpoints(application.runtime, application.metrics, host="", port=0, listener=listener)
     application.broker.add_middleware(Watchdog(application.runtime, died))
     application.broker.add_middleware(endpoints)
     threads = application.settings.worker.claim_limit * len(served)

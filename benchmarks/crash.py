@@ -110,7 +110,7 @@ def production(contestant: Contestant) -> AbstractContextManager[None]:
 @contextmanager
 def _scheduler(ours: Ours) -> Iterator[None]:
     command = [str(Path(sys.executable).with_name("ai-service")), "scheduler"]
-    with subprocess.Popen(command, env={**os.environ, **ours.environment()}) as scheduler:
+    with subprocess.Popen(command, env={**os.environ, **ours.environment(), "SCHEDULER_HTTP_PORT": "0"}) as scheduler:
         time.sleep(STEADY)
         try:
             yield

@@ -459,6 +459,41 @@ class JobStore(Presence, Protocol):
         """Return when the storage answers."""
 
 
+class TableVitals(Struct, frozen=True):
+    """Rows of one of our tables, as PostgreSQL estimates them."""
+
+    live: int
+    dead: int
+    """That are gone, and take up room until VACUUM removes them."""
+
+
+class StorageVitals(Struct, frozen=True, kw_only=True):
+    """What tells early that PostgreSQL will become slow."""
+
+    tables: Mapping[str, TableVitals]
+    oldest_snapshot_seconds: float
+    """Age of the oldest transaction that keeps VACUUM from removing rows; 0 where there is none, or none that we may
+    see."""
+    oldest_snapshot_transactions: int
+    """The same in transactions, replication slots included."""
+    size_bytes: int
+    connections: int
+    unfolded_changes: int
+    """Changes of counts that are not added up yet; counted up to 100,000."""
+
+
+class Vitals(Protocol):
+    """What only operators ask of the storage.
+
+    Every method raises `StorageUnavailable` while the storage cannot be reached.
+    """
+
+    async def vitals(self) -> StorageVitals: ...
+
+    async def oldest_due(self) -> dict[str | None, float]:
+        """For how many seconds the first in line of each queue has been due; those without a queue as None."""
+
+
 class QueueStore(Protocol):
     """How queues are held, limited and guarded; beside the jobs, so that a claim obeys it.
 

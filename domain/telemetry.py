@@ -92,6 +92,13 @@ class Telemetry(Protocol):
     def promoted(self, jobs: Mapping[str, int]) -> None:
         """So many jobs of each queue have become due."""
 
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        """So many were removed that nobody needs any more.
+
+        Args:
+            what: `jobs`, of this final state, or `uploads`.
+        """
+
     def calling(self, job: LeasedJob, server: Server) -> Call:
         """A model server is asked for this run."""
 
@@ -148,6 +155,9 @@ class NoTelemetry:
         pass
 
     def promoted(self, jobs: Mapping[str, int]) -> None:
+        pass
+
+    def pruned(self, what: str, status: str, removed: int) -> None:
         pass
 
     def calling(self, job: LeasedJob, server: Server) -> Call:

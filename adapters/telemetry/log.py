@@ -73,6 +73,9 @@ class Log:
     def promoted(self, jobs: Mapping[str, int]) -> None:
         """The scheduler's own line tells it."""
 
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        """The scheduler's own line tells it."""
+
     def calling(self, job: LeasedJob, server: Server) -> Call:
         return NoCall()
 

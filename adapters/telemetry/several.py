@@ -49,6 +49,10 @@ class Several:
         for each in self._listeners:
             each.promoted(jobs)
 
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        for each in self._listeners:
+            each.pruned(what, status, removed)
+
     def calling(self, job: LeasedJob, server: Server) -> Call:
         return _SeveralCalls([each.calling(job, server) for each in self._listeners])
 

@@ -140,6 +140,9 @@ class Traces:
     def promoted(self, jobs: Mapping[str, int]) -> None:
         pass
 
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        pass
+
     def calling(self, job: LeasedJob, server: Server) -> Call:
         run = self._runs.get(job.lease)
         if run is None:

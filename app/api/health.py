@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from litestar import Controller, Response, get
+from typing import Any
+
+from litestar import Controller, Request, Response, get
+from litestar.enums import MediaType
 
 from app.api.documents import Answer, operation
-from app.api.injected import Calling, Injected
+from app.api.injected import Calling, Injected, Scraping
 from app.wire import examples
 from app.wire.health import ActiveProvider, HealthDetail, Liveness, ReadinessView
 
@@ -58,6 +61,21 @@ class Health(Controller):
     async def readyz(self, services: Injected) -> Response[ReadinessView]:
         view = ReadinessView.of(await services.report.readiness(), leaving=services.watch.leaving)
         return Response(view, status_code=view.status_code)
+
+    @get(
+        "/metrics",
+        operation_id="metrics",
+        summary="Figures for Prometheus",
+        description=(
+            "In Prometheus' text format, or as OpenMetrics where `Accept` asks for that; docs/metrics.md has all. "
+            "Figures of the whole installation come from the process whose scheduler leads."
+        ),
+        media_type=MediaType.TEXT,
+        operation_class=operation(Answer(200, examples.METRICS, "The figures.", media_type="text/plain")),
+    )
+    async def metrics(self, request: Request[Any, Any, Any], scrape: Scraping) -> Response[bytes]:
+        page = await scrape(request.headers.get("accept", ""))
+        return Response(page.body, headers={"content-type": page.content_type})
 
 
 class Diagnosed(Controller):

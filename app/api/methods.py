@@ -23,13 +23,17 @@ class HeadAndOptions:
         if scope["type"] != ScopeType.HTTP or scope["method"] not in {HttpMethod.HEAD, HttpMethod.OPTIONS}:
             await self.app(scope, receive, send)
         elif scope["method"] == HttpMethod.HEAD:
-            await self.app(_with_method(scope, HttpMethod.GET.value), receive, _without_body(send))
+            await self._as(HttpMethod.GET.value, scope, receive, _without_body(send))
         else:
-            await self.app(_with_method(scope, NO_METHOD), receive, _without_body(_without_refusal(send)))
+            await self._as(NO_METHOD, scope, receive, _without_body(_without_refusal(send)))
 
-
-def _with_method(scope: HTTPScope, method: str) -> HTTPScope:
-    return cast("HTTPScope", {**scope, "method": method})
+    async def _as(self, method: str, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        asked = cast("HTTPScope", {**scope, "method": method})
+        try:
+            await self.app(asked, receive, send)
+        finally:
+            if template := asked.get("path_template"):  # for whoever tells of requests by their routes
+                scope["path_template"] = template
 
 
 def _without_body(send: Send) -> Send:

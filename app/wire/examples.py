@@ -301,6 +301,11 @@ WORKERS = WorkerList(
 ACTIVE_PROVIDER = ActiveProvider("qwen2.5-14b", "Qwen/Qwen2.5-14B-Instruct-AWQ", configured=True, kind="vllm")
 ALIVE = Liveness()
 READY = ReadinessView("degraded", Components(postgres="ok", broker="down"))
+METRICS = """\
+# HELP aijobs_backlog_seconds Slot time that due and running jobs will take.
+# TYPE aijobs_backlog_seconds gauge
+aijobs_backlog_seconds{queue="gpu.llm"} 340.5
+"""
 UNREADY = ReadinessView("down", Components(postgres="down", broker="ok"))
 
 PROVIDERS = ProviderList(

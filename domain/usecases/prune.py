@@ -13,6 +13,7 @@ from domain.errors import StorageUnavailable
 from domain.job import JobStatus
 from domain.ports import JobStore, Place, Stretch
 from domain.retention import PastJob, Retention, Walk
+from domain.telemetry import NO_TELEMETRY, Telemetry
 
 AT_ONCE = 500
 """Jobs that one transaction looks at or removes at most."""
@@ -103,6 +104,7 @@ class Prune:
     retention: Callable[[], Retention]
     """What holds at this moment."""
     monotonic: Callable[[], float]
+    telemetry: Telemetry = NO_TELEMETRY
     _sweep: Sweep | None = None
     _in_force: Retention | None = None
     _worked: float = 0.0
@@ -121,7 +123,10 @@ class Prune:
         sweep = self._current(began)
         try:
             while sweep and not sweep.over and self.monotonic() - began < BUDGET:
-                pruned += await sweep.step()
+                went = await sweep.step()
+                for status, jobs in went.by_status().items():
+                    self.telemetry.pruned("jobs", status.value, jobs)
+                pruned += went
         except StorageUnavailable:
             if not pruned:  # else what went shall be told first
                 raise

@@ -123,4 +123,5 @@ class Reconcile:
     async def _prune(self) -> None:
         if self.uploads and self.monotonic() - self._pruned_at >= PRUNED_EVERY:
             self._pruned_at = self.monotonic()
-            await self.uploads.prune()
+            if removed := await self.uploads.prune():
+                self.telemetry.pruned("uploads", "", removed)

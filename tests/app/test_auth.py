@@ -24,7 +24,7 @@ from domain.access import Right
 from tests.app.conftest import WANTED, Api, build, problem
 from tests.fakes import FakeClock
 
-OPEN = {"/health", "/health/detail", "/health/provider", "/healthz", "/readyz"}
+OPEN = {"/health", "/health/detail", "/health/provider", "/healthz", "/metrics", "/readyz"}
 TELLS_MORE = {"/health/detail"}
 """Open ones that tell those more whose token they know."""
 

@@ -57,7 +57,7 @@ def test_every_command_is_known_to_these_tests():
     [
         ("jobs", {"app.bootstrap", "asyncpg", "dramatiq", "litestar", "structlog", "uvicorn"}),
         ("queues", {"app.bootstrap", "asyncpg", "dramatiq", "litestar", "structlog", "uvicorn"}),
-        ("scheduler", {"alembic", "sqlalchemy", "litestar", "uvicorn"}),
+        ("scheduler", {"alembic", "sqlalchemy", "litestar"}),
         ("worker", {"alembic", "sqlalchemy", "app.http"}),
         ("serve", {"alembic", "sqlalchemy"}),
     ],

@@ -170,6 +170,17 @@ async def test_who_stands_by_does_nothing(stage: Stage):
     assert stage.tickets.published == []
 
 
+async def test_a_leaders_rounds_are_timed_and_those_of_nobody_else(stage: Stage):
+    rounds: list[float] = []
+    scheduler = stage.scheduler()
+    scheduler.led = rounds.append
+    await scheduler.tick()
+    assert rounds == [0.0]
+    stage.leadership.holder = UUID(int=1)
+    await scheduler.tick()
+    assert len(rounds) == 1
+
+
 async def test_a_change_of_the_lead_is_told_once(stage: Stage):
     scheduler = stage.scheduler()
     with capture_logs() as events:

@@ -49,6 +49,8 @@ VARIABLES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("WORKER_ID", "worker.name", socket.gethostname(), {"gpu-1": "gpu-1"}),
     ("WORKER_HTTP_HOST", "worker.http_host", "0.0.0.0", {"localhost": "localhost"}),
     ("WORKER_HTTP_PORT", "worker.http_port", 8081, {"9000": 9000}),
+    ("SCHEDULER_HTTP_HOST", "scheduler.http_host", "0.0.0.0", {"127.0.0.1": "127.0.0.1"}),
+    ("SCHEDULER_HTTP_PORT", "scheduler.http_port", 8082, {"9000": 9000}),
     ("WORKER_POLL_INTERVAL", "worker.poll_interval", timedelta(seconds=2), {"500ms": timedelta(milliseconds=500)}),
     ("WORKER_CLAIM_LIMIT", "worker.claim_limit", 4, {"1": 1, "64": 64, "1000": 1000}),
     ("WORKER_LEASE_TIMEOUT", "worker.lease_timeout", timedelta(minutes=15), {"5s": timedelta(seconds=5), "24h": DAY}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -14,6 +14,7 @@ from dramatiq.brokers.stub import StubBroker
 from structlog.testing import capture_logs
 
 from actors.runtime import Identity, Runtime, WorkerParts
+from app.scrape import Sample
 from app.server import bind, url_of
 from app.worker_endpoints import READY_WITHIN, WorkerEndpoints
 
@@ -33,6 +34,15 @@ class FakeRuntime(Runtime):
         self._last_beat = datetime.now(UTC) - ago
 
 
+class Counting:
+    """Counts nothing, and shows what it is told besides."""
+
+    def page(self, accept: str, figures: Iterable[Sample] = ()) -> tuple[str, bytes]:
+        return "text/plain; version=0.0.4", "".join(
+            f"{name}{labels} {value}\n" for name, labels, value in figures
+        ).encode()
+
+
 @pytest.fixture
 def runtime() -> FakeRuntime:
     return FakeRuntime()
@@ -46,7 +56,7 @@ def worker() -> Worker:
 @pytest.fixture
 def client(runtime: FakeRuntime, worker: Worker) -> Iterator[httpx.Client]:
     listener = bind("127.0.0.1", 0, "WORKER_HTTP_PORT")
-    endpoints = WorkerEndpoints(runtime, host="", port=0, listener=listener)
+    endpoints = WorkerEndpoints(runtime, Counting(), host="", port=0, listener=listener)
     endpoints.after_worker_boot(worker.broker, worker)
     with httpx.Client(base_url=url_of(listener), timeout=10) as client:
         yield client
@@ -83,6 +93,14 @@ def test_its_status_is_figures(client: httpx.Client, runtime: FakeRuntime):
     }
 
 
+def test_its_metrics_say_what_it_can_use(client: httpx.Client, runtime: FakeRuntime):
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4"
+    assert "aijobs_up('storage',) 0.0\n" in answer.text
+    runtime.beaten(timedelta(0))
+    assert client.get("/metrics").text == "aijobs_up('storage',) 1.0\naijobs_up('broker',) 1.0\n"
+
+
 def test_there_is_nothing_else(client: httpx.Client):
     assert client.get("/schema").status_code == 404
 
@@ -95,7 +113,7 @@ def test_it_is_only_read(client: httpx.Client):
 
 
 def test_a_second_process_on_the_port_goes_on_without(client: httpx.Client, worker: Worker):
-    endpoints = WorkerEndpoints(FakeRuntime(), host="127.0.0.1", port=client.base_url.port or 0)
+    endpoints = WorkerEndpoints(FakeRuntime(), Counting(), host="127.0.0.1", port=client.base_url.port or 0)
     with capture_logs() as events:
         endpoints.after_worker_boot(worker.broker, worker)
     endpoints.after_worker_shutdown(worker.broker, worker)
@@ -106,7 +124,7 @@ def test_a_second_process_on_the_port_goes_on_without(client: httpx.Client, work
 def test_after_its_shutdown_the_port_is_free(runtime: FakeRuntime, worker: Worker):
     listener = bind("127.0.0.1", 0, "WORKER_HTTP_PORT")
     port = listener.getsockname()[1]
-    endpoints = WorkerEndpoints(runtime, host="", port=0, listener=listener)
+    endpoints = WorkerEndpoints(runtime, Counting(), host="", port=0, listener=listener)
     endpoints.after_worker_boot(worker.broker, worker)
     assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
     endpoints.after_worker_shutdown(worker.broker, worker)

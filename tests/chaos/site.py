@@ -198,6 +198,8 @@ class Site:
             settings |= {"HTTP_PORT": str(port), "HTTP_HOST": self.address}
         if name in WORKERS:
             settings |= {"WORKER_HTTP_PORT": str(port), "WORKER_HTTP_HOST": self.address, "WORKER_ID": name}
+        if command == "scheduler":
+            settings |= {"SCHEDULER_HTTP_PORT": str(port), "SCHEDULER_HTTP_HOST": self.address}
         if name == CLOCKED and self.clock:
             settings |= self.clock.environment
         return Place(name, command, settings, f"http://{self.address}:{port}", doors)

@@ -43,6 +43,7 @@ PROFILE = "scripted"
 DEFAULTS = {
     "HTTP_HOST": "127.0.0.1",
     "WORKER_HTTP_HOST": "127.0.0.1",
+    "SCHEDULER_HTTP_HOST": "127.0.0.1",
     "LLM_MODEL": PROFILE,
     "PROVIDER_DISCOVERY": "false",
     "LOG_FORMAT": "json",
@@ -264,7 +265,7 @@ class Installation:
         return self.api(api), worker
 
     def scheduler(self, **settings: str) -> Process:
-        process = self.start("scheduler", **settings)
+        process = self._with_port("SCHEDULER_HTTP_PORT", "scheduler", settings)
         process.says("scheduler ")
         return process
 
@@ -336,6 +337,7 @@ class Installation:
             **BASE,
             "HOME": str(self.folder),
             "WORKER_HTTP_PORT": "0",
+            "SCHEDULER_HTTP_PORT": "0",
             **{name: value for name, value in given.items() if value},
         }
 

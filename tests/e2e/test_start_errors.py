@@ -78,7 +78,12 @@ def test_a_port_that_is_taken_is_named_with_its_variable(install: Install) -> No
         installation = install(DATABASE_URL=NOWHERE)
         started = {
             installation.start(command, **{variable: port}): variable
-            for command, variable in (("serve", "HTTP_PORT"), ("worker", "WORKER_HTTP_PORT"), ("up", "HTTP_PORT"))
+            for command, variable in (
+                ("serve", "HTTP_PORT"),
+                ("worker", "WORKER_HTTP_PORT"),
+                ("scheduler", "SCHEDULER_HTTP_PORT"),
+                ("up", "HTTP_PORT"),
+            )
         }
         for process, variable in started.items():
             line = refusal(process)

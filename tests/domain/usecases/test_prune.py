@@ -10,6 +10,7 @@ from domain.errors import StorageUnavailable
 from domain.job import JobId, JobStatus
 from domain.policy import Kept
 from domain.retention import PastJob, Retention
+from domain.telemetry import NoTelemetry
 from domain.usecases.prune import AT_ONCE, BUDGET, RESTS, RESTS_TIMES, Prune, Pruned, sweep_now
 from tests.fakes import FakeClock
 from tests.moves import cancel, each, found, several
@@ -37,12 +38,21 @@ class SlowStore(MemoryJobStore):
         return pruned
 
 
+class Told(NoTelemetry):
+    def __init__(self) -> None:
+        self.pruned_jobs: list[tuple[str, str, int]] = []
+
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        self.pruned_jobs.append((what, status, removed))
+
+
 class Stage:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.store = SlowStore(self.clock)
         self.kept = Retention(MONTH)
-        self.prune = Prune(self.store, lambda: self.kept, self.clock.monotonic)
+        self.told = Told()
+        self.prune = Prune(self.store, lambda: self.kept, self.clock.monotonic, self.told)
 
     async def old(self, how_many: int = 1, owner: str = "beeline") -> list[JobId]:
         """Jobs that were cancelled, and are to go in a month."""
@@ -64,6 +74,7 @@ async def test_a_tick_removes_what_is_old_and_tells_of_it(stage: Stage):
     assert pruned == Pruned({("beeline", JobStatus.CANCELLED): 2})
     assert (pruned.total(), pruned.by_status()) == (2, {JobStatus.CANCELLED: 2})
     assert await found(stage.store) == young
+    assert stage.told.pruned_jobs == [("jobs", "cancelled", 2)]
 
 
 async def test_where_nothing_is_old_nothing_is_told(stage: Stage):
