@@ -43,12 +43,6 @@ def show(_app: Any, document: str, source: list[str]) -> None:
         source[0] = with_links_led((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), ROOT)
         return
     source[0] = with_links_led(source[0], (PAGES / document).parent)
-    if document == "index":  # `page*` names a page that need not be there yet
-        source[0] = re.sub(r"^([\w-]+)\*\n", lambda entry: written(entry[1]), source[0], flags=re.MULTILINE)
-
-
-def written(page: str) -> str:
-    return f"{page}\n" if (PAGES / f"{page}.md").exists() else ""
 
 
 def with_links_led(text: str, folder: Path) -> str:

@@ -194,7 +194,7 @@ def of_providers(reports: Sequence[ProviderReport]) -> Component:
         reachable=sum(report.state.reachable for report in reports),
         refusing_the_key=sum(report.state.authorised is False for report in reports),
         without_the_model=sum(report.state.serves_model is False for report in reports),
-        slowest_ms=_ms(max((report.state.latency or 0.0 for report in reports), default=None)),
+        slowest_ms=_ms(max((took for report in reports if (took := report.state.latency) is not None), default=None)),
     )
 
 

@@ -1,5 +1,8 @@
-{{/* What the schema cannot see: values that do not go together. Each line names them. */}}
+{{/*
+What the schema cannot see: values that do not go together, and secrets, which it would repeat. Each line names the value.
+*/}}
 {{- define "ai-service.check" -}}
+{{- include "ai-service.checkSecrets" . -}}
 {{- include "ai-service.checkConnections" . -}}
 {{- include "ai-service.checkAccess" . -}}
 {{- include "ai-service.checkVariables" (dict "root" . "settings" .Values.settings "at" "settings") -}}
@@ -11,6 +14,22 @@
   {{- if has $pool.name $names }}{{ fail (printf "%s: another pool has that name" $at) }}{{ end -}}
   {{- $names = append $names $pool.name -}}
   {{- include "ai-service.checkPool" (dict "root" $ "pool" $pool "at" $at) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ai-service.checkSecrets" -}}
+{{- range list
+  (list "postgresql.url" .Values.postgresql.url "^postgres(ql)?://[^\\s#]+$" "a URL such as postgresql://user:password@host:5432/database")
+  (list "postgresql.directUrl" .Values.postgresql.directUrl "^postgres(ql)?://[^\\s#]+$" "a URL such as postgresql://user:password@host:5432/database")
+  (list "rabbitmq.url" .Values.rabbitmq.url "^amqps?://[^\\s#]+$" "a URL such as amqp://user:password@host:5672/vhost")
+  (list "rabbitmq.managementUrl" .Values.rabbitmq.managementUrl "^https?://[^\\s#]+$" "a URL such as http://user:password@host:15672/")
+  (list "auth.token" .Values.auth.token "^[!-~]{8,}$" "at least 8 characters of ASCII, without spaces")
+-}}
+{{- if and (index . 1) (not (regexMatch (index . 2) (index . 1))) }}{{ fail (printf "%s: what was given cannot be used; expected %s" (index . 0) (index . 3)) }}{{ end -}}
+{{- end -}}
+{{- range $token, $means := .Values.auth.tokens -}}
+  {{- if not (regexMatch "^[!-~]{8,}$" $token) }}{{ fail "auth.tokens: one of them cannot be used; expected at least 8 characters of ASCII, without spaces" }}{{ end -}}
+  {{- if not (or (kindIs "string" $means) (kindIs "map" $means)) }}{{ fail "auth.tokens: expected an owner for each token, or a table" }}{{ end -}}
 {{- end -}}
 {{- end -}}
 
@@ -42,6 +61,7 @@
 {{- end -}}
 
 {{- define "ai-service.checkAccess" -}}
+{{- if and .Values.certificates.existingSecret .Values.certificates.existingConfigMap }}{{ fail "certificates.existingConfigMap: certificates.existingSecret is given as well; which of them holds?" }}{{ end -}}
 {{- with .Values.auth -}}
 {{- $guarded := or .token .existingSecret .tokens .tokensExistingSecret -}}
 {{- if not (or $guarded .open) }}{{ fail "auth: give a token (auth.token, auth.existingSecret, auth.tokens or auth.tokensExistingSecret), or let everybody do everything with auth.open: true" }}{{ end -}}
@@ -80,7 +100,7 @@
 {{- $server := $pool.modelServer -}}
 {{- range $name, $profile := default dict $pool.profiles -}}
   {{- $here := printf "%s.profiles.%s" $at $name -}}
-  {{- if hasKey (default dict $root.Values.config.profiles) $name }}{{ fail (printf "%s: config.profiles has it too; say it once" $here) }}{{ end -}}
+  {{- if hasKey (default dict (default dict $root.Values.config).profiles) $name }}{{ fail (printf "%s: config.profiles has it too; say it once" $here) }}{{ end -}}
   {{- if and $profile.queue (not (has $profile.queue $pool.queues)) }}{{ fail (printf "%s.queue: the pool's workers do not serve %s; its queues are %s" $here $profile.queue (join ", " $pool.queues)) }}{{ end -}}
   {{- $needsOne := has (default "openai" $profile.provider) (list "openai" "vllm" "llama-server" "speaches" "faster-whisper" "whisper-asr") -}}
   {{- if and $needsOne (not $profile.base_url) (not $server) }}{{ fail (printf "%s.base_url: say where its server is, or give the pool a modelServer" $here) }}{{ end -}}

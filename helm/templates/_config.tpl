@@ -5,7 +5,7 @@ their own model server past its Service; everybody else, for whom pool is empty,
 {{- define "ai-service.configuration" -}}
 {{- $root := .root -}}
 {{- $own := .pool -}}
-{{- $config := deepCopy $root.Values.config -}}
+{{- $config := deepCopy (default dict $root.Values.config) -}}
 {{- $profiles := deepCopy (default dict $config.profiles) -}}
 {{- $pools := list -}}
 {{- range $root.Values.pools }}{{ if eq .name $own }}{{ $pools = append $pools . }}{{ end }}{{ end -}}
@@ -38,7 +38,7 @@ their own model server past its Service; everybody else, for whom pool is empty,
 {{- if eq .Values.rabbitmq.mode "operator" -}}
   {{- $_ := set $variables "RABBITMQ_MANAGEMENT_URL" (printf "http://%s.%s.svc:15672" (include "ai-service.rabbitmqCluster" .) .Release.Namespace) -}}
 {{- end -}}
-{{ merge $variables .Values.settings | toYaml }}
+{{ merge $variables (default dict .Values.settings) | toYaml }}
 {{- end -}}
 
 {{/* What the chart itself keeps secret, but the file of tokens. */}}

@@ -101,6 +101,29 @@ resources:
   readOnly: true
 - name: tmp
   mountPath: /tmp
+{{- include "ai-service.certificatesMount" . }}
+{{- end -}}
+
+{{- define "ai-service.certificatesMount" -}}
+{{- if or .Values.certificates.existingSecret .Values.certificates.existingConfigMap }}
+- name: certificates
+  mountPath: /etc/ai-service/certificates
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "ai-service.certificatesVolume" -}}
+{{- with .Values.certificates }}
+{{- if .existingSecret }}
+- name: certificates
+  secret:
+    secretName: {{ .existingSecret }}
+{{- else if .existingConfigMap }}
+- name: certificates
+  configMap:
+    name: {{ .existingConfigMap }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "ai-service.volumes" -}}
@@ -110,6 +133,7 @@ resources:
 - name: tmp
   emptyDir:
     sizeLimit: {{ .said.tmpSize }}
+{{- include "ai-service.certificatesVolume" .root }}
 {{- end -}}
 
 {{- define "ai-service.budget" -}}

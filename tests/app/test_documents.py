@@ -64,6 +64,7 @@ PATHS = {
     ("get", "/health/detail"): {"200"},
     ("get", "/health/provider"): {"200"},
     ("get", "/healthz"): {"200"},
+    ("get", "/metrics"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
 

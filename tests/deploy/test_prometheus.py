@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from tests.deploy.catalogue import PAGE, ROOT, named, unknown
-from tests.deploy.promtool import PromtoolNotFoundError, find_promtool
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RUNBOOK = ROOT / "docs" / "runbook.md"
@@ -20,14 +19,6 @@ RULES = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 TESTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "rules.test.yml").read_text(encoding="utf-8"))["tests"]
-
-
-@pytest.fixture(scope="module")
-def promtool() -> Path:
-    try:
-        return find_promtool()
-    except PromtoolNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(

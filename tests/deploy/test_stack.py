@@ -220,7 +220,7 @@ def test_the_example_of_settings_names_each_with_its_default():
 def test_the_ports_of_the_processes_are_their_defaults(everything: Project):
     """Nothing in the file moves them, so that the image, Prometheus and the health check agree."""
     settings = from_env({})
-    assert (settings.http.port, settings.worker.http_port) == (PORTS["HTTP_PORT"], PORTS["WORKER_HTTP_PORT"])
+    assert [settings.http.port, settings.worker.http_port, settings.scheduler.http_port] == list(PORTS.values())
     assert only(stages(ROOT / "Dockerfile")[-1], "EXPOSE").split() == [str(port) for port in PORTS.values()]
     [api] = everything["services"]["api"]["ports"]
     assert api["target"] == PORTS["HTTP_PORT"]

@@ -40,7 +40,3 @@ def _rows(metrics: Iterable[Metric]) -> Iterable[str]:
 
 def _buckets(metric: Metric) -> str:
     return ", ".join(f"{bound:g}" for bound in metric.buckets)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

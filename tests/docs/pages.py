@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs import calls, commands, error_codes
+from tests.docs import calls, commands, error_codes, metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 GENERATED: dict[str, Callable[[], str]] = {
     "errors.md": error_codes.page,
+    "metrics.md": metrics.page,
     "reference-api.md": calls.page,
     "reference-cli.md": commands.page,
 }

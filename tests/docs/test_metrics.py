@@ -12,7 +12,7 @@ PARTS = ("_bucket", "_sum", "_count")
 
 
 def test_its_tables_are_current():
-    assert page() == TEXT, "write it anew: python -m tests.docs.metrics"
+    assert page() == TEXT, "write it anew: make reference"
 
 
 def test_every_metric_is_in_one_of_its_tables():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from typer.main import get_command
 
 from app.cli import cli
-from tests.docs.test_documents import blocks, commands
+from tests.deploy.catalogue import unknown
+from tests.docs.test_documents import ROOT, blocks, commands
 
 PAGES = ("docs/runbook.md", "docs/gpu-pools.md")
 PROGRAM = "ai-service"
@@ -36,6 +38,11 @@ def test_a_command_that_is_shown_is_understood(words: list[str]):
 def test_the_runbook_has_commands():
     assert len(said()) > 15
     assert len(commands("docs/runbook.md", "curl")) > 2
+
+
+def test_every_metric_of_the_runbook_is_exported():
+    asked = [*blocks("docs/runbook.md", "promql"), *re.findall("`([^`]+)`", (ROOT / "docs/runbook.md").read_text())]
+    assert [trouble for expression in asked for trouble in unknown(expression)] == []
 
 
 async def test_postgresql_answers_the_runbooks_questions(database: str):

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.docs.test_documents import blocks
 from tests.helm.chart import EXAMPLES, LEAST, ROOT, merged, name_of, of_kind, one, render, resources
 from tests.helm.test_renders import NEWEST, OLDEST, rendered
 
@@ -19,18 +20,15 @@ MANIFESTS = [block for block in BLOCKS if "apiVersion:" in block]
 
 
 def test_the_page_has_examples():
-    assert (len(VALUES), len(MANIFESTS)) == (6, 1)
+    assert (len(VALUES), len(MANIFESTS)) == (7, 1)
 
 
-@pytest.mark.parametrize("example", VALUES)
+@pytest.mark.parametrize("example", [*VALUES, *blocks("docs/task-types.md", "yaml")])
 def test_values_that_are_shown_are_rendered(example: str):
     found = resources(merged(LEAST, yaml.safe_load(example)))
 
-    for resource in found:
-        if "." not in resource["apiVersion"].partition("/")[0] or resource["apiVersion"].split("/")[0].endswith(
-            ".k8s.io"
-        ):
-            kubernetes_validate.validate(resource, OLDEST, strict=True)
+    for resource in of_kind(found, "ConfigMap", "Deployment", "NetworkPolicy"):
+        kubernetes_validate.validate(resource, OLDEST, strict=True)
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)

@@ -40,6 +40,7 @@ EVERYTHING = merged(
         "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
         "api": {"ingress": {"enabled": True, "hosts": ["ai.example.com"], "tlsSecret": "tls"}, "podLabels": {"a": "b"}},
         "commonLabels": {"team": "ai"},
+        "certificates": {"existingSecret": "authorities"},
         "networkPolicy": {
             "dns": [{"namespaceSelector": {}}],
             "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.5/32"}}], "ports": [{"port": 4318, "protocol": "TCP"}]}],

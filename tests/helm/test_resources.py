@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import helm_python as helm
 import pytest
+import yaml
 from pika import URLParameters
 
+from adapters.telemetry.catalogue import BY_NAME
 from app import configfile
 from app.profiles import served
 from app.settings import from_env
 from tests.helm.chart import (
+    CHART,
     EXAMPLES,
     LEAST,
+    NAMESPACE,
+    RELEASE,
+    ROOT,
+    Loader,
     Resource,
     containers,
     example,
@@ -28,7 +42,7 @@ from tests.helm.chart import (
     variables,
 )
 from tests.helm.test_renders import EVERYTHING, SETUPS, rendered
-from tests.helm.variables import MANAGED, read_by_the_service
+from tests.helm.variables import read_by_the_service
 
 ELSEWHERE = {
     "cnpg": re.compile(r".*-postgresql-app"),
@@ -40,6 +54,8 @@ KEYS_OF_OPERATORS = {"cnpg": {"uri"}, "rabbitmq": {"connection_string", "usernam
 STORING = 15
 """Seconds beyond SHUTDOWN_GRACE that the service promises to end within."""
 
+SECRETS = {"DATABASE_URL": "postgresql://db/ai", "AMQP_URL": "amqp://mq"}
+POOL = {"name": "llm", "queues": ["gpu.llm"]}
 CLIENT = {"AI_SERVICE_URL", "TEST_TIMEOUT"}
 SETUP = pytest.mark.parametrize("setup", list(SETUPS))
 
@@ -213,7 +229,7 @@ def test_every_config_map_account_claim_and_authentication_is_there(found: list[
             assert ("ServiceAccount", spec["serviceAccountName"]) in there
         for volume in spec.get("volumes", []):
             if "configMap" in volume:
-                assert ("ConfigMap", volume["configMap"]["name"]) in there
+                assert ("ConfigMap", volume["configMap"]["name"]) in there or volume["name"] == "certificates"
             claim = volume.get("persistentVolumeClaim", {}).get("claimName")
             assert claim in (None, "models") or ("PersistentVolumeClaim", claim) in there
         for container in containers(pod):
@@ -295,6 +311,13 @@ def test_a_model_server_may_run_as_somebody_else():
     }
 
 
+@pytest.mark.parametrize("kind", ["existingSecret", "existingConfigMap"])
+def test_certificates_are_where_every_process_finds_them(kind: str):
+    for name, pod in pods(resources(merged(LEAST, {"certificates": {kind: "authorities"}, "pools": [POOL]}))):
+        mounts = {each["name"]: each["mountPath"] for each in containers(pod)[0]["volumeMounts"]}
+        assert (mounts.get("certificates") == "/etc/ai-service/certificates") is ("test" not in name)
+
+
 @SETUP
 def test_what_grows_on_a_disk_is_bounded(found: list[Resource]):
     for _, pod in pods(found):
@@ -331,7 +354,7 @@ def test_a_gpu_may_be_a_part_of_one_or_none(said: dict[str, Any], resource: dict
 
 @SETUP
 def test_every_variable_is_one_that_the_service_reads(found: list[Resource]):
-    known = read_by_the_service() | MANAGED
+    known = read_by_the_service()
     [shared] = [each for each in of_kind(found, "ConfigMap") if name_of(each).endswith("-env")]
     named = set(shared["data"])
     for _, pod in pods(found):
@@ -354,7 +377,7 @@ def test_the_service_starts_with_the_configuration_of_a_set_up(
     for each in of_kind(found, "ConfigMap"):
         if "config.json" in each["data"]:
             (path := tmp_path / "config.json").write_text(each["data"]["config.json"])
-            settings = from_env({**shared["data"], "AI_SERVICE_CONFIG": str(path)})
+            settings = from_env({**shared["data"], **SECRETS, "AI_SERVICE_CONFIG": str(path)})
             assert queues == set(served(settings, configfile.read(path)).routes.queues)
 
 
@@ -525,6 +548,22 @@ def test_a_job_beside_an_upgrade_is_another_where_its_image_is():
     assert name_of(before) == name_of(same) != name_of(after)
 
 
+@pytest.mark.parametrize("setup", EXAMPLES)
+def test_a_new_chart_alone_replaces_no_pod(setup: str, tmp_path: Path):
+    shutil.copytree(CHART, tmp_path / "helm")
+    description = tmp_path / "helm" / "Chart.yaml"
+    description.write_text(re.sub(r"(?m)^version: .*", "version: 9.9.9", description.read_text(encoding="utf-8")))
+    with helm.Chart.load(tmp_path / "helm") as newer:
+        texts = newer.render(example(setup), name=RELEASE, namespace=NAMESPACE)
+    found = [
+        each for path, text in texts.items() if path.endswith(".yaml") for each in yaml.load_all(text, Loader) if each
+    ]
+
+    assert {name_of(each): each["spec"] for each in of_kind(found, "Deployment", "Job")} == {
+        name_of(each): each["spec"] for each in of_kind(rendered(setup), "Deployment", "Job")
+    }
+
+
 # Network policies
 
 
@@ -643,6 +682,13 @@ def test_a_pool_is_scaled_by_seconds_of_work_per_slot():
     assert "password" not in json.dumps(tickets)
 
 
+def test_the_figure_that_a_pool_is_scaled_by_is_one_that_the_service_tells():
+    scalers = of_kind(rendered("autoscaled"), "ScaledObject")
+    queries = [trigger["metadata"].get("query", "") for each in scalers for trigger in each["spec"]["triggers"]]
+
+    assert set(re.findall(r"aijobs_\w+", " ".join(queries))) == {"aijobs_backlog_seconds"} <= BY_NAME.keys()
+
+
 def test_each_queue_of_a_pool_has_its_triggers():
     values = merged(example("autoscaled"), {})
     values["pools"][0]["queues"] = ["gpu.llm", "gpu.llm_long"]
@@ -715,6 +761,46 @@ def test_the_dashboard_is_one_that_grafana_reads():
     found = resources(example("three-gpus"))
 
     assert json.loads(one(found, "ConfigMap", "-dashboard")["data"]["ai-service.json"])["panels"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_test_of_helm_tells_whether_the_api_is_ready(status: int, code: int):
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-c", (CHART / "files" / "ready.py").read_text(encoding="utf-8")],
+            env={"AI_SERVICE_URL": f"http://127.0.0.1:{server.server_port}", "TEST_TIMEOUT": "0", "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == code
+    assert ("503" in done.stderr) is (code == 1)
+
+
+def test_model_servers_are_of_the_version_that_is_known():
+    compose = (ROOT / "deploy" / "ai-server" / "docker-compose.yml").read_text(encoding="utf-8")
+    [version] = set(re.findall(r"VLLM_VERSION:-([0-9.]+)", compose))
+    images = [
+        pool["modelServer"]["image"]
+        for name in EXAMPLES
+        for pool in example(name)["pools"]
+        if "vllm" in pool.get("modelServer", {}).get("image", "")
+    ]
+
+    assert {re.sub(r".*:v?", "", image) for image in images} == {version}
 
 
 def test_the_tests_of_helm_use_the_image_itself():

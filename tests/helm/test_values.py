@@ -12,7 +12,7 @@ import pytest
 from app import configfile
 from tests.helm.chart import LEAST, ROOT, Values, merged, render
 from tests.helm.table import DEFAULTS, README, SCHEMA, Schema, resolved, rows, written
-from tests.helm.variables import FILE, settable
+from tests.helm.variables import FILE, MANAGED, UP_ONLY, read_by_the_service, settable
 
 MODEL: Values = {"image": "vllm/vllm-openai:v0.27.1"}
 PROFILES: Values = {"qwen2.5-14b": {"provider": "vllm"}}
@@ -57,6 +57,8 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a tag with a space": ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b'"),
     "a tag within the repository": ({"image": {"repository": "Registry/ai service"}}, "at '/image/repository'"),
     "a digest cut short": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc'"),
+    "a part left empty": ({"api": None}, "missing property 'api'"),
+    "a value left empty": ({"keda": {"prometheusUrl": None}}, "at '/keda': missing property 'prometheusUrl'"),
     "no pods of the API": ({"api": {"replicas": 0}}, "at '/api/replicas': minimum: got 0"),
     "words for a number": ({"scheduler": {"replicas": "two"}}, "at '/scheduler/replicas': got string, want integer"),
     "memory in a unit that is none": ({"api": {"tmpSize": "1 gigabyte"}}, "at '/api/tmpSize': '1 gigabyte'"),
@@ -67,7 +69,7 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a database of another kind": ({"postgresql": {"mode": "mysql"}}, "at '/postgresql/mode': value must be one of"),
     "an address of another kind": (
         {"postgresql": {"url": "mysql://db/x", "existingSecret": ""}},
-        "at '/postgresql/url'",
+        "postgresql.url: what was given cannot be used; expected a URL such as postgresql://",
     ),
     "an even number of nodes": ({"rabbitmq": {"cluster": {"replicas": 2}}}, "at '/rabbitmq/cluster/replicas'"),
     "a queue type that is none": ({"rabbitmq": {"queueType": "stream"}}, "at '/rabbitmq/queueType'"),
@@ -98,7 +100,10 @@ WRONG: dict[str, tuple[Values, str]] = {
         {"config": {"queues": {"gpu.llm": {"reserved_share": 0.9}}}},
         "at '/config/queues/gpu.llm/reserved_share': maximum: got 0.9, want 0.5",
     ),
-    "a token too short": ({"auth": {"token": "short", "existingSecret": ""}}, "at '/auth/token': 'short'"),
+    "a token too short": (
+        {"auth": {"token": "short", "existingSecret": ""}},
+        "auth.token: what was given cannot be used; expected at least 8",
+    ),
     "labels that no query has": (
         {"keda": {"matchers": "cluster is a"}},
         "at '/keda/matchers': 'cluster is a'",
@@ -178,6 +183,10 @@ WRONG: dict[str, tuple[Values, str]] = {
         {"api": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
         "api.autoscaling.minReplicas: 9 is more than maxReplicas, 6",
     ),
+    "certificates in two places": (
+        {"certificates": {"existingSecret": "a", "existingConfigMap": "b"}},
+        "certificates.existingConfigMap: certificates.existingSecret is given as well",
+    ),
     "an ingress to nowhere": ({"api": {"ingress": {"enabled": True}}}, "api.ingress.hosts: name at least one"),
     "a route from nowhere": ({"api": {"httpRoute": {"enabled": True}}}, "api.httpRoute.parentRefs: name at least one"),
     "nobody's account": ({"serviceAccount": {"create": False}}, "serviceAccount.name: none is created"),
@@ -192,6 +201,20 @@ def test_the_least_that_has_to_be_said_is_enough():
     assert render(LEAST)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"settings": None, "config": None, "pools": None, "commonLabels": None},
+        {"secrets": {"values": None, "existing": None}, "image": {"pullSecrets": None}},
+        {"api": {"podLabels": None, "tolerations": None, "topologySpread": None}, "workers": {"settings": None}},
+        {"networkPolicy": {"clients": None, "egress": None}, "auth": {"tokens": None}},
+        {"podSecurityContext": None, "securityContext": None},
+    ],
+)
+def test_lists_and_tables_that_are_left_empty_are_empty(part: Values):
+    assert render(merged(LEAST, part))
+
+
 @pytest.mark.parametrize("what", list(WRONG))
 def test_a_wrong_value_is_refused_by_its_name(what: str):
     values, named = WRONG[what]
@@ -201,11 +224,24 @@ def test_a_wrong_value_is_refused_by_its_name(what: str):
     assert named in str(refused.value)
 
 
-def test_what_the_chart_refuses_repeats_no_secret():
-    password = "postgresql://ai:hunter2@db/ai"
-
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"postgresql": {"url": "postgresql://ai:hunter2@db/ai"}},
+        {"postgresql": {"url": "mysql://ai:hunter2@db/ai", "existingSecret": ""}},
+        {"postgresql": {"directUrl": "hunter2"}},
+        {"rabbitmq": {"mode": "external", "url": "http://ai:hunter2@mq"}},
+        {"rabbitmq": {"mode": "external", "url": "amqp://mq", "managementUrl": "ai:hunter2@mq"}},
+        {"auth": {"token": "hunter2", "existingSecret": ""}},
+        {"auth": {"token": "hunter2hunter2"}},
+        {"auth": {"tokens": {"hunter2": "telephony"}}},
+        {"auth": {"tokens": {"hunter2hunter2": 3}}},
+        {"secrets": {"values": {"AMQP_URL": "amqp://ai:hunter2@mq"}}},
+    ],
+)
+def test_what_is_refused_repeats_no_secret(values: Values):
     with pytest.raises(helm.HelmRenderError) as refused:
-        render(merged(LEAST, {"postgresql": {"url": password}}))
+        render(merged(LEAST, values))
     assert "hunter2" not in str(refused.value)
 
 
@@ -256,6 +292,10 @@ def test_the_reference_in_the_readme_is_that_of_the_schema():
 
 def test_every_variable_of_the_service_can_be_set_and_no_other():
     assert FILE.read_text(encoding="utf-8") == settable(), "`python -m tests.helm` writes it"
+
+
+def test_the_variables_that_the_chart_keeps_for_itself_are_those_of_the_service():
+    assert read_by_the_service() >= MANAGED | UP_ONLY
 
 
 def test_what_the_schema_says_of_variables_is_of_those_that_there_are():

@@ -134,12 +134,13 @@ class Operated:
 
 
 @pytest.fixture(scope="module")
-def node(pytestconfig: pytest.Config) -> Iterator[RabbitNode]:
+def node(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
     require_rabbitmq(pytestconfig)
     if not has_binaries():
         pytest.skip("needs RabbitMQ's own commands, not a container or somebody else's node")
-    node = RabbitNode({**configured(), "collect_statistics_interval": "200"}, PLUGINS)
-    node.settings["load_definitions"] = str(definitions_in(node.folder / "definitions"))
+    definitions = definitions_in(tmp_path_factory.mktemp("definitions"))
+    quick = {"collect_statistics_interval": "200", "load_definitions": str(definitions)}
+    node = RabbitNode({**configured(), **quick}, PLUGINS)
     node.start()
     yield node
     node.stop()
@@ -156,7 +157,6 @@ def definitions_in(folder: Path) -> Path:
             {"user": "guest", "vhost": VHOST, **everything},
         ],
     }
-    folder.mkdir()
     (folder / "1-ai-service.json").write_text((DEPLOY / "definitions.json").read_text())
     (folder / "2-users.json").write_text(json.dumps(users))
     return folder

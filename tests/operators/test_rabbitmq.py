@@ -72,7 +72,14 @@ def test_the_figures_are_shown_beside_the_services_own(operated: Operated):
 def test_eyes_need_a_tag_and_permissions_though_empty_ones(operated: Operated, node: RabbitNode):
     def seen(password: str = "eyes") -> BrokerState:
         url = f"http://eyes:{password}@{urlsplit(node.management_url).netloc}"
-        return asyncio.run(ManagementApi(url, settings_on(node)["AMQP_URL"]).look())
+
+        def answered() -> BrokerState | None:
+            state = asyncio.run(ManagementApi(url, settings_on(node)["AMQP_URL"]).look())
+            return None if "did not answer" in (state.trouble or "") else state
+
+        state = eventually(answered, within=SOON, what="the management API answers in time")
+        assert state
+        return state
 
     operated.rest("PUT", "users/eyes", {"password": "eyes", "tags": "monitoring"})
     without_permissions = seen()

@@ -22,7 +22,16 @@ from tests.app.conftest import Api, build
 from tests.factories import NO_JOB
 from tests.security.conftest import Listening, listening
 
-OPEN = ("/healthz", "/readyz", "/health", "/health/detail", "/health/provider", "/schema", "/schema/openapi.json")
+OPEN = (
+    "/healthz",
+    "/readyz",
+    "/health",
+    "/health/detail",
+    "/health/provider",
+    "/metrics",
+    "/schema",
+    "/schema/openapi.json",
+)
 """What is told to everybody; below /schema/files lie the files of the pages."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "get", "PROPFIND")

@@ -188,18 +188,16 @@ class RabbitNode(StartedBroker):
             settings: of its rabbitmq.conf, beside those that make it private.
         """
         super().__init__()
-        self.settings, self._plugins = dict(settings), plugins
         self.distribution_port, self.epmd_port = self._more_ports
         self.name = f"test-{self.port}@localhost"
         self.folder = Path(tempfile.mkdtemp(prefix="ai-service-rabbitmq-"))
         self._epmd: subprocess.Popen[bytes] | None = None
         self._vm: subprocess.Popen[bytes] | None = None
-        self._make_folders()
+        self._configure(settings, plugins)
 
     def start(self) -> None:
         if self._epmd is None:
             self._epmd = self._run(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"])
-        self._configure()
         self._vm = self._run([str(scripts_folder() / "rabbitmq-server")])
         self._wait_until_ready(BOOT_SECONDS)
 
@@ -248,17 +246,15 @@ class RabbitNode(StartedBroker):
                 start_new_session=True,  # what ends the tests (Ctrl-C, a killed group) must leave the leash to its work
             )
 
-    def _make_folders(self) -> None:
+    def _configure(self, more: Mapping[str, str], plugins: Sequence[str]) -> None:
         for folder in ("home", "log", "mnesia"):
             (self.folder / folder).mkdir()
         cookie = self.folder / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self.folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
-
-    def _configure(self) -> None:
+        (self.folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         settings = {
-            **self.settings,
+            **more,
             "listeners.tcp.default": f"127.0.0.1:{self.port}",
             "management.tcp.ip": "127.0.0.1",
             "management.tcp.port": self.management_port,

@@ -153,6 +153,12 @@ def test_what_a_broker_tells_of_its_nodes_is_found(told: BrokerState | None, tex
     assert (found.status, [finding.text for finding in found.findings]) == (DEGRADED if texts else OK, texts)
 
 
+@pytest.mark.parametrize(("latencies", "slowest"), [((None, None), None), ((None, 0.02, 0.01), 20.0)])
+def test_the_slowest_provider_is_of_those_that_answered(latencies: tuple[float | None, ...], slowest: float | None):
+    found = of_providers([provider(latency=latency) for latency in latencies])
+    assert found.figures["slowest_ms"] == slowest
+
+
 def test_where_no_infra_is_configured_nothing_is_wrong_with_it():
     assert (of_infra(()).status, of_infra(()).figures["gpu_utilisation_percent"]) == (OK, None)
 
