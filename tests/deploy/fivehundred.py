@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -54,18 +54,24 @@ class Chats:
 
     calls: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
-    open: set[str] = field(default_factory=set)
-    """Fates whose calls are held no longer."""
     keys: set[str] = field(default_factory=set)
+    """What callers showed as their authority."""
+    _gates: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def let_go(self, fate: str) -> None:
+        """Answer the calls of this fate, and hold none of them any more."""
+        assert self._loop, "nobody has called"
+        self._loop.call_soon_threadsafe(self._gates[fate].set)
 
     async def __call__(self, request: Request, reply: Reply) -> None:
+        self._loop = asyncio.get_running_loop()
         _, name = request.last_message.split()
         fate = name.partition("-")[0]
         self.calls[name] += 1
         self.keys.add(request.headers.get("authorization", ""))
         if fate.startswith("held"):
-            while fate not in self.open:  # another thread opens it
-                await asyncio.sleep(0.02)
+            await self._gates[fate].wait()
         elif trouble := self._trouble(fate, name):
             await trouble(request, reply)
             return
@@ -180,7 +186,7 @@ class Drive:
         self.model.wait_until(lambda server: server.running == SLOTS, 20)
         self.submit(self.job("urgent", 0, priority="high"))
         self._final(["urgent-0"])
-        self.chats.open.add("held_low")
+        self.chats.let_go("held_low")
         self._final(f"held_low-{number}" for number in range(SLOTS))
 
     def _kill_a_worker(self) -> None:
@@ -206,7 +212,7 @@ class Drive:
                     "vector", 10, task_type="embedding", model_profile=EMBEDDER, input={"input": f"{PROMPT} of three"}
                 ),
                 *self.several("held_gone", 5, ("cancelled", "cancelled", 0)),
-                *self.several("late", 5, ("cancelled", "cancelled", 0), task_type="nobodys", deadline_at=_in(2)),
+                *self.several("late", 5, ("cancelled", "cancelled", 0), task_type="nobodys", deadline_at=_in(3)),
                 *self.several("soon", 10, run_at=_in(2)),
                 *self.several("never", 10, ("cancelled", "cancelled", 0), run_at=_in(3600)),
             ]
@@ -284,7 +290,7 @@ class Drive:
 
     def _let_the_rescued_end(self) -> None:
         """Those of the worker that died, and of the external one whose leases ran out."""
-        self.chats.open.add("held_dead")
+        self.chats.let_go("held_dead")
         lapsed = 0
         while lapsed < LAPSED:
             for job in self._claim(2, wait=20):

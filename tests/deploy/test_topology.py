@@ -81,6 +81,8 @@ MAY_HAVE: dict[Where, Callable[[str], bool]] = {
     Where.SCHEDULERS: lambda role: role in {"scheduler", "api"},
     Where.TICKETS: lambda role: role in {"scheduler", "api"},
 }
+BY_CHANCE = {"aijobs_leases_renewed_total", "aijobs_tickets_empty_total", "aijobs_tickets_topped_up_total"}
+"""What need not happen, on a machine that is fast enough."""
 SOMEWHERE = {"aijobs_jobs_finished_total", "aijobs_state_changes_total"}
 """Counted where it happens, which may be anywhere."""
 
@@ -91,6 +93,9 @@ kind = "embeddings"
 base_url = "{base_url}"
 queue = "gpu.llm"
 """
+
+# The first test waits for all that happens: the leader of a new installation rescues nobody for fifteen seconds.
+pytestmark = pytest.mark.timeout(240)
 
 
 class Evidence(NamedTuple):
@@ -199,7 +204,7 @@ def test_model_servers_get_their_keys(evidence: Evidence) -> None:
 def test_openmetrics_says_the_same_as_the_plain_page(driven: Driven) -> None:
     assert {name.split()[0] for name in driven.open_pages} == PROCESSES
     for name, page in driven.open_pages.items():
-        assert page.keys() == driven.pages[name].keys()
+        assert page.keys() >= driven.pages[name].keys()
 
 
 def test_every_metric_is_on_pages_that_it_is_documented_for_and_on_no_other(driven: Driven) -> None:
@@ -207,10 +212,11 @@ def test_every_metric_is_on_pages_that_it_is_documented_for_and_on_no_other(driv
     for metric in CATALOGUE:
         on = {process for process, page in driven.pages.items() if has(page, metric)}
         may = {leader} if metric.where is Where.LEADER else {each for each in driven.pages if may_have(each, metric)}
-        assert on, metric.name
+        assert on or metric.name in BY_CHANCE, metric.name
         assert on <= may, metric.name
         if metric.where is Where.EACH and metric.name not in SOMEWHERE:
             assert on == may, metric.name
+    assert {name for page in driven.pages.values() for name, _ in page} >= BY_CHANCE
 
 
 def test_what_was_submitted_is_counted_by_what_it_is(driven: Driven) -> None:
@@ -383,8 +389,10 @@ def test_runs_and_calls_say_of_themselves_what_the_page_promises(driven: Driven,
         "bad_response",
         "timeout",
     }
+    lives = {run.resource["service.instance.id"] for run in runs if not before_the_death(driven.name_of(run))}
+    begun = {(run.trace_id, run.id) for run in runs}
     for span in calls:
-        assert span.parent in {run.id for run in runs if run.trace_id == span.trace_id}
+        assert (span.trace_id, span.parent) in begun or span.resource["service.instance.id"] not in lives
         if not span.is_error:
             assert {"gen_ai.response.model", "server.address", "server.port"} <= span.attributes.keys()
 
