@@ -11,6 +11,8 @@ import re
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -69,6 +71,7 @@ SERVED = {name: name for name in ("chat_completion", "transcription", "embedding
 PRIORITIES = {1: "high", 3: "normal", 5: "low"}
 MOST_OWNERS = 101
 """Labels of owners that a page may hold: a hundred, and `other`."""
+LAST_WORDS = 10
 AN_ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}")
 BY_REQUEST = {"job submitted", "jobs submitted", "job cancelled", "job retried", "job started", "job completed"}
 
@@ -112,49 +115,59 @@ class Line(NamedTuple):
 
 @pytest.fixture(scope="module")
 def evidence(databases: Databases, rabbitmq: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
-    folder, vhost = tmp_path_factory.mktemp("topology"), f"topology-{secrets.token_hex(6)}"
-    dsn, chats = databases.create(migrated=False), Chats()
-    database = urlsplit(dsn)
-    create_user(databases, database.path.strip("/"))
-    broker = urlsplit(rabbitmq.create_vhost(vhost))
-    create_broker_user(rabbitmq, vhost)
+    chats, key = Chats(), SECRETS["AUDIO_TRANSCRIPTION_API_KEY"]
     with (
+        own_database(databases) as dsn,
+        own_vhost(rabbitmq) as vhost,
         ModelServer(default=chats, asides={"/v1/embeddings": embeds()}) as model,
-        SpeechServer(vllm(), model="openai/whisper-large-v3", api_key=SECRETS["AUDIO_TRANSCRIPTION_API_KEY"]) as speech,
+        SpeechServer(vllm(), model="openai/whisper-large-v3", api_key=key) as speech,
         Collector() as collector,
     ):
         speech.knows(SPEECH.read_bytes(), Heard(0.0, 2.0, f"Go forward, {ANSWER}."))
         places = {
-            "postgres:5432/ai_service": f"127.0.0.1:{database.port}{database.path}",
-            "rabbitmq:5672/ai-service": f"{broker.hostname}:{broker.port}{broker.path}",
+            "postgres:5432/ai_service": urlsplit(dsn).netloc.partition("@")[2] + urlsplit(dsn).path,
+            "rabbitmq:5672/ai-service": urlsplit(vhost).netloc.partition("@")[2] + urlsplit(vhost).path,
             "rabbitmq:15672": urlsplit(rabbitmq.management_url).netloc,
             "host.docker.internal:8000": urlsplit(model.origin).netloc,
             "host.docker.internal:8004": urlsplit(speech.origin).netloc,
             "collector:4318": collector.address,
         }
-        topology = Topology(folder, SECRETS | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, places, HURRIED)
+        env_file = SECRETS | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+        topology = Topology(tmp_path_factory.mktemp("topology"), env_file, places, HURRIED)
         topology.configure(CONFIGURED.format(base_url=model.base_url))
         try:
             drive = Drive(topology, dsn, chats, model, SPEECH.read_bytes())
             yield Evidence(drive.run(), collector, chats, speech)
         finally:
             topology.end()
-    databases.drop(dsn)
-    databases.execute(databases.server, f"DROP ROLE {USER}")
-    rabbitmq.delete_vhost(vhost)
-    rabbitmq.management("DELETE", f"/users/{USER}")
 
 
-def create_user(databases: Databases, database: str) -> None:
-    """The owner of one database and no more; Compose's is a superuser."""
-    databases.execute(databases.server, f"CREATE ROLE {USER} LOGIN PASSWORD '{SECRETS['POSTGRES_PASSWORD']}'")
-    databases.execute(databases.server, f"ALTER DATABASE {database} OWNER TO {USER}")
+@contextmanager
+def own_database(databases: Databases) -> Iterator[str]:
+    """An empty one, and the user of the file as its owner. Yields how the tests reach it."""
+    dsn, password = databases.create(migrated=False), SECRETS["POSTGRES_PASSWORD"]
+    databases.execute(databases.server, f"CREATE ROLE {USER} LOGIN PASSWORD '{password}'")
+    databases.execute(databases.server, f"ALTER DATABASE {urlsplit(dsn).path.strip('/')} OWNER TO {USER}")
+    try:
+        yield dsn
+    finally:
+        databases.drop(dsn)
+        databases.execute(databases.server, f"DROP ROLE {USER}")
 
 
-def create_broker_user(rabbitmq: Broker, vhost: str) -> None:
-    rabbitmq.management("PUT", f"/users/{USER}", {"password": SECRETS["RABBITMQ_PASSWORD"], "tags": "administrator"})
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    rabbitmq.management("PUT", f"/permissions/{vhost}/{USER}", everything)
+@contextmanager
+def own_vhost(rabbitmq: Broker) -> Iterator[str]:
+    """An empty one, and the user of the file, with all rights in it."""
+    vhost, password = f"topology-{secrets.token_hex(6)}", SECRETS["RABBITMQ_PASSWORD"]
+    url = rabbitmq.create_vhost(vhost)
+    rabbitmq.management("PUT", f"/users/{USER}", {"password": password, "tags": "administrator"})
+    rights = {"configure": ".*", "write": ".*", "read": ".*"}
+    rabbitmq.management("PUT", f"/permissions/{vhost}/{USER}", rights)
+    try:
+        yield url
+    finally:
+        rabbitmq.delete_vhost(vhost)
+        rabbitmq.management("DELETE", f"/users/{USER}")
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +232,17 @@ def test_every_metric_is_on_pages_that_it_is_documented_for_and_on_no_other(driv
     assert {name for page in driven.pages.values() for name, _ in page} >= BY_CHANCE
 
 
+def test_each_process_says_what_it_is_and_that_it_has_what_it_needs(driven: Driven) -> None:
+    for process, page in driven.pages.items():
+        role = role_of(process)
+        assert of_metric(page, "aijobs_build_info") == [({"version": version("ai-service"), "role": role}, 1)]
+        assert of(page, "aijobs_up", part="storage") == of(page, "aijobs_up", part="broker") == 1
+    assert by_queue(driven.pages["worker-llm 1"], "aijobs_worker_slots") == {"gpu.llm": 16}
+    assert by_queue(driven.pages["worker-speech 0"], "aijobs_worker_slots") == {"gpu.speech": 4}
+    assert by_queue(driven.pages["worker-llm 0"], "aijobs_worker_slots_busy") == {"gpu.llm": DIED}
+    assert by_queue(driven.pages["worker-llm 1"], "aijobs_worker_slots_busy") == {"gpu.llm": 0}
+
+
 def test_what_was_submitted_is_counted_by_what_it_is(driven: Driven) -> None:
     stored = Counter(
         (job["queue"] or "none", SERVED.get(job["task_type"], "other"), PRIORITIES[job["priority"]])
@@ -251,6 +275,8 @@ def test_runs_that_began_ended_or_are_told_of_as_taken_from_their_workers(driven
     assert sum(ended.values()) + changed["rescued",] + outside == len(driven.runs)
     assert sum(added(driven, "aijobs_leases_lost_total", "queue").values()) == ended["lost",]
     assert added(driven, "aijobs_exchange_settled_sum") == {(): sum(ended.values()) - ended["lost",]}
+    inside = [run for run in driven.runs if run["worker_id"] != EXTERNAL]
+    assert added(driven, "aijobs_exchange_claimed_sum") == {(): len(inside)}
     for histogram, runs in (("aijobs_wait_seconds", len(driven.runs)), ("aijobs_run_seconds", sum(ended.values()))):
         assert sum(added(driven, f"{histogram}_count", "queue").values()) == runs, histogram
 
@@ -436,6 +462,15 @@ def test_there_is_a_line_for_each_end_of_a_run(driven: Driven, lines: list[Line]
     assert said["job preempted"] == stored["preempted"]
 
 
+def test_lines_are_counted(driven: Driven, lines: list[Line]) -> None:
+    for process, page in driven.pages.items():
+        written = Counter(line.fields["level"] for line in lines if line.process == process)
+        counted = {labels["level"]: value for labels, value in of_metric(page, "aijobs_log_lines_total")}
+        assert counted.keys() <= written.keys()
+        # What was written after the page was read: a few words about the end.
+        assert 0 <= written.total() - sum(counted.values()) <= LAST_WORDS, process
+
+
 # Nothing that is nobody's business.
 
 
@@ -502,5 +537,9 @@ def has(page: Figures, metric: Metric) -> bool:
     return any(value for _, value in series) if metric.kind is not Kind.GAUGE else bool(series)
 
 
+def role_of(process: str) -> str:
+    return re.split("[- ]", process, maxsplit=1)[0]
+
+
 def may_have(process: str, metric: Metric) -> bool:
-    return MAY_HAVE[metric.where](re.split("[- ]", process, maxsplit=1)[0])
+    return MAY_HAVE[metric.where](role_of(process))
