@@ -38,8 +38,7 @@ class Log:
 
     def submitted(self, jobs: Sequence[Job], seconds: float) -> None:
         if len(jobs) > MOST_LINES:
-            first = jobs[0]
-            log.info("jobs submitted", batch_id=str(first.batch_id), jobs=len(jobs), owner=first.owner_service)
+            log.info("jobs submitted", batch_id=str(jobs[0].batch_id), jobs=len(jobs), owner=_owner_of(jobs))
             return
         for job in jobs:
             log.info("job submitted", **_named(job), priority=job.priority.name.lower())
@@ -103,6 +102,11 @@ class Log:
         # An external worker's run: it may have begun at another process. The clocks of machines differ a little.
         took = datetime.now(UTC) - job.started_at if job.started_at else None
         return max(0, round(took.total_seconds() * 1000)) if took else 0
+
+
+def _owner_of(jobs: Sequence[Job]) -> str | None:
+    owners = {job.owner_service for job in jobs}
+    return owners.pop() if len(owners) == 1 else None
 
 
 def _said_of(settlement: Settlement) -> str:
