@@ -17,7 +17,7 @@ from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
 from domain.ports import NO_CEILINGS, Added, BrokerState, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
-from domain.telemetry import NoTelemetry
+from domain.telemetry import Listener
 from tests.factories import NOW
 
 
@@ -66,7 +66,7 @@ class ToldFigures:
         return self.state
 
 
-class Told(NoTelemetry):
+class Told(Listener):
     """Keeps what was removed because nobody needs it any more."""
 
     def __init__(self) -> None:

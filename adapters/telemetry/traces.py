@@ -36,9 +36,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from adapters.telemetry import names
 from adapters.telemetry.context import current
 from domain.errors import RunFailed
-from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
-from domain.telemetry import Answer, Call, Change, NoCall, Server
+from domain.telemetry import Answer, Call, Listener, NoCall, Server
 
 MOST_SPANS = 100
 """Jobs of one commit that are named in spans of their own."""
@@ -52,7 +51,7 @@ QUIET_PATHS = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
 _propagator = TraceContextTextMapPropagator()
 
 
-class Traces:
+class Traces(Listener):
     def __init__(self, version: str, exporter: SpanExporter | None = None) -> None:
         """
         Args:
@@ -99,9 +98,6 @@ class Traces:
     def traceparent(self) -> str | None:
         return current.get()
 
-    def stopwatch(self) -> Callable[[], float]:
-        return float
-
     def submitted(self, jobs: Sequence[Job], seconds: float) -> None:
         if not trace.get_current_span().get_span_context().is_valid:
             return
@@ -131,18 +127,6 @@ class Traces:
         for job in claimed:
             self._begin(job)
 
-    def lent(self, jobs: Sequence[Job]) -> None:
-        """An external worker's runs are its own to trace."""
-
-    def changed(self, change: Change, events: Sequence[JobEvent]) -> None:
-        pass
-
-    def promoted(self, jobs: Mapping[str, int]) -> None:
-        pass
-
-    def pruned(self, what: str, status: str, removed: int) -> None:
-        pass
-
     def calling(self, job: LeasedJob, server: Server) -> Call:
         run = self._runs.get(job.lease)
         if run is None:
@@ -164,15 +148,6 @@ class Traces:
             attributes=attributes,
         )
         return _Call(span)
-
-    def renewed(self, leases: int, lost: int) -> None:
-        pass
-
-    def woken(self, queue: str, tickets: int, *, again: bool = False) -> None:
-        pass
-
-    def woken_in_vain(self, queue: str) -> None:
-        pass
 
     def _begin(self, job: LeasedJob) -> None:
         submission = _span_of(job.traceparent)

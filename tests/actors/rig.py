@@ -28,7 +28,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settleme
 from domain.policy import Policies
 from domain.ports import Claim, Exchange, Presence, WorkerBeat
 from domain.retry import RetryPolicy
-from domain.telemetry import NoTelemetry
+from domain.telemetry import Listener
 from domain.usecases.guard import Guard
 from domain.usecases.work import Work
 from tests.factories import PROFILE, QUEUE, new_job
@@ -151,7 +151,7 @@ class Stage:
         return [job for job in self.started if job not in gone]
 
 
-class Heard(NoTelemetry):
+class Heard(Listener):
     """Keeps of which queues a ticket found nothing."""
 
     def __init__(self) -> None:
