@@ -88,10 +88,20 @@ class Traces:
             yield
             return
         method = scope["method"]
-        with self._tracer.start_as_current_span(method, context=_of(current.get()), kind=SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(
+            method,
+            context=_of(current.get()),
+            kind=SpanKind.SERVER,
+            # What an exception says may be a job's own.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
             token = current.set(_traceparent(span))
             try:
                 yield
+            except Exception as error:
+                _failed(span, error)
+                raise
             finally:
                 current.reset(token)
                 _end_request(span, method, scope.get("path_template"), answered())
@@ -216,10 +226,14 @@ class _Call:
         self._span.end()
 
     def failed(self, error: BaseException) -> None:
-        kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
-        self._span.set_attribute(names.ERROR_TYPE, kind)
-        self._span.set_status(Status(StatusCode.ERROR))
+        _failed(self._span, error)
         self._span.end()
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
+    span.set_attribute(names.ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR))
 
 
 def _end_request(span: Span, method: str, route: str | None, status: int | None) -> None:
