@@ -96,7 +96,7 @@ class Traces:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            token = current.set(_traceparent(span))
+            token = current.set(_traceparent(span) or current.get())
             try:
                 yield
             except Exception as error:
@@ -274,7 +274,8 @@ def _span_of(traceparent: str | None) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _traceparent(span: Span) -> str:
+def _traceparent(span: Span) -> str | None:
+    """None where OpenTelemetry is off."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
-    return carrier["traceparent"]
+    return carrier.get("traceparent")

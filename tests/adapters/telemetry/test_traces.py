@@ -198,3 +198,13 @@ def test_the_runs_of_a_traced_job_are_kept_whatever_the_sampler_says(
         traces.exchanged([(job, job.complete(b"{}"))], [], [], 0.01)
     assert len([name for name in seen(traces, exporter) if name.startswith("run")]) == 1
     traces.close()
+
+
+async def test_a_request_keeps_its_callers_trace_where_opentelemetry_is_off(
+    exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    traces = Traces("1.0", exporter)
+    assert await submit(traces, traceparent=CALLERS) == CALLERS
+    assert await submit(traces) is None
+    traces.close()
