@@ -87,10 +87,20 @@ class Traces(Listener):
             yield
             return
         method = scope["method"]
-        with self._tracer.start_as_current_span(method, context=_of(current.get()), kind=SpanKind.SERVER) as span:
-            token = current.set(_traceparent(span))
+        with self._tracer.start_as_current_span(
+            method,
+            context=_of(current.get()),
+            kind=SpanKind.SERVER,
+            # What an exception says may be a job's own.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            token = current.set(_traceparent(span) or current.get())
             try:
                 yield
+            except Exception as error:
+                _failed(span, error)
+                raise
             finally:
                 current.reset(token)
                 _end_request(span, method, scope.get("path_template"), answered())
@@ -191,10 +201,14 @@ class _Call:
         self._span.end()
 
     def failed(self, error: BaseException) -> None:
-        kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
-        self._span.set_attribute(names.ERROR_TYPE, kind)
-        self._span.set_status(Status(StatusCode.ERROR))
+        _failed(self._span, error)
         self._span.end()
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
+    span.set_attribute(names.ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR))
 
 
 def _end_request(span: Span, method: str, route: str | None, status: int | None) -> None:
@@ -235,7 +249,8 @@ def _span_of(traceparent: str | None) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _traceparent(span: Span) -> str:
+def _traceparent(span: Span) -> str | None:
+    """None where OpenTelemetry is off."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
-    return carrier["traceparent"]
+    return carrier.get("traceparent")
