@@ -39,7 +39,7 @@ spec:
   triggers:
     {{- range $queue := $pool.queues }}
     - type: prometheus
-      name: backlog-{{ $queue | lower | replace "." "-" | replace "_" "-" | replace ":" "-" | replace "@" "-" | replace "+" "-" }}
+      name: {{ printf "backlog-%s" $queue | quote }}
       metricType: AverageValue
       metadata:
         serverAddress: {{ $keda.prometheusUrl }}
@@ -59,7 +59,7 @@ spec:
     {{- if $depth.enabled }}
     {{- range $queue := $pool.queues }}
     - type: rabbitmq
-      name: tickets-{{ $queue | lower | replace "." "-" | replace "_" "-" | replace ":" "-" | replace "@" "-" | replace "+" "-" }}
+      name: {{ printf "tickets-%s" $queue | quote }}
       metricType: AverageValue
       metadata:
         mode: QueueLength

@@ -165,6 +165,14 @@ def test_every_service_is_confined_limited_and_told_of_its_health(everything: Pr
             assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"]), name
 
 
+def test_one_service_builds_the_image_that_all_processes_start_from(everything: Project):
+    """A second that builds the same name at the same time fails on a machine that has no such image yet."""
+    services = everything["services"]
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+    assert not services["migrate"].get("profiles")
+    assert {services[name]["image"] for name in PROCESSES} == {services["migrate"]["image"]}
+
+
 def test_every_image_is_one_version(everything: Project):
     for name, service in everything["services"].items():
         assert re.search(r":v?\d+\.\d+(\.\d+)?(-(bookworm|management))?$", service["image"]), name

@@ -166,7 +166,7 @@ TRIGGER: Schema = {
         "type",
         "metadata",
         type=choice(*TRIGGERS),
-        name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+        name=TEXT,
         metricType=choice("AverageValue", "Value", "Utilization"),
         useCachedMetrics=TRUTH,
         metadata=STRINGS,
@@ -225,7 +225,14 @@ CLUSTER = resource(
         imageName=TEXT,
         instances=whole(1),
         bootstrap=thing(
-            initdb=thing(database=TEXT, owner=TEXT, secret=thing("name", name=NAME), dataChecksums=TRUTH, encoding=TEXT)
+            initdb=thing(
+                postInitSQL=things(TEXT),
+                database=TEXT,
+                owner=TEXT,
+                secret=thing("name", name=NAME),
+                dataChecksums=TRUTH,
+                encoding=TEXT,
+            )
         ),
         postgresql=thing(parameters=STRINGS, pg_hba=things(TEXT)),
         storage=thing(size=QUANTITY, storageClass=TEXT, resizeInUseVolumes=TRUTH),

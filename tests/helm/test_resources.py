@@ -663,6 +663,13 @@ def test_network_policies_may_be_left_to_others():
     assert of_kind(resources(merged(EVERYTHING, {"networkPolicy": {"enabled": False}})), "NetworkPolicy") == []
 
 
+def test_the_owner_of_a_new_database_may_see_how_old_sessions_are():
+    cluster = one(rendered("autoscaled"), "Cluster", "-postgresql")
+    started = cluster["spec"]["bootstrap"]["initdb"]
+
+    assert started["postInitSQL"] == [f"GRANT pg_read_all_stats TO {started['owner']}"]
+
+
 # Autoscaling and monitoring
 
 
@@ -691,14 +698,17 @@ def test_the_figure_that_a_pool_is_scaled_by_is_one_that_the_service_tells():
 
 def test_each_queue_of_a_pool_has_its_triggers():
     values = merged(example("autoscaled"), {})
-    values["pools"][0]["queues"] = ["gpu.llm", "gpu.llm_long"]
+    values["pools"][0]["queues"] = ["gpu.llm", "gpu-llm", "GPU.llm"]
     triggers = one(resources(values), "ScaledObject", "worker-llm")["spec"]["triggers"]
 
+    # KEDA refuses two of one name.
     assert [each["name"] for each in triggers] == [
+        "backlog-gpu.llm",
         "backlog-gpu-llm",
-        "backlog-gpu-llm-long",
+        "backlog-GPU.llm",
+        "tickets-gpu.llm",
         "tickets-gpu-llm",
-        "tickets-gpu-llm-long",
+        "tickets-GPU.llm",
     ]
 
 

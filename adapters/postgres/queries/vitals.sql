@@ -1,9 +1,13 @@
 -- Metrics: what tells early that PostgreSQL will become slow. Of others' sessions a user sees only as much as it may.
+-- A transaction that has written keeps dead rows as one that reads does; what vacuums keeps none.
 WITH held AS (
-    SELECT extract(epoch FROM now() - xact_start)::double precision AS seconds, age(backend_xmin) AS transactions
+    SELECT
+        extract(epoch FROM now() - xact_start)::double precision AS seconds,
+        greatest(age(backend_xmin), age(backend_xid)) AS transactions
     FROM pg_stat_activity
-    WHERE backend_xmin IS NOT NULL
+    WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
       AND pid <> pg_backend_pid()
+      AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
     UNION ALL
     SELECT extract(epoch FROM now() - prepared)::double precision, age(transaction)
     FROM pg_prepared_xacts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import uuid4
 
 import asyncpg
 
@@ -39,6 +40,43 @@ async def test_it_tells_how_old_the_oldest_snapshot_is(store: PostgresJobStore, 
         vitals = await PostgresVitals(pool).vitals()
         assert vitals.oldest_snapshot_seconds > before.oldest_snapshot_seconds
         assert vitals.oldest_snapshot_transactions >= 5
+
+
+async def test_a_forgotten_session_that_has_written_is_as_old_as_one_that_reads(
+    store: PostgresJobStore, pool: asyncpg.Pool
+):
+    async with pool.acquire() as forgotten, forgotten.transaction():
+        await forgotten.execute("CREATE TEMPORARY TABLE written ()")
+        for _ in range(5):
+            await store.add([new_job()])
+        assert await forgotten.fetchval(
+            "SELECT backend_xid IS NOT NULL FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        )
+        vitals = await PostgresVitals(pool).vitals()
+        assert vitals.oldest_snapshot_seconds > 0
+        assert vitals.oldest_snapshot_transactions >= 5
+
+
+async def test_a_user_needs_one_right_to_see_how_old_the_sessions_of_others_are(database: str, pool: asyncpg.Pool):
+    """As the pages say: without it the alert about old snapshots sees the service's own sessions only."""
+    role = f"watcher_{uuid4().hex}"
+    await pool.execute(f"CREATE ROLE {role}")
+
+    async def as_watcher(connection: asyncpg.Connection) -> None:
+        await connection.execute(f"SET ROLE {role}")
+
+    async def seen() -> tuple[bool, bool]:
+        async with asyncpg.create_pool(database, min_size=0, max_size=1, setup=as_watcher) as watching:
+            vitals = await PostgresVitals(watching).vitals()
+            return vitals.oldest_snapshot_seconds > 0, vitals.connections > 1
+
+    await pool.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    async with pool.acquire() as forgotten, forgotten.transaction(isolation="repeatable_read"):
+        await forgotten.fetchval("SELECT count(*) FROM jobs")
+        assert await seen() == (False, False)
+        await pool.execute(f"GRANT pg_read_all_stats TO {role}")
+        assert await seen() == (True, True)
+    await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_the_first_in_line_of_each_queue_tells_how_long_it_waits(store: PostgresJobStore, pool: asyncpg.Pool):

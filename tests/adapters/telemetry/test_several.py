@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.telemetry.several import Several
-from domain.telemetry import Answer, Change, NoTelemetry, Server, Telemetry
+from domain.telemetry import Answer, Change, Listener, Server, Telemetry
 from tests.adapters.telemetry.reading import metrics, of, read
 from tests.factories import PROFILE, QUEUE, job_event, leased_job, stored_job
 
@@ -28,12 +28,12 @@ class Broken:
         return fail
 
 
-class BrokenCalls(NoTelemetry):
+class BrokenCalls(Listener):
     def calling(self, *_: object) -> Any:
         return Broken()
 
 
-class Traced(NoTelemetry):
+class Traced(Listener):
     def traceparent(self) -> str | None:
         return TRACEPARENT
 
@@ -64,7 +64,7 @@ def test_a_listener_that_fails_keeps_nothing_from_the_others(happens: Callable[[
 
 
 def test_a_trace_is_told_by_whoever_knows_it():
-    assert Several(Broken(), NoTelemetry(), Traced()).traceparent() == TRACEPARENT
+    assert Several(Broken(), Listener(), Traced()).traceparent() == TRACEPARENT
 
 
 def test_a_call_is_an_answer_whatever_becomes_of_what_is_told_of_it():

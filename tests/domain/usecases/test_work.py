@@ -16,7 +16,7 @@ from domain.events import JobEvent
 from domain.job import JobStatus, LeasedJob, RunOutcome, Settlement
 from domain.ports import Claim, Exchange
 from domain.results import ProviderAttempt
-from domain.telemetry import NoTelemetry
+from domain.telemetry import Listener
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST, SLOW
 from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_claim
@@ -274,7 +274,7 @@ class TestEvents:
         assert [(event.job_id, event.kind, event.number) for event in events.published] == [(poisoned.id, "pending", 3)]
 
 
-class Heard(NoTelemetry):
+class Heard(Listener):
     """Keeps what it is told of runs."""
 
     def __init__(self) -> None:
