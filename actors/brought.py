@@ -140,6 +140,11 @@ class RunTools:
 def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
     try:
         outcome.set_result(call())
+    except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+        # These mean something to who awaits them: of the first asyncio would never hear, and wait for ever; the others
+        # would end the event loop, and with it every run.
+        escaped = RuntimeError(f"{type(error).__name__} left the function")
+        outcome.set_exception(escaped.with_traceback(error.__traceback__))
     except BaseException as error:
         outcome.set_exception(error)
 

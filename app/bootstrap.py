@@ -453,7 +453,10 @@ def _telemetry(settings: Settings, metrics: Metrics) -> tuple[Telemetry, Answeri
     # Here, because it takes 20 MB, and most installations have no collector.
     from adapters.telemetry.traces import Traces  # noqa: PLC0415
 
-    traces = Traces(version("ai-service"))
+    try:
+        traces = Traces(version("ai-service"))
+    except ValueError as error:
+        raise StartupError(f"The OTEL_... variables cannot be used: OpenTelemetry says: {error}") from None
     atexit.register(traces.close)
     return Several(metrics, traces, Log()), traces.answering
 

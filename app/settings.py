@@ -42,6 +42,8 @@ A_QUARTER: timedelta | None = timedelta(days=90)
 
 
 TRACES_TO = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+TRACES_WITH = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+NO_TRACES = "OTEL_SDK_DISABLED"
 
 
 class Http(Struct, frozen=True):
@@ -299,7 +301,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             level=env.get("LOG_LEVEL", _one_of(LogLevel), "info"),
             format=env.get("LOG_FORMAT", _one_of(LogFormat), "auto"),
         ),
-        traces=any(env.get(variable, _http_url, None) for variable in TRACES_TO),
+        traces=_traces(env),
     )
     if settings.broker.amqp_url and not settings.storage.database_url:
         raise StartupError(
@@ -455,6 +457,25 @@ def _http_url(given: str) -> str:
         return http_url(given)
     except UrlWithUser as error:
         raise _SecretUnusable(str(error)) from None
+
+
+def _traces(env: _Env) -> bool:
+    wanted = any(env.get(variable, _http_url, None) for variable in TRACES_TO)
+    if not wanted or env.get(NO_TRACES, str.lower, "") == "true":
+        return False
+    for variable in TRACES_WITH:
+        env.get(variable, _headers, None)
+    return True
+
+
+_HEADER = re.compile(r"\s*[!#-'*+.0-9A-Z^-z|~-]+\s*=[ -+\--:<-\[\]-~]*")
+
+
+def _headers(given: str) -> Secret:
+    """Those that OpenTelemetry can read: what it cannot, it logs."""
+    if not all(_HEADER.fullmatch(each) for each in given.split(",") if each.strip()):
+        raise _SecretUnusable("name=value, separated by commas, with other characters in a value percent-encoded")
+    return Secret(given)
 
 
 def _model(given: str) -> str:

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from domain.errors import BadInput, ErrorCode, RunFailed
+from domain.errors import BadInput, ErrorCode, Problem, RunFailed
 from domain.identity import NAME
 from domain.inputs import read_input
 from domain.results import ChatResult, EmbeddingResult, TranscriptionResult, check_result
@@ -180,7 +180,12 @@ class TaskType(Generic[I]):
         Raises:
             BadInput: with the JSON pointer of what is wrong, from the input's root.
         """
-        return read_input(self._decoder, given)
+        try:
+            return read_input(self._decoder, given)
+        except BadInput:
+            raise
+        except Exception as error:  # out of a check of the Struct's own; what it says may be the input
+            raise BadInput([Problem("", f"cannot be checked: {type(error).__name__}")]) from error
 
     async def result(self, job: Job[I]) -> bytes:
         """Run the job: the JSON object that it returned.

@@ -127,8 +127,8 @@ class NoCall:
         pass
 
 
-class NoTelemetry:
-    """Nobody listens."""
+class Listener:
+    """Makes nothing of what it hears. Who does says of what."""
 
     def traceparent(self) -> str | None:
         return None
@@ -173,4 +173,4 @@ class NoTelemetry:
         pass
 
 
-NO_TELEMETRY = NoTelemetry()
+NO_TELEMETRY = Listener()

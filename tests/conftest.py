@@ -9,8 +9,16 @@ pytest_plugins = ["tests.servers.fixtures"]
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
-SLOWEST_FIRST = ("tests/chaos", "tests/e2e", "tests/docs", "tests/servers", "tests/contracts", "tests/actors")
-"""Where several processes share the tests these folders begin, so that none of them ends long after another."""
+SLOWEST_FIRST = (
+    "tests/deploy/test_topology.py",
+    "tests/chaos",
+    "tests/e2e",
+    "tests/docs",
+    "tests/servers",
+    "tests/contracts",
+    "tests/actors",
+)
+"""Where several processes share the tests these begin, so that none of them ends long after another."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,6 +17,7 @@ from domain.job import NewJob, Settlement
 from domain.policy import Policies, QueuePolicy
 from domain.ports import NO_CEILINGS, Added, BrokerState, Claim, Demand, Exchange, ProviderState
 from domain.queue import QueueState
+from domain.telemetry import Listener
 from tests.factories import NOW
 
 
@@ -63,6 +64,16 @@ class ToldFigures:
 
     async def look(self) -> BrokerState | None:
         return self.state
+
+
+class Told(Listener):
+    """Keeps what was removed because nobody needs it any more."""
+
+    def __init__(self) -> None:
+        self.removed: list[tuple[str, str, int]] = []
+
+    def pruned(self, what: str, status: str, removed: int) -> None:
+        self.removed.append((what, status, removed))
 
 
 class RecordingEvents:

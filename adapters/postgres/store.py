@@ -409,8 +409,9 @@ class PostgresJobStore:
         return [Pace(*row) for row in await self._fetch("paces")]
 
     async def oldest_due(self, owner: str | None) -> float | None:
-        asked = self._fetch("oldest_due") if owner is None else self._fetch("oldest_due_of_owner", owner)
-        rows = await asked
+        if owner is None:
+            return max([row["seconds"] for row in await self._fetch("oldest_due_by_queue")], default=None)
+        rows = await self._fetch("oldest_due_of_owner", owner)
         return rows[0]["seconds"] if rows else None
 
     async def fold_tallies(self) -> int:

@@ -99,7 +99,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "Runs that ended: `completed`, `failed` (counted as an attempt), `given_back` (not counted: the server was "
         "away, busy or refused us), `released` (handed back unharmed: shutdown) or `lost` (their job was taken from "
         "them: cancelled, retried by hand, preempted or rescued). Runs whose worker died are not among them: see "
-        '`aijobs_state_changes_total{change="rescued"}`.',
+        '`aijobs_state_changes_total{change="rescued"}`; nor are those of external workers that lost their jobs.',
         "runs",
     ),
     _counter(
@@ -151,7 +151,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "queue",
         Where.RUNS,
         "Runs whose job was taken from them while they went on. Jobs that are cancelled, retried by hand or preempted "
-        "while they run count too.",
+        "while they run count too; those of external workers only where that happens as they report their end.",
         "runs",
     ),
     _histogram(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -11,7 +11,7 @@ import structlog
 from adapters.telemetry.context import current, trace_id
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
-from domain.telemetry import Call, Change, NoCall, Server
+from domain.telemetry import Change, Listener
 
 log = structlog.get_logger()
 
@@ -26,20 +26,16 @@ ENDS = {
 """How a run ended that did not fail."""
 
 
-class Log:
+class Log(Listener):
     def __init__(self) -> None:
         self._began: dict[Lease, float] = {}
 
     def traceparent(self) -> str | None:
         return current.get()
 
-    def stopwatch(self) -> Callable[[], float]:
-        return float
-
     def submitted(self, jobs: Sequence[Job], seconds: float) -> None:
         if len(jobs) > MOST_LINES:
-            first = jobs[0]
-            log.info("jobs submitted", batch_id=str(first.batch_id), jobs=len(jobs), owner=first.owner_service)
+            log.info("jobs submitted", batch_id=str(jobs[0].batch_id), jobs=len(jobs), owner=_owner_of(jobs))
             return
         for job in jobs:
             log.info("job submitted", **_named(job), priority=job.priority.name.lower())
@@ -70,24 +66,6 @@ class Log:
         for event in events:
             log.info(f"job {change}", **_of_event(event), status=str(event.kind))
 
-    def promoted(self, jobs: Mapping[str, int]) -> None:
-        """The scheduler's own line tells it."""
-
-    def pruned(self, what: str, status: str, removed: int) -> None:
-        """The scheduler's own line tells it."""
-
-    def calling(self, job: LeasedJob, server: Server) -> Call:
-        return NoCall()
-
-    def renewed(self, leases: int, lost: int) -> None:
-        """Each run that lost its job gets a line when it has ended."""
-
-    def woken(self, queue: str, tickets: int, *, again: bool = False) -> None:
-        pass
-
-    def woken_in_vain(self, queue: str) -> None:
-        pass
-
     def _ended(self, job: LeasedJob, settlement: Settlement) -> None:
         fields = {**_of_run(job), "duration_ms": self._duration_ms(job)}
         if settlement.failure:
@@ -103,6 +81,11 @@ class Log:
         # An external worker's run: it may have begun at another process. The clocks of machines differ a little.
         took = datetime.now(UTC) - job.started_at if job.started_at else None
         return max(0, round(took.total_seconds() * 1000)) if took else 0
+
+
+def _owner_of(jobs: Sequence[Job]) -> str | None:
+    owners = {job.owner_service for job in jobs}
+    return owners.pop() if len(owners) == 1 else None
 
 
 def _said_of(settlement: Settlement) -> str:

@@ -24,7 +24,7 @@ from adapters.telemetry.catalogue import BY_NAME, CATALOGUE, Kind
 from domain.errors import ErrorCode, RunFailed
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, LeasedJob, LeaseToken, Priority, RunOutcome, Settlement
-from domain.telemetry import Answer, Call, Change, Server
+from domain.telemetry import Answer, Call, Change, Listener, Server
 
 C = TypeVar("C", Counter, Histogram)
 
@@ -70,7 +70,7 @@ class _Of(dict[tuple[str, ...], C], Generic[C]):
         return child
 
 
-class Metrics:
+class Metrics(Listener):
     def __init__(
         self,
         labels: Labels,
@@ -140,9 +140,6 @@ class Metrics:
         return content_type, encode(_Collected([*self._collected(), *_families([*self._read(), *figures])]))
 
     # Telemetry.
-
-    def traceparent(self) -> str | None:
-        return None
 
     def stopwatch(self) -> Callable[[], float]:
         began = self._monotonic()

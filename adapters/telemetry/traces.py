@@ -36,9 +36,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from adapters.telemetry import names
 from adapters.telemetry.context import current
 from domain.errors import RunFailed
-from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
-from domain.telemetry import Answer, Call, Change, NoCall, Server
+from domain.telemetry import Answer, Call, Listener, NoCall, Server
 
 MOST_SPANS = 100
 """Jobs of one commit that are named in spans of their own."""
@@ -52,7 +51,7 @@ QUIET_PATHS = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
 _propagator = TraceContextTextMapPropagator()
 
 
-class Traces:
+class Traces(Listener):
     def __init__(self, version: str, exporter: SpanExporter | None = None) -> None:
         """
         Args:
@@ -88,19 +87,26 @@ class Traces:
             yield
             return
         method = scope["method"]
-        with self._tracer.start_as_current_span(method, context=_of(current.get()), kind=SpanKind.SERVER) as span:
-            token = current.set(_traceparent(span))
+        with self._tracer.start_as_current_span(
+            method,
+            context=_of(current.get()),
+            kind=SpanKind.SERVER,
+            # What an exception says may be a job's own.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            token = current.set(_traceparent(span) or current.get())
             try:
                 yield
+            except Exception as error:
+                _failed(span, error)
+                raise
             finally:
                 current.reset(token)
                 _end_request(span, method, scope.get("path_template"), answered())
 
     def traceparent(self) -> str | None:
         return current.get()
-
-    def stopwatch(self) -> Callable[[], float]:
-        return float
 
     def submitted(self, jobs: Sequence[Job], seconds: float) -> None:
         if not trace.get_current_span().get_span_context().is_valid:
@@ -131,18 +137,6 @@ class Traces:
         for job in claimed:
             self._begin(job)
 
-    def lent(self, jobs: Sequence[Job]) -> None:
-        """An external worker's runs are its own to trace."""
-
-    def changed(self, change: Change, events: Sequence[JobEvent]) -> None:
-        pass
-
-    def promoted(self, jobs: Mapping[str, int]) -> None:
-        pass
-
-    def pruned(self, what: str, status: str, removed: int) -> None:
-        pass
-
     def calling(self, job: LeasedJob, server: Server) -> Call:
         run = self._runs.get(job.lease)
         if run is None:
@@ -164,15 +158,6 @@ class Traces:
             attributes=attributes,
         )
         return _Call(span)
-
-    def renewed(self, leases: int, lost: int) -> None:
-        pass
-
-    def woken(self, queue: str, tickets: int, *, again: bool = False) -> None:
-        pass
-
-    def woken_in_vain(self, queue: str) -> None:
-        pass
 
     def _begin(self, job: LeasedJob) -> None:
         submission = _span_of(job.traceparent)
@@ -216,10 +201,14 @@ class _Call:
         self._span.end()
 
     def failed(self, error: BaseException) -> None:
-        kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
-        self._span.set_attribute(names.ERROR_TYPE, kind)
-        self._span.set_status(Status(StatusCode.ERROR))
+        _failed(self._span, error)
         self._span.end()
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    kind = error.failure.code.value if isinstance(error, RunFailed) else type(error).__name__
+    span.set_attribute(names.ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR))
 
 
 def _end_request(span: Span, method: str, route: str | None, status: int | None) -> None:
@@ -260,7 +249,8 @@ def _span_of(traceparent: str | None) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _traceparent(span: Span) -> str:
+def _traceparent(span: Span) -> str | None:
+    """None where OpenTelemetry is off."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
-    return carrier["traceparent"]
+    return carrier.get("traceparent")

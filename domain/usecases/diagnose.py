@@ -162,6 +162,8 @@ class _Look:
         except StorageUnavailable:
             # Not for those who ask to catch: when a look ends, nobody may be there any more.
             return _unknown(self._name, Word.DOWN, "PostgreSQL cannot be reached.")
+        except Exception as error:  # what nobody foresaw must not hide the other parts
+            return _unknown(self._name, Word.DOWN, f"It could not be looked at ({type(error).__name__}).")
         finally:
             self._ended_at = self._monotonic()
 

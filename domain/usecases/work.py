@@ -150,7 +150,7 @@ def _settled(ended: Sequence[Ended], outcome: Exchange) -> tuple[list[tuple[Leas
     stored = [
         (job, outcome.replaced.get(job.lease, settlement)) for job, settlement in settled if job.lease not in unstored
     ]
-    return stored, [job for job, _ in settled if job.lease in outcome.lost]
+    return stored, [job for job, _ in settled if job.lease in unstored]
 
 
 def _told(settled: Sequence[tuple[LeasedJob, Settlement]], claimed: Sequence[LeasedJob]) -> list[JobEvent]:

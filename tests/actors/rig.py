@@ -28,6 +28,7 @@ from domain.job import Job, JobId, JobStatus, Lease, LeasedJob, NewJob, Settleme
 from domain.policy import Policies
 from domain.ports import Claim, Exchange, Presence, WorkerBeat
 from domain.retry import RetryPolicy
+from domain.telemetry import Listener
 from domain.usecases.guard import Guard
 from domain.usecases.work import Work
 from tests.factories import PROFILE, QUEUE, new_job
@@ -150,6 +151,16 @@ class Stage:
         return [job for job in self.started if job not in gone]
 
 
+class Heard(Listener):
+    """Keeps of which queues a ticket found nothing."""
+
+    def __init__(self) -> None:
+        self.in_vain: list[str] = []
+
+    def woken_in_vain(self, queue: str) -> None:
+        self.in_vain.append(queue)
+
+
 class Shop:
     """One worker process. Nothing but tickets wakes it: its own look for work comes once, at the start."""
 
@@ -169,6 +180,7 @@ class Shop:
         self.store = Store()
         self.bus = InProcessEvents()
         self.health = FakeHealth()
+        self.telemetry = Heard()
         self.policies = Policies()
         self.queues = queues
         self.opened = self.closed = False
@@ -200,7 +212,7 @@ class Shop:
         self.opened = True
         self.bus.listen(self.runtime.heard, TAKEN_AWAY)
         guard = Guard(self.store.queues, self.health, threshold=5)
-        work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE)
+        work = Work(self.store, self.bus, self.health, guard, RetryPolicy(), lambda: 0.0, LEASE, self.telemetry)
         yield WorkerParts(work, self._performers, lambda: (PROFILE,), lambda: self.policies, self._presence)
         self.closed = True
 

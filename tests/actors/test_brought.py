@@ -188,6 +188,18 @@ async def test_a_thread_of_its_own_returns_and_raises_what_the_function_does():
     assert await result(run) == {"thread": False}
 
 
+@pytest.mark.parametrize("end", [StopIteration, SystemExit, KeyboardInterrupt])
+async def test_what_would_end_more_than_the_thread_is_an_error_of_the_run(end: type[BaseException]):
+    def leave() -> None:
+        raise end
+
+    async def run(job: Job[Any]) -> None:
+        await asyncio.gather(job.in_thread(leave))
+
+    with pytest.raises(RuntimeError, match=end.__name__):
+        await asyncio.wait_for(result(run), 5)
+
+
 async def test_an_error_that_nobody_foresaw_is_logged_by_its_place_and_not_by_its_text():
     async def run(job: Job[Text]) -> object:
         raise ValueError(f"secret {job.input.text}")

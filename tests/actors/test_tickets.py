@@ -203,6 +203,15 @@ def test_a_message_that_is_no_ticket_of_ours_does_no_harm(stage: Stage) -> None:
         shop.done(job)
 
 
+def test_a_ticket_that_finds_no_job_is_told_of(stage: Stage) -> None:
+    with Shop({"llm_chat": stage}) as shop:
+        (job,) = shop.submit(new_job())
+        shop.done(job)
+        assert shop.telemetry.in_vain == []
+        shop.wake()
+        until(lambda: shop.telemetry.in_vain == [QUEUE])
+
+
 def test_tickets_arrive_with_their_consumer_and_time() -> None:
     consumer = Tickets()
     before = time.monotonic()

@@ -118,6 +118,18 @@ async def test_a_part_that_hangs_holds_nobody_up(api: Api, monkeypatch: pytest.M
     assert (await anew(api))["status"] == "ok"
 
 
+async def test_a_part_that_breaks_down_hides_no_other_and_is_quoted_to_nobody(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    async def breaks() -> None:
+        raise LookupError("10.0.0.7")
+
+    monkeypatch.setattr(api.infra, "look", breaks)
+    told = await detail(api)
+    assert words(told) == dict.fromkeys(FIGURES, "ok") | {"infra": "down"}
+    assert findings(told, "infra") == ["infra: It could not be looked at (LookupError)."]
+
+
 async def test_the_broker_being_away_degrades_the_service(api: Api):
     api.tickets.up = False
     told = await detail(api)

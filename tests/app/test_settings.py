@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry.util.re import parse_env_headers
 
+from app.bootstrap import build
 from app.secret import Secret
 from app.settings import from_env
 from app.targets import InfraTarget
@@ -359,6 +361,39 @@ def test_a_file_of_tokens_that_cannot_be_used_stops_the_start_with_one_line(
     line = str(stopped.value)
     assert re.fullmatch(rf"AI_SERVICE_TOKENS: '{path}' cannot be used; expected {re.escape(expected)}.*\.", line)
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_spans_are_sent_where_a_collector_is_named_and_opentelemetry_is_not_off(variable: str):
+    collector = {variable: "http://collector:4318"}
+    assert from_env(collector).traces
+    assert not from_env({**collector, "OTEL_SDK_DISABLED": "True"}).traces
+    assert not from_env({}).traces
+
+
+@pytest.mark.parametrize("given", ["Authorization: Bearer hunter2", "authorization=Basic%20x, hunter2", "a=\\hunter2"])
+def test_headers_that_opentelemetry_would_log_stop_the_start_instead(given: str):
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": given}
+    assert not from_env(environ).traces
+    with pytest.raises(StartupError) as stopped:
+        from_env({**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+    assert "OTEL_EXPORTER_OTLP_HEADERS: what was given cannot be used; expected name=value" in str(stopped.value)
+    assert "hunter2" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("given", ["Authorization=Basic%20aGk=", "x-scope=a b/c:d, api-key=1,"])
+def test_headers_that_opentelemetry_can_read_are_its_own_affair(given: str):
+    assert from_env({"OTEL_EXPORTER_OTLP_HEADERS": given, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}).traces
+    assert len(parse_env_headers(given, liberal=True)) == len(given.strip(",").split(","))
+
+
+def test_what_opentelemetry_cannot_use_stops_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-5")
+    settings = from_env({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+    with pytest.raises(
+        StartupError, match=r"^The OTEL_\.\.\. variables .* max_queue_size must be a positive integer\.$"
+    ):
+        build(settings, dsn="postgresql://nowhere")
 
 
 @pytest.mark.parametrize("given", ["", "  "])

@@ -30,6 +30,15 @@ class Book(Struct):
     pages: list[Page] = []
 
 
+class Checked(Struct):
+    """Accepts nothing, in words of its own, or breaks down over it."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        raise ValueError("is too short") if len(self.text) < 5 else LookupError(self.text)
+
+
 async def nothing(job: Job[Any]) -> object:
     return {}
 
@@ -44,6 +53,13 @@ def job(content: str = "") -> Job[Any]:
             return ChatResult(content=content, model="qwen", duration_ms=0)
 
     return Job(uuid4(), "beeline", "pages", "pages", 1, Pages(), Model())  # type: ignore[arg-type]  # all it needs
+
+
+@pytest.mark.parametrize(("text", "said"), [("none", "is too short"), ("a secret", "cannot be checked: LookupError")])
+def test_a_check_of_its_own_refuses_an_input_and_never_quotes_it(text: str, said: str):
+    with pytest.raises(BadInput) as refused:
+        task_type(input=Checked).read(msgspec.json.encode({"text": text}))
+    assert [(problem.pointer, problem.detail) for problem in refused.value.problems] == [("", said)]
 
 
 @pytest.mark.parametrize(

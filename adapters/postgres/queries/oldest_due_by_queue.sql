@@ -1,4 +1,5 @@
--- Metrics: as oldest_due.sql, by queue.
+-- Statistics: for how long the first in line of each owner, in each line and at each level, has been due; the longest
+-- of each queue, in seconds.
 SELECT
     CASE WHEN strpos(n.line, ' ') = 0 THEN n.line END AS queue,
     max(extract(epoch FROM now() - greatest(head.run_at, head.created_at)))::double precision AS seconds

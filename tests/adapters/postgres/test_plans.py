@@ -152,7 +152,7 @@ async def test_jobs_are_steered_by_their_primary_key(connection: asyncpg.Connect
 
 
 @pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
-@pytest.mark.parametrize("name", ["ahead", "oldest_due", "age"])
+@pytest.mark.parametrize("name", ["ahead", "oldest_due_by_queue", "age"])
 async def test_a_place_in_line_is_read_from_the_line(connection: asyncpg.Connection, name: str):
     read = await plan(connection, query(name))
     assert "jobs_ready" in read

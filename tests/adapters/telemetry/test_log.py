@@ -60,6 +60,13 @@ def test_a_large_batch_is_one_line_with_its_id():
     assert (event["event"], event["batch_id"], event["jobs"]) == ("jobs submitted", str(batch_id), len(jobs))
 
 
+def test_a_large_batch_of_several_owners_is_put_down_to_none_of_them():
+    jobs = [stored_job(owner_service=f"shop-{number}") for number in range(MOST_LINES + 1)]
+    [mixed] = told(lambda log: log.submitted(jobs, 0.1))
+    [same] = told(lambda log: log.submitted([stored_job(owner_service="shop") for _ in jobs], 0.1))
+    assert (mixed["owner"], same["owner"]) == (None, "shop")
+
+
 def test_a_run_is_told_when_it_starts_with_what_it_waited_and_its_trace():
     job = held(waited=1.5, traceparent=TRACEPARENT)
     [event] = told(lambda log: log.exchanged([], [], [job], 0.1))

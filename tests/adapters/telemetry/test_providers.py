@@ -16,7 +16,7 @@ from domain.job import LeasedJob
 from domain.ports import Tell, nobody
 from domain.results import Usage
 from domain.speech import Recording, Sound, SpeechCall, Transcript
-from domain.telemetry import Answer, NoTelemetry, Server
+from domain.telemetry import Answer, Listener, Server
 from tests.factories import PROFILE, leased_job
 
 SERVER = Server(profile=PROFILE, provider="vllm", model="qwen", operation="chat")
@@ -26,7 +26,7 @@ RECORDING = Recording(
 )
 
 
-class Heard(NoTelemetry):
+class Heard(Listener):
     """Keeps what it is told of calls."""
 
     def __init__(self) -> None:

@@ -97,6 +97,17 @@ async def test_a_request_that_fails_for_us_is_an_error(traces: Traces, exporter:
     assert seen(traces, exporter)["POST /api/v1/jobs"].status.status_code is StatusCode.ERROR
 
 
+async def test_a_request_that_breaks_off_says_over_what_kind_of_error_and_not_in_its_words(
+    traces: Traces, exporter: InMemorySpanExporter
+):
+    with pytest.raises(LookupError), traces.answering({"path": "/api/v1/jobs", "method": "GET"}, lambda: 200):
+        raise LookupError(SECRET)
+    span = seen(traces, exporter)["GET"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes or {})[names.ERROR_TYPE] == "LookupError"
+    assert SECRET not in span.to_json()
+
+
 async def test_what_probes_ask_is_not_traced(traces: Traces, exporter: InMemorySpanExporter):
     assert await submit(traces, "/readyz") is None
     assert not seen(traces, exporter)
@@ -186,4 +197,14 @@ def test_the_runs_of_a_traced_job_are_kept_whatever_the_sampler_says(
         traces.exchanged([], [], [job], 0.01)
         traces.exchanged([(job, job.complete(b"{}"))], [], [], 0.01)
     assert len([name for name in seen(traces, exporter) if name.startswith("run")]) == 1
+    traces.close()
+
+
+async def test_a_request_keeps_its_callers_trace_where_opentelemetry_is_off(
+    exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    traces = Traces("1.0", exporter)
+    assert await submit(traces, traceparent=CALLERS) == CALLERS
+    assert await submit(traces) is None
     traces.close()

@@ -10,9 +10,8 @@ from domain.errors import StorageUnavailable
 from domain.job import JobId, JobStatus
 from domain.policy import Kept
 from domain.retention import PastJob, Retention
-from domain.telemetry import NoTelemetry
 from domain.usecases.prune import AT_ONCE, BUDGET, RESTS, RESTS_TIMES, Prune, Pruned, sweep_now
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, Told
 from tests.moves import cancel, each, found, several
 
 DAY = timedelta(days=1)
@@ -36,14 +35,6 @@ class SlowStore(MemoryJobStore):
         pruned = await super().prune(jobs)
         self.clock.advance(self.takes)
         return pruned
-
-
-class Told(NoTelemetry):
-    def __init__(self) -> None:
-        self.pruned_jobs: list[tuple[str, str, int]] = []
-
-    def pruned(self, what: str, status: str, removed: int) -> None:
-        self.pruned_jobs.append((what, status, removed))
 
 
 class Stage:
@@ -74,7 +65,7 @@ async def test_a_tick_removes_what_is_old_and_tells_of_it(stage: Stage):
     assert pruned == Pruned({("beeline", JobStatus.CANCELLED): 2})
     assert (pruned.total(), pruned.by_status()) == (2, {JobStatus.CANCELLED: 2})
     assert await found(stage.store) == young
-    assert stage.told.pruned_jobs == [("jobs", "cancelled", 2)]
+    assert stage.told.removed == [("jobs", "cancelled", 2)]
 
 
 async def test_where_nothing_is_old_nothing_is_told(stage: Stage):

@@ -14,7 +14,7 @@ from domain.usecases.preempt import Preempt
 from domain.usecases.reconcile import FOLDED_AT_LEAST_EVERY, PRUNED_EVERY, TENDED_EVERY, Reconcile, Reconciled
 from domain.usecases.wake import Wake
 from tests.factories import LEASE, NOW, QUEUE, new_beat, new_id
-from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets
+from tests.fakes import FakeClock, FragileStore, RecordingEvents, RecordingTickets, Told
 from tests.moves import cancel, each, lend_one, one, run_one, statuses, take, taken_ids
 
 MAX_CRASHES = 3
@@ -315,6 +315,7 @@ async def test_uploads_that_nobody_needs_are_pruned_now_and_then(
 ):
     preempt, terms = Preempt(store, events), RescueTerms(MAX_CRASHES, RETRY_DELAY)
     reconcile = Reconcile(store, store, lambda: routes, wake, preempt, events, terms, clock.monotonic, store.uploads)
+    reconcile.telemetry = told = Told()
     await reconcile.tidy()
     for upload_id in (new_id(), new_id()):
         await store.uploads.append(upload_id, 0, b"abc")
@@ -326,3 +327,9 @@ async def test_uploads_that_nobody_needs_are_pruned_now_and_then(
     clock.advance(timedelta(seconds=PRUNED_EVERY))
     await reconcile.tidy()
     assert not store.uploads._chunks
+    unused = new_id()
+    await store.uploads.append(unused, 0, b"abc")
+    await store.uploads.finish(unused, "beeline", chunks=1, size=3)
+    clock.advance(timedelta(hours=25))
+    await reconcile.tidy()
+    assert told.removed == [("uploads", "", 1)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace as replaced
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,9 +13,10 @@ from domain.adaptive import Pressure
 from domain.circuit import Circuit, CircuitState, Sign
 from domain.errors import ErrorCode, Failure, StorageUnavailable
 from domain.events import JobEvent
-from domain.job import JobStatus, LeasedJob, RunOutcome
+from domain.job import JobStatus, LeasedJob, RunOutcome, Settlement
 from domain.ports import Claim, Exchange
 from domain.results import ProviderAttempt
+from domain.telemetry import Listener
 from domain.usecases.work import Work
 from tests.domain.usecases.conftest import FAST, SLOW
 from tests.factories import LEASE, PROFILE, QUEUE, leased_job, new_claim
@@ -269,6 +272,70 @@ class TestEvents:
         events.published.clear()
         await work.exchange([work.completed(poisoned, UNSTORABLE), work.completed(gone, UNSTORABLE)], None)
         assert [(event.job_id, event.kind, event.number) for event in events.published] == [(poisoned.id, "pending", 3)]
+
+
+class Heard(Listener):
+    """Keeps what it is told of runs."""
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[LeasedJob, Settlement]] = []
+        self.lost: list[LeasedJob] = []
+        self.claimed: list[LeasedJob] = []
+
+    def exchanged(
+        self,
+        settled: Sequence[tuple[LeasedJob, Settlement]],
+        lost: Sequence[LeasedJob],
+        claimed: Sequence[LeasedJob],
+        seconds: float,
+    ) -> None:
+        self.settled += settled
+        self.lost += lost
+        self.claimed += claimed
+
+
+class RefusesAll(FragileStore):
+    """Not even a failure can be stored."""
+
+    async def exchange(self, settlements: Sequence[Settlement], claim: Claim | None) -> Exchange:
+        return Exchange(refused={ended.lease: "not storable" for ended in settlements})
+
+
+class TestTelemetry:
+    """Of every run that began an end is told, or what keeps it until then would keep it for ever."""
+
+    @pytest.fixture
+    def heard(self) -> Heard:
+        return Heard()
+
+    @pytest.fixture
+    def work(self, work: Work, heard: Heard) -> Work:
+        return replaced(work, telemetry=heard)
+
+    async def test_it_hears_of_starts_and_of_ends_as_they_are_stored(
+        self, work: Work, store: FragileStore, heard: Heard
+    ):
+        store.refuses = [UNSTORABLE]
+        completed, poisoned = await take(work, 2)
+        end = work.completed(completed, b"{}")
+        await work.exchange([end, work.completed(poisoned, UNSTORABLE)], None)
+        assert heard.claimed == [completed, poisoned]
+        assert [(job, settlement.status) for job, settlement in heard.settled] == [
+            (completed, JobStatus.COMPLETED),
+            (poisoned, JobStatus.PENDING),
+        ]
+        assert heard.lost == []
+
+    async def test_a_run_that_lost_its_job_has_an_end_of_its_own(self, work: Work, store: FragileStore, heard: Heard):
+        [held] = await take(work, 1)
+        await cancel(store, held.id)
+        await work.exchange([work.completed(held, b"{}")], None)
+        assert (heard.settled, heard.lost) == ([], [held])
+
+    async def test_so_has_one_of_which_nothing_can_be_stored(self, work: Work, clock: FakeClock, heard: Heard):
+        held = leased_job()
+        await replaced(work, jobs=RefusesAll(clock.now)).exchange([work.completed(held, b"{}")], None)
+        assert (heard.settled, heard.lost) == ([], [held])
 
 
 async def test_jobs_are_kept_for_as_long_as_a_lease_of_this_worker_lasts(
