@@ -369,6 +369,7 @@ def test_every_span_of_the_page_arrives_and_no_other(spans: list[Span]) -> None:
             assert {span.kind for span in spans if span.name.startswith(start)} == {kind}, documented
     assert all(name.split()[1].startswith("/api/v1/") for name in requests), "probes are not traced"
     assert {span.resource["service.name"] for span in spans} == {"ai-service"}
+    assert {span.resource["aijobs.role"] for span in spans} == {"api", "worker"}
 
 
 def test_a_request_goes_on_its_callers_trace_and_leads_to_its_job_and_runs(driven: Driven, spans: list[Span]) -> None:
