@@ -2,6 +2,7 @@
 What the schema cannot see: values that do not go together, and secrets, which it would repeat. Each line names the value.
 */}}
 {{- define "ai-service.check" -}}
+{{- include "ai-service.checkNames" . -}}
 {{- include "ai-service.checkSecrets" . -}}
 {{- include "ai-service.checkConnections" . -}}
 {{- include "ai-service.checkAccess" . -}}
@@ -14,6 +15,27 @@ What the schema cannot see: values that do not go together, and secrets, which i
   {{- if has $pool.name $names }}{{ fail (printf "%s: another pool has that name" $at) }}{{ end -}}
   {{- $names = append $names $pool.name -}}
   {{- include "ai-service.checkPool" (dict "root" $ "pool" $pool "at" $at) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ai-service.checkNames" -}}
+{{- $full := include "ai-service.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) }}{{ fail (printf "fullnameOverride: the name of a Service begins with a letter and has no dot; %s, made of the release's, does not do" $full) }}{{ end -}}
+{{- include "ai-service.checkLabels" (dict "labels" .Values.commonLabels "at" "commonLabels") -}}
+{{- include "ai-service.checkLabels" (dict "labels" .Values.api.podLabels "at" "api.podLabels") -}}
+{{- include "ai-service.checkLabels" (dict "labels" .Values.scheduler.podLabels "at" "scheduler.podLabels") -}}
+{{- include "ai-service.checkLabels" (dict "labels" .Values.workers.podLabels "at" "workers.podLabels") -}}
+{{- range $index, $pool := .Values.pools -}}
+  {{- include "ai-service.checkLabels" (dict "labels" $pool.podLabels "at" (printf "pools[%d] (%s).podLabels" $index $pool.name)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ai-service.checkLabels" -}}
+{{- $at := .at -}}
+{{- range $label, $_ := default dict .labels -}}
+  {{- if or (hasPrefix "ai-service/" $label) (has $label (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component")) -}}
+    {{- fail (printf "%s.%s: pods are found by it; the chart sets it" $at $label) -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -57,6 +57,18 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a tag with a space": ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b'"),
     "a tag within the repository": ({"image": {"repository": "Registry/ai service"}}, "at '/image/repository'"),
     "a digest cut short": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc'"),
+    "a label that pods are found by": (
+        {"commonLabels": {"app.kubernetes.io/name": "ours"}},
+        "commonLabels.app.kubernetes.io/name: pods are found by it",
+    ),
+    "such a label of a pool": (
+        pool(podLabels={"ai-service/pool": "ours"}),
+        "pools[0] (llm).podLabels.ai-service/pool: pods are found by it",
+    ),
+    "a name that begins with a digit": (
+        {"fullnameOverride": "2nd"},
+        "fullnameOverride: the name of a Service begins with a letter and has no dot; 2nd",
+    ),
     "a part left empty": ({"api": None}, "missing property 'api'"),
     "a value left empty": ({"keda": {"prometheusUrl": None}}, "at '/keda': missing property 'prometheusUrl'"),
     "no pods of the API": ({"api": {"replicas": 0}}, "at '/api/replicas': minimum: got 0"),
@@ -222,6 +234,13 @@ def test_a_wrong_value_is_refused_by_its_name(what: str):
     with pytest.raises((helm.HelmValuesError, helm.HelmRenderError)) as refused:
         render(merged(LEAST, values))
     assert named in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["2nd", "ai.second"])
+def test_a_release_whose_name_does_for_no_service_is_refused(release: str):
+    with pytest.raises(helm.HelmRenderError, match="fullnameOverride: the name of a Service"):
+        render(LEAST, release=release)
+    assert render(merged(LEAST, {"fullnameOverride": "second"}), release=release)
 
 
 @pytest.mark.parametrize(
