@@ -376,7 +376,7 @@ def build(
     identity = Identity(uuid4(), settings.worker.name, gethostname())
     process = f"ai-service {role} {identity.worker_id}"
     metrics = _metrics(settings, configured, role)
-    telemetry, answering = _telemetry(settings, metrics)
+    telemetry, answering = _telemetry(settings, metrics, role)
     bus = _bus(settings, process, with_worker=with_worker)
     carrier = _carrier(settings, process, with_worker=with_worker)
     runtime = Runtime(
@@ -446,7 +446,7 @@ def _slots(runtime: Runtime, label: Bounded) -> Iterator[Sample]:
         yield "aijobs_worker_slots_busy", (label(queue),), desk.running
 
 
-def _telemetry(settings: Settings, metrics: Metrics) -> tuple[Telemetry, Answering]:
+def _telemetry(settings: Settings, metrics: Metrics, role: Role) -> tuple[Telemetry, Answering]:
     """Whoever makes something of what happens in this process, and of requests."""
     if not settings.traces:
         return Several(metrics, Log()), untraced
@@ -454,7 +454,7 @@ def _telemetry(settings: Settings, metrics: Metrics) -> tuple[Telemetry, Answeri
     from adapters.telemetry.traces import Traces  # noqa: PLC0415
 
     try:
-        traces = Traces(version("ai-service"))
+        traces = Traces(role, version("ai-service"))
     except ValueError as error:
         raise StartupError(f"The OTEL_... variables cannot be used: OpenTelemetry says: {error}") from None
     atexit.register(traces.close)

@@ -19,6 +19,9 @@ ERROR_TYPE = "error.type"
 SERVER_ADDRESS, SERVER_PORT = "server.address", "server.port"
 METHOD, ROUTE, STATUS_CODE = "http.request.method", "http.route", "http.response.status_code"
 
+ROLE = "aijobs.role"
+"""Of the process."""
+
 JOB_ID, BATCH_ID = "aijobs.job.id", "aijobs.batch.id"
 JOBS = "aijobs.jobs"
 """How many."""

@@ -52,12 +52,18 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class Traces(Listener):
-    def __init__(self, version: str, exporter: SpanExporter | None = None) -> None:
+    def __init__(self, role: str, version: str, exporter: SpanExporter | None = None) -> None:
         """
         Args:
+            role: what the process is, as operators know it.
             exporter: None: what the standard's variables (`OTEL_EXPORTER_OTLP_ENDPOINT` ...) describe.
         """
-        told = {SERVICE_NAME: "ai-service", SERVICE_VERSION: version, SERVICE_INSTANCE_ID: uuid4().hex}
+        told = {
+            SERVICE_NAME: "ai-service",
+            SERVICE_VERSION: version,
+            SERVICE_INSTANCE_ID: uuid4().hex,
+            names.ROLE: role,
+        }
         resource = Resource.create(told).merge(OTELResourceDetector().detect())
         self._processor = BatchSpanProcessor(exporter or OTLPSpanExporter())
         self._tracer = self._tracer_of(TracerProvider(resource=resource, shutdown_on_exit=False), version)

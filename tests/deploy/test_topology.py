@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from adapters.telemetry import names
 from adapters.telemetry.catalogue import CATALOGUE, Kind, Metric, Where
 from tests.adapters.telemetry.reading import Figures, of
 from tests.deploy.collector import Collector, Span
@@ -369,6 +370,7 @@ def test_every_span_of_the_page_arrives_and_no_other(spans: list[Span]) -> None:
             assert {span.kind for span in spans if span.name.startswith(start)} == {kind}, documented
     assert all(name.split()[1].startswith("/api/v1/") for name in requests), "probes are not traced"
     assert {span.resource["service.name"] for span in spans} == {"ai-service"}
+    assert {span.resource["aijobs.role"] for span in spans} == {"api", "worker"}
 
 
 def test_a_request_goes_on_its_callers_trace_and_leads_to_its_job_and_runs(driven: Driven, spans: list[Span]) -> None:
@@ -401,6 +403,7 @@ def test_runs_and_calls_say_of_themselves_what_the_page_promises(driven: Driven,
     runs = [span for span in spans if span.kind == "consumer"]
     calls = [span for span in spans if span.kind == "client"]
     promised = set(re.findall(r"`((?:aijobs|gen_ai|server|error)\.[a-z_.]+)`", PAGE.read_text(encoding="utf-8")))
+    promised -= {names.ROLE}  # of its process
     assert promised <= {name for span in (*runs, *calls) for name in span.attributes}
     always = {name for name in promised if name.startswith("aijobs.")} - {"aijobs.job.status"}
     for span in runs:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from adapters.postgres.store import PostgresJobStore
 from adapters.postgres.vitals import TABLES, PostgresVitals
@@ -62,7 +63,7 @@ async def test_a_user_needs_one_right_to_see_how_old_the_sessions_of_others_are(
     role = f"watcher_{uuid4().hex}"
     await pool.execute(f"CREATE ROLE {role}")
 
-    async def as_watcher(connection: asyncpg.Connection) -> None:
+    async def as_watcher(connection: PoolConnectionProxy) -> None:
         await connection.execute(f"SET ROLE {role}")
 
     async def seen() -> tuple[bool, bool]:

@@ -34,7 +34,7 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture
 def traces(exporter: InMemorySpanExporter) -> Iterator[Traces]:
-    traces = Traces("1.0", exporter)
+    traces = Traces("worker", "1.0", exporter)
     yield traces
     traces.close()
 
@@ -192,7 +192,7 @@ def test_the_runs_of_a_traced_job_are_kept_whatever_the_sampler_says(
     exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    traces = Traces("1.0", exporter)
+    traces = Traces("worker", "1.0", exporter)
     for job in (held(traceparent=CALLERS), held(traceparent=None)):
         traces.exchanged([], [], [job], 0.01)
         traces.exchanged([(job, job.complete(b"{}"))], [], [], 0.01)
@@ -204,7 +204,7 @@ async def test_a_request_keeps_its_callers_trace_where_opentelemetry_is_off(
     exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    traces = Traces("1.0", exporter)
+    traces = Traces("worker", "1.0", exporter)
     assert await submit(traces, traceparent=CALLERS) == CALLERS
     assert await submit(traces) is None
     traces.close()
