@@ -21,6 +21,14 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 With jitter: a RabbitMQ that is back is not met by all at once.
 """
 
+HELD = 1.0
+"""Seconds that a connection lasts which is no failed try; how long it took to be refused does not count."""
+
+
+def next_wait(before: float, lasted: float) -> float:
+    """Seconds until the next try, when the one after `before` seconds had a connection for `lasted` (0: none)."""
+    return FIRST_WAIT if lasted > HELD else min(before * 2, LONGEST_WAIT)
+
 
 class Link:
     """`start` it once and `stop` it once; a broker that is away ends neither the thread nor the process."""
@@ -39,6 +47,7 @@ class Link:
         self._parameters = named(parameters, name)
         self._use = use
         self._connection: BlockingConnection | None = None
+        self._connected_at: float | None = None
         self._tidings = Tidings(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -63,19 +72,19 @@ class Link:
     def _run(self) -> None:
         wait = FIRST_WAIT
         while not self.stopping.is_set():
-            began = time.monotonic()
+            self._connected_at = None
             try:
                 self._once()
             except AWAY as error:
                 self._tidings.lost(error)
             except Exception:  # without this thread nothing would be sent or heard any more
                 log.exception("broker link failed", link=self._name)
-            held = time.monotonic() - began > LONGEST_WAIT
-            wait = FIRST_WAIT if held else min(wait * 2, LONGEST_WAIT)
+            wait = next_wait(wait, 0.0 if self._connected_at is None else time.monotonic() - self._connected_at)
             self.stopping.wait(wait * (0.5 + random.random()))  # noqa: S311
 
     def _once(self) -> None:
         connection = self._connection = BlockingConnection(self._parameters)
+        self._connected_at = time.monotonic()
         try:
             self._tidings.connected()
             self._use(connection)
