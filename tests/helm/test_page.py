@@ -20,7 +20,7 @@ MANIFESTS = [block for block in BLOCKS if "apiVersion:" in block]
 
 
 def test_the_page_has_examples():
-    assert (len(VALUES), len(MANIFESTS)) == (7, 1)
+    assert (len(VALUES), len(MANIFESTS)) == (8, 1)
 
 
 @pytest.mark.parametrize("example", [*VALUES, *blocks("docs/task-types.md", "yaml")])
