@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,6 +21,7 @@ from actors.held_open import held_open
 from actors.limits import within_limit
 from actors.progress import Progress, progress
 from actors.scratch import scratch
+from actors.threads import in_thread_of_its_own
 from domain.errors import BadInput, RunFailed
 from domain.job import LeasedJob
 from domain.ports import AudioFiles
@@ -121,11 +118,7 @@ class RunTools:
             yield folder / "file"
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        # Not one of a pool: what is stuck in it must keep neither another run nor the end of the process waiting.
-        outcome: Future[T] = Future()
-        outcome.set_running_or_notify_cancel()
-        threading.Thread(target=copy_context().run, args=(_settle, outcome, call), daemon=True).start()
-        return await held_open(asyncio.wrap_future(outcome))
+        return await held_open(in_thread_of_its_own(call))
 
     def progress(self, figures: Mapping[str, Any]) -> None:
         self._telling(figures)
@@ -135,18 +128,6 @@ class RunTools:
         performed = await ask(job, Raw(msgspec.json.encode(request)))
         self.attempts += performed.attempts
         return msgspec.json.decode(performed.result, type=kind)
-
-
-def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
-    try:
-        outcome.set_result(call())
-    except (StopIteration, SystemExit, KeyboardInterrupt) as error:
-        # These mean something to who awaits them: of the first asyncio would never hear, and wait for ever; the others
-        # would end the event loop, and with it every run.
-        escaped = RuntimeError(f"{type(error).__name__} left the function")
-        outcome.set_exception(escaped.with_traceback(error.__traceback__))
-    except BaseException as error:
-        outcome.set_exception(error)
 
 
 def _place(error: Exception) -> dict[str, str]:

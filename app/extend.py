@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from actors.threads import in_thread_of_its_own
 from domain.errors import BadInput, ErrorCode, Problem, RunFailed
 from domain.results import ChatResult, EmbeddingResult, Segment, TranscriptionResult
 from domain.routing import ModelKind, OwnQueue
@@ -156,7 +156,7 @@ class _Stage:
         yield self._files[source]
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.to_thread(call)
+        return await in_thread_of_its_own(call)
 
     def progress(self, figures: Mapping[str, Any]) -> None:
         msgspec.json.encode(figures)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -54,9 +56,17 @@ def _imported(name: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         said = " ".join(str(error).split()) or "it says no more"
         raise StartupError(
-            f"{VARIABLE}: the module {name} cannot be imported ({type(error).__name__}: {said}). It has to be "
-            "installed beside the service, or to lie in a folder that PYTHONPATH names."
+            f"{VARIABLE}: the module {name} cannot be imported ({type(error).__name__}: {said}). {_advice(name, error)}"
         ) from error
+
+
+def _advice(name: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+        return "It has to be installed beside the service, or to lie in a folder that PYTHONPATH names."
+    ours = (__file__, importlib.__file__)
+    places = [place for place in traceback.extract_tb(error.__traceback__) if place.filename not in ours]
+    own = [place for place in places if not place.filename.startswith("<frozen ")]
+    return f"See {own[-1].filename}, line {own[-1].lineno}." if own else "It says where."
 
 
 def _must_go_together(task_types: Sequence[TaskType[Any]]) -> None:

@@ -5,12 +5,14 @@ A value that cannot be used stops the start with one line: the variable, what wa
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
 
@@ -492,7 +494,23 @@ def _file(given: str) -> Path:
 
 
 def _database_url(given: str) -> Secret:
-    return _server_url(given, "postgres(ql)?", "postgresql://user:password@host:5432/database")
+    url = _server_url(given, "postgres(ql)?", "postgresql://user:password@host:5432/database")
+    _must_have_certificates(parse_qs(urlsplit(given).query))
+    return url
+
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def _must_have_certificates(options: Mapping[str, Sequence[str]]) -> None:
+    """PostgreSQL's driver would take a file that is not there for a server that is away, and wait for it."""
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        for file in options.get(name, ()):
+            if not os.access(file, os.R_OK):
+                raise _SecretUnusable(f"a file that can be read as {name}; {file} is none")
+    for mode in options.get("sslmode", ()):
+        if mode not in SSL_MODES:
+            raise _SecretUnusable(f"as sslmode one of: {', '.join(SSL_MODES)}")
 
 
 def _amqp_url(given: str) -> Secret:

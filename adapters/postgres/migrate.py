@@ -7,6 +7,7 @@ knows nothing of a newer revision learns whether it may go on beside it.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from asyncpg.exceptions import _base
 from sqlalchemy import Connection, pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -40,6 +42,10 @@ LOCK_TIMEOUT = "2s"
 """How long a change may wait for its table: whoever comes later waits as long, and no heartbeat must be missed."""
 
 AWAY = "Check that PostgreSQL runs there."
+UNREADABLE = (
+    "it cannot be read; expected postgresql://user:password@host:5432/database, with any special characters in it "
+    "percent-encoded."
+)
 IN_USE = "a table to be changed is held by another transaction (a dump?): let that end, then migrate again."
 
 OLDEST_PROGRAM = "SELECT to_jsonb(v) ->> 'oldest_program' FROM alembic_version AS v"
@@ -163,11 +169,24 @@ class _Unnamed(asyncpg.Connection):
 async def _connect(dsn: str) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(dsn, timeout=5, statement_cache_size=0, connection_class=_Unnamed)
-    except ValueError as error:  # its text may quote the password
+    except ssl.SSLCertVerificationError as error:
         raise StartupError(
-            "DATABASE_URL cannot be read: expected postgresql://user:password@host:5432/database, with any special "
-            "characters in it percent-encoded."
+            f"DATABASE_URL: the certificate of PostgreSQL is not trusted ({error.verify_message}): sslrootcert=FILE in "
+            "it names the authorities that it may come from."
         ) from error
+    except _base.ClientConfigurationError as error:
+        raise StartupError(f"DATABASE_URL: {_trouble_with_tls(error) or UNREADABLE}") from error
+    except ValueError as error:  # its text may quote the password
+        raise StartupError(f"DATABASE_URL: {UNREADABLE}") from error
+
+
+def _trouble_with_tls(error: _base.ClientConfigurationError) -> str | None:
+    """What asyncpg says of certificates quotes no password; what it says of other parts may."""
+    if "root certificate file" not in str(error):
+        return None
+    return (
+        "sslmode=verify-ca and verify-full need sslrootcert=FILE: the authorities that the certificate may come from."
+    )
 
 
 def _upgrade(connection: Connection) -> str:

@@ -313,7 +313,8 @@ class PostgresJobStore:
     async def prune(self, jobs: Sequence[PastJob]) -> list[JobId]:
         async with transaction(self._pool) as run:
             await run("SELECT set_config('lock_timeout', '2s', true)", [])
-            rows = await run(query("prune_jobs"), [[job.id for job in jobs], [job.number for job in jobs]])
+            old = await run(query("lock_old_jobs"), [[job.id for job in jobs], [job.number for job in jobs]])
+            rows = await run(query("erase_jobs"), [[row["id"] for row in old]])
         return [row["id"] for row in rows]
 
     async def oldest_finished(self) -> dict[JobStatus, float]:

@@ -38,7 +38,7 @@ class Declarations:
         except ChannelClosedByBroker as refusal:
             if refusal.reply_code not in (ACCESS_REFUSED, PRECONDITION_FAILED):
                 raise
-            _on_its_own_channel(connection, declare, passive=True)
+            _look_for(connection, declare, refusal)
             self._warn(name, refusal.reply_text)
 
     def keep(self, connection: BlockingConnection, name: str, declare: Declare) -> None:
@@ -59,6 +59,14 @@ class Declarations:
             known, self._warned = name in self._warned, self._warned | {name}
         if not known:
             log.warning("declared otherwise: used as it is", name=name, reason=reason, hint=HINT)
+
+
+def _look_for(connection: BlockingConnection, declare: Declare, refusal: ChannelClosedByBroker) -> None:
+    """See whether somebody else declared it. Where nobody did, what was refused is what an operator can mend."""
+    try:
+        _on_its_own_channel(connection, declare, passive=True)
+    except ChannelClosedByBroker as absent:
+        raise (refusal if absent.reply_code == NOT_FOUND else absent) from None
 
 
 def _on_its_own_channel(connection: BlockingConnection, declare: Declare, *, passive: bool) -> None:

@@ -122,7 +122,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "aijobs_gpu_seconds_total",
         "queue owner",
         Where.RUNS,
-        "Seconds that runs held slots of GPU queues, by the owner of their jobs. Counted when a run ends.",
+        "Seconds that runs held slots of queues, by the owner of their jobs. Counted when a run ends.",
         "seconds",
     ),
     _counter(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from adapters.telemetry.context import current, trace_id
+from adapters.telemetry.runs import remember
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
 from domain.telemetry import Change, Listener
@@ -52,7 +53,7 @@ class Log(Listener):
         for job in lost:
             log.warning("run without effect", **_of_run(job), duration_ms=self._duration_ms(job))
         for job in claimed:
-            self._began[job.lease] = time.monotonic()
+            remember(self._began, job.lease, time.monotonic())
             log.info("job started", **_of_run(job), waited_ms=round(job.waited * 1000))
 
     def lent(self, jobs: Sequence[Job]) -> None:

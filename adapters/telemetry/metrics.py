@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from adapters.telemetry.bounded import OTHER, Bounded
 from adapters.telemetry.catalogue import BY_NAME, CATALOGUE, Kind
+from adapters.telemetry.runs import MOST, remember
 from domain.errors import ErrorCode, RunFailed
 from domain.events import JobEvent
 from domain.job import Job, JobStatus, LeasedJob, LeaseToken, Priority, RunOutcome, Settlement
@@ -40,8 +41,6 @@ COUNTED = frozenset({RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.EXPIRED
 """Ends of runs that count as an attempt."""
 
 LOST = "lost"
-
-MOST_BEGUN = 100_000
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNKNOWN = "unknown"
@@ -79,7 +78,7 @@ class Metrics(Listener):
         roles: Sequence[str] = (),
         queues: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
-        remembers: int = MOST_BEGUN,
+        remembers: int = MOST,
     ) -> None:
         """
         Args:
@@ -228,10 +227,7 @@ class Metrics(Listener):
             self._request_seconds[(route,)].observe(seconds)
 
     def _begin(self, job: LeasedJob, now: float) -> None:
-        began = self._began
-        began[job.lease.token] = now
-        if len(began) > self._remembers:
-            del began[next(iter(began))]
+        remember(self._began, job.lease.token, now, self._remembers)
         self._start(job.queue, job.task_type, job.priority, job.waited)
 
     def _start(self, queue: str | None, task_type: str, priority: Priority, waited: float) -> None:

@@ -35,6 +35,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from adapters.telemetry import names
 from adapters.telemetry.context import current
+from adapters.telemetry.runs import remember
 from domain.errors import RunFailed
 from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
 from domain.telemetry import Answer, Call, Listener, NoCall, Server
@@ -177,7 +178,7 @@ class Traces(Listener):
             )
             wait.end(now)
             links.append(Link(wait.get_span_context()))
-        self._runs[job.lease] = (self._sure if submission else self._tracer).start_span(
+        run = (self._sure if submission else self._tracer).start_span(
             f"run {job.task_type}",
             context=Context(),
             kind=SpanKind.CONSUMER,
@@ -185,6 +186,7 @@ class Traces(Listener):
             links=links,
             start_time=now,
         )
+        remember(self._runs, job.lease, run)
 
 
 class _Call:

@@ -125,7 +125,7 @@ class Diagnose:
         return of_providers(await self.providers.survey())
 
     async def _queues(self) -> Component:
-        return of_queues(await self.report.queues(ANYBODY))
+        return of_queues(await self.report.queues(ANYBODY), len(await self.report.workers()))
 
     async def _errors(self) -> Component:
         return of_errors(await self.report.stats(ANYBODY))
@@ -200,8 +200,12 @@ def of_providers(reports: Sequence[ProviderReport]) -> Component:
     )
 
 
-def of_queues(queues: Sequence[QueueReport]) -> Component:
-    """Down where every one of them is held or deserted."""
+def of_queues(queues: Sequence[QueueReport], workers: int) -> Component:
+    """Down where every one of them is held or deserted.
+
+    Args:
+        workers: processes that live, each of which may serve several.
+    """
     findings = [Finding(queue.state.name, text) for queue in queues if (text := _queue_trouble(queue))]
     return _component(
         "queues",
@@ -211,7 +215,7 @@ def of_queues(queues: Sequence[QueueReport]) -> Component:
         paused=sum(queue.state.paused or queue.state.stopped for queue in queues),
         circuits_not_closed=sum(queue.state.circuit.state is not CircuitState.CLOSED for queue in queues),
         without_workers=sum(not queue.workers for queue in queues),
-        workers=sum(queue.workers for queue in queues),
+        workers=workers,
         slots=sum(queue.slots for queue in queues),
         idle=sum(queue.idle for queue in queues),
         pending=sum(queue.jobs.pending for queue in queues),

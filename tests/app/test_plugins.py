@@ -99,6 +99,14 @@ def test_what_cannot_be_used_is_said_in_one_line(write: Write, text: str, said: 
     assert name in told or TICKET in told
 
 
+def test_a_module_that_breaks_off_says_where_and_one_that_is_not_there_where_it_has_to_lie(write: Write):
+    name = write("1 / 0")
+    assert re.search(rf"\(ZeroDivisionError: .*\)\. See .*{name}\.py, line 2\.$", refusal(name))
+    assert refusal("nowhere").endswith("or to lie in a folder that PYTHONPATH names.")
+    assert "PYTHONPATH" not in refusal(write("import nowhere_to_be_found"))
+    assert "line 2" in refusal(write("syntax error"))
+
+
 def test_two_task_types_do_not_share_a_name(write: Write):
     assert "ocr is taken" in refusal(write(OCR), write(OCR))
 

@@ -159,6 +159,8 @@ UNUSABLE_SECRETS = [
     ("DATABASE_URL", "postgresql://ai:hunter2@@db/jobs"),
     ("DATABASE_URL", "postgresql://ai:hunter2@db:port/jobs"),
     ("DATABASE_URL", "postgresql://ai:hunter2@db/jobs\nx"),
+    ("DATABASE_URL", "postgresql://ai:hunter2@db/jobs?sslmode=verify-full&sslrootcert=/nowhere/root.crt"),
+    ("DATABASE_URL", "postgresql://ai:hunter2@db/jobs?sslmode=always"),
     ("DATABASE_DIRECT_URL", "mysql://ai:hunter2@db/jobs"),
     ("AMQP_URL", "http://ai:hunter2@rabbit"),
     ("AMQP_URL", "amqp://ai:hunter2/@rabbit"),

@@ -144,7 +144,7 @@ async def test_jobs_are_read_by_primary_keys(connection: asyncpg.Connection):
 
 
 @pytest.mark.parametrize("filled", ["filled", "analysed"], indirect=True)
-@pytest.mark.parametrize("name", ["cancel_jobs", "retry_jobs", "erase_jobs", "prune_jobs"])
+@pytest.mark.parametrize("name", ["cancel_jobs", "retry_jobs", "erase_jobs", "lock_old_jobs"])
 async def test_jobs_are_steered_by_their_primary_key(connection: asyncpg.Connection, name: str):
     steer = await plan(connection, query(name))
     assert "jobs_pkey" in steer

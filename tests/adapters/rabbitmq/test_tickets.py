@@ -12,10 +12,12 @@ import pytest
 from dramatiq import Message
 from pika import BlockingConnection, URLParameters
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 from structlog.testing import capture_logs
 
 from actors.tickets import ticket
 from adapters.rabbitmq.broker import TicketBroker
+from adapters.rabbitmq.declare import Declarations
 from adapters.rabbitmq.tickets import MOST_PENDING, RabbitTickets
 from app.bootstrap import RabbitTicketConsumer
 from tests.factories import QUEUE
@@ -59,10 +61,10 @@ def by_hand(url: str) -> Iterator[BlockingChannel]:
 
 
 @contextmanager
-def forbidden(rabbitmq: Broker, vhost: str) -> Iterator[None]:
+def forbidden(rabbitmq: Broker, vhost: str, configure: str = ".*") -> Iterator[None]:
     """Within this, the tests' user may write nothing."""
     path = f"/permissions/{quote(unquote(urlsplit(vhost).path[1:]), safe='')}/{urlsplit(vhost).username}"
-    rabbitmq.management("PUT", path, {"configure": ".*", "write": "", "read": ".*"})
+    rabbitmq.management("PUT", path, {"configure": configure, "write": "", "read": ".*"})
     yield
     rabbitmq.management("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
 
@@ -294,3 +296,15 @@ async def test_a_ticket_says_what_it_is_to_whoever_finds_it(vhost: str):
         with by_hand(vhost) as channel:
             _, properties, _ = channel.basic_get(QUEUE, auto_ack=True)
     assert (properties.type, properties.app_id, properties.content_type) == ("ticket", "ai-service", "application/json")
+
+
+async def test_of_a_queue_that_may_not_be_declared_rabbitmqs_refusal_is_told(rabbitmq: Broker, vhost: str) -> None:
+    def declare(channel: BlockingChannel, passive: bool) -> None:
+        channel.queue_declare("of.mine", passive=passive)
+
+    with (
+        forbidden(rabbitmq, vhost, configure=""),
+        closing(BlockingConnection(URLParameters(vhost))) as connection,
+        pytest.raises(ChannelClosedByBroker, match=r"ACCESS_REFUSED - .*queue 'of\.mine'"),
+    ):
+        Declarations().make(connection, "of.mine", declare)

@@ -96,7 +96,8 @@ OPEN = Circuit(CircuitState.OPEN, ErrorCode.AUTH_ERROR, "The key sk-123 is not f
     ],
 )
 def test_a_queue_that_is_held_or_deserted_is_found(queues: list[QueueReport], word: Word, texts: list[str]):
-    found = of_queues(queues)
+    found = of_queues(queues, workers=1)
+    assert found.figures["workers"] == 1
     assert (found.status, [finding.text for finding in found.findings]) == (word, texts)
 
 
