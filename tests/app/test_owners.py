@@ -54,6 +54,7 @@ RIGHTS = {
         "get_upload",
         "get_upload_content",
         "get_providers_status",
+        "get_infra_status",
         "get_queued_chat",
     },
     Right.WORK: {"claim_jobs", "heartbeat_job", "complete_job", "fail_job", "release_job", "get_upload_content"},

@@ -11,10 +11,11 @@ import pytest
 from adapters.postgres.store import PostgresJobStore
 from benchmarks.depth import exchanged, stock
 
-SHALLOW, DEEP = 1_000, 50_000
+SHALLOW, DEEP = 2_000, 50_000
 RUNS = {64: 192, 1: 30}
 """How many runs are timed together, by how many a claim asks for."""
-TIMES = 5
+TIMES = 8
+"""All of them together run fewer jobs than the shallow queue has."""
 MOST = 3.0
 """Far more than is asked of W6, and far less than a claim takes that reads its whole queue. The best of each counts:
 whatever else the machine does only adds to the others."""

@@ -126,7 +126,7 @@ def test_a_worker_that_is_stopped_loses_its_jobs_and_changes_nothing_when_it_wak
     assert {(job["status"], job["attempts"], job["crashes"]) for job in done} == {("completed", 1, 1)}
 
     stopped.popen.send_signal(signal.SIGCONT)
-    eventually(lambda: stopped.said.count('"outcome": "lost"') == SLOTS, within=10, what="it finds its jobs lost")
+    eventually(lambda: stopped.said.count('"run without effect"') == SLOTS, within=10, what="it finds its jobs lost")
     assert [ground.api.get(job) for job in jobs] == done
     results = ground.installation.rows("SELECT job_id, count(*) FROM job_results GROUP BY 1 HAVING count(*) > 1")
     assert results == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -20,6 +21,7 @@ from adapters.postgres.store import PostgresJobStore
 from domain.errors import ErrorCode, Failure, ServiceError, StorageUnavailable
 from domain.job import CANCELLED_BY_CALLER, IdempotencyKey, JobStatus, LeasedJob, RunOutcome, Settlement
 from domain.ports import JobFilter, JobStore, Listing, RescueTerms
+from domain.retention import Walk
 from tests.factories import LEASE, external_claim, new_beat, new_claim, new_id, new_job, new_lease, stored_job
 from tests.moves import one, several, statuses, take
 
@@ -82,6 +84,10 @@ EVERY_CALL: dict[str, Callable[[JobStore], Awaitable[object]]] = {
     "cancel": lambda store: store.cancel([new_id()], CANCELLED_BY_CALLER),
     "retry": lambda store: store.retry([new_id()]),
     "erase": lambda store: store.erase([new_id()]),
+    "walk": lambda store: store.walk(Walk(LEASE, status=JobStatus.COMPLETED), None, 10),
+    "prune": lambda store: store.prune([]),
+    "oldest_finished": lambda store: store.oldest_finished(),
+    "note_progress": lambda store: store.note_progress(new_lease(), Raw(b"{}")),
     "promote_due": lambda store: store.promote_due(),
     "route": lambda store: store.route({("llm_chat", "late"): "gpu.llm"}),
     "rescue": lambda store: store.rescue(RescueTerms(3, LEASE)),
@@ -214,8 +220,9 @@ async def taken(store: PostgresJobStore, how_many: int) -> list[LeasedJob]:
 
 
 def unstorable(held: LeasedJob) -> Settlement:
-    failure = Failure(ErrorCode.BAD_RESPONSE, "It said \x00.")
-    return Settlement(held.lease, RunOutcome.FAILED, JobStatus.FAILED, failure=failure)
+    """It would be tried again when PostgreSQL's calendar has ended."""
+    failure = Failure(ErrorCode.BAD_RESPONSE, "It said too much.")
+    return Settlement(held.lease, RunOutcome.FAILED, JobStatus.PENDING, failure=failure, delay=timedelta.max)
 
 
 @pytest.mark.parametrize("place", [0, 31, 63])
@@ -239,7 +246,7 @@ async def test_several_refused_ones_are_each_refused_alone(store: PostgresJobSto
 
 async def test_why_it_was_refused_does_not_tell_what_was_in_it(store: PostgresJobStore):
     [held] = await taken(store, 1)
-    secret = replace(unstorable(held), failure=Failure(ErrorCode.UNKNOWN, "hunter2 \x00"))
+    secret = replace(unstorable(held), failure=Failure(ErrorCode.UNKNOWN, "hunter2"))
     outcome = await store.exchange([secret], None)
     assert "hunter2" not in outcome.refused[held.lease]
 
