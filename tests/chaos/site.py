@@ -177,15 +177,14 @@ class Site:
         self.installation = self._stack.enter_context(Installation(self.folder, **settings))
         code, said = self.installation.run("migrate", within=60, DATABASE_URL=self.postgres.dsn)
         assert code == 0, said
-        for name in PROCESSES:
-            self.places[name] = self._place(name)
+        for name, port in zip(PROCESSES, free_ports(len(PROCESSES)), strict=True):  # together: no two get the same
+            self.places[name] = self._place(name, port)
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str, port: int) -> Place:
         doors = {
             link: Door(self._stack.enter_context(TcpProxy("127.0.0.1", self._port(link), self._keeper, self.address)))
             for link in Link
         }
-        [port] = free_ports(1)
         through = {link: f"{self.address}:{door.proxy.port}" for link, door in doors.items()}
         settings = {
             "DATABASE_URL": re.sub(r"127\.0\.0\.1:\d+", through[Link.DATABASE], self.postgres.dsn),
