@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -48,13 +49,17 @@ class Log(Listener):
         claimed: Sequence[LeasedJob],
         seconds: float,
     ) -> None:
+        tells = log.is_enabled_for(logging.INFO)  # asked once: a busy worker ends thousands of runs a second
         for job, settlement in settled:
-            self._ended(job, settlement)
+            duration_ms = self._duration_ms(job)
+            if tells:
+                _tell_end(job, settlement, duration_ms)
         for job in lost:
             log.warning("run without effect", **_of_run(job), duration_ms=self._duration_ms(job))
         for job in claimed:
             remember(self._began, job.lease, time.monotonic())
-            log.info("job started", **_of_run(job), waited_ms=round(job.waited * 1000))
+            if tells:
+                log.info("job started", **_of_run(job), waited_ms=round(job.waited * 1000))
 
     def lent(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -66,14 +71,6 @@ class Log(Listener):
     def changed(self, change: Change, events: Sequence[JobEvent]) -> None:
         for event in events:
             log.info(f"job {change}", **_of_event(event), status=str(event.kind))
-
-    def _ended(self, job: LeasedJob, settlement: Settlement) -> None:
-        fields = {**_of_run(job), "duration_ms": self._duration_ms(job)}
-        if settlement.failure:
-            fields["error_code"] = settlement.failure.code.value
-        if settlement.status is JobStatus.PENDING:
-            fields["again_in_ms"] = round(settlement.delay.total_seconds() * 1000)
-        log.info(_said_of(settlement), **fields)
 
     def _duration_ms(self, job: LeasedJob) -> int:
         began = self._began.pop(job.lease, None)
@@ -87,6 +84,15 @@ class Log(Listener):
 def _owner_of(jobs: Sequence[Job]) -> str | None:
     owners = {job.owner_service for job in jobs}
     return owners.pop() if len(owners) == 1 else None
+
+
+def _tell_end(job: LeasedJob, settlement: Settlement, duration_ms: int) -> None:
+    fields = {**_of_run(job), "duration_ms": duration_ms}
+    if settlement.failure:
+        fields["error_code"] = settlement.failure.code.value
+    if settlement.status is JobStatus.PENDING:
+        fields["again_in_ms"] = round(settlement.delay.total_seconds() * 1000)
+    log.info(_said_of(settlement), **fields)
 
 
 def _said_of(settlement: Settlement) -> str:
