@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import structlog
 
 from adapters.telemetry.context import current, trace_id
-from adapters.telemetry.runs import remember
+from adapters.telemetry.runs import Stopwatches
 from domain.events import JobEvent
-from domain.job import Job, JobStatus, Lease, LeasedJob, RunOutcome, Settlement
+from domain.job import Job, JobStatus, LeasedJob, RunOutcome, Settlement
 from domain.telemetry import Change, Listener
 
 log = structlog.get_logger()
@@ -30,7 +28,7 @@ ENDS = {
 
 class Log(Listener):
     def __init__(self) -> None:
-        self._began: dict[Lease, float] = {}
+        self._runs = Stopwatches()
 
     def traceparent(self) -> str | None:
         return current.get()
@@ -57,7 +55,7 @@ class Log(Listener):
         for job in lost:
             log.warning("run without effect", **_of_run(job), duration_ms=self._duration_ms(job))
         for job in claimed:
-            remember(self._began, job.lease, time.monotonic())
+            self._runs.start(job)
             if tells:
                 log.info("job started", **_of_run(job), waited_ms=round(job.waited * 1000))
 
@@ -73,12 +71,7 @@ class Log(Listener):
             log.info(f"job {change}", **_of_event(event), status=str(event.kind))
 
     def _duration_ms(self, job: LeasedJob) -> int:
-        began = self._began.pop(job.lease, None)
-        if began is not None:
-            return round((time.monotonic() - began) * 1000)
-        # An external worker's run: it may have begun at another process. The clocks of machines differ a little.
-        took = datetime.now(UTC) - job.started_at if job.started_at else None
-        return max(0, round(took.total_seconds() * 1000)) if took else 0
+        return round((self._runs.stop(job) or 0.0) * 1000)
 
 
 def _owner_of(jobs: Sequence[Job]) -> str | None:

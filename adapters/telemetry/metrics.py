@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -21,10 +20,10 @@ from prometheus_client.registry import Collector
 
 from adapters.telemetry.bounded import OTHER, Bounded
 from adapters.telemetry.catalogue import BY_NAME, CATALOGUE, Kind
-from adapters.telemetry.runs import MOST, remember
+from adapters.telemetry.runs import MOST, Stopwatches
 from domain.errors import ErrorCode, RunFailed
 from domain.events import JobEvent
-from domain.job import Job, JobStatus, LeasedJob, LeaseToken, Priority, RunOutcome, Settlement
+from domain.job import Job, JobStatus, LeasedJob, Priority, RunOutcome, Settlement
 from domain.telemetry import Answer, Call, Change, Listener, Server
 
 C = TypeVar("C", Counter, Histogram)
@@ -89,10 +88,9 @@ class Metrics(Listener):
         self.labels = labels
         self._version = version
         self._monotonic = monotonic
-        self._remembers = remembers
         self._roles = roles
         self._readings: list[Reading] = [self._built]
-        self._began: dict[LeaseToken, float] = {}
+        self._runs = Stopwatches(monotonic, remembers)
         self._families: list[Counter | Histogram] = []
         self._submitted = self._counter("aijobs_submitted_total")
         self._submit_seconds = self._histogram("aijobs_submit_seconds")[()]
@@ -164,13 +162,13 @@ class Metrics(Listener):
         self._exchange.observe(seconds)
         self._claimed.observe(len(claimed))
         self._settled.observe(len(settled))
-        now = self._monotonic()
         for job, settlement in settled:
-            self._end(job, settlement, now)
+            self._end(job, settlement)
         for job in lost:
-            self._lose(job, now)
+            self._lose(job)
         for job in claimed:
-            self._begin(job, now)
+            self._runs.start(job)
+            self._start(job.queue, job.task_type, job.priority, job.waited)
 
     def lent(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -226,37 +224,29 @@ class Metrics(Listener):
         if seconds is not None and status is not None:
             self._request_seconds[(route,)].observe(seconds)
 
-    def _begin(self, job: LeasedJob, now: float) -> None:
-        remember(self._began, job.lease.token, now, self._remembers)
-        self._start(job.queue, job.task_type, job.priority, job.waited)
-
     def _start(self, queue: str | None, task_type: str, priority: Priority, waited: float) -> None:
         of = self.labels.queue(queue)
         self._started[of, self.labels.task_type(task_type)].inc()
         self._wait[of, PRIORITIES[priority]].observe(waited)
 
-    def _end(self, job: LeasedJob, settlement: Settlement, now: float) -> None:
+    def _end(self, job: LeasedJob, settlement: Settlement) -> None:
         queue, task_type = self.labels.queue(job.queue), self.labels.task_type(job.task_type)
         code = settlement.failure.code.value if settlement.failure else ""
         self._ended[queue, task_type, settlement.outcome.value, code].inc()
-        self._spend(job, queue, task_type, now)
+        self._spend(job, queue, task_type)
         if settlement.status in _FINAL:
             self._finished[queue, task_type, settlement.status.value, code].inc()
             self._attempts[(queue,)].observe(job.attempts + (settlement.outcome in COUNTED))
 
-    def _lose(self, job: LeasedJob, now: float) -> None:
+    def _lose(self, job: LeasedJob) -> None:
         queue, task_type = self.labels.queue(job.queue), self.labels.task_type(job.task_type)
         self._lost[(queue,)].inc()
         self._ended[queue, task_type, LOST, ""].inc()
-        self._spend(job, queue, task_type, now)
+        self._spend(job, queue, task_type)
 
-    def _spend(self, job: LeasedJob, queue: str, task_type: str, now: float) -> None:
-        began = self._began.pop(job.lease.token, None)
-        if began is not None:
-            seconds = now - began
-        elif job.started_at is not None:
-            seconds = max(0.0, (datetime.now(UTC) - job.started_at).total_seconds())
-        else:
+    def _spend(self, job: LeasedJob, queue: str, task_type: str) -> None:
+        seconds = self._runs.stop(job)
+        if seconds is None:
             return
         self._run[queue, task_type].observe(seconds)
         if job.queue is not None:

@@ -125,7 +125,8 @@ class Diagnose:
         return of_providers(await self.providers.survey())
 
     async def _queues(self) -> Component:
-        return of_queues(await self.report.queues(ANYBODY), len(await self.report.workers()))
+        queues, workers = await self.report.queues_and_workers(ANYBODY)
+        return of_queues(queues, len(workers))
 
     async def _errors(self) -> Component:
         return of_errors(await self.report.stats(ANYBODY))
@@ -289,13 +290,14 @@ def of_infra(targets: Sequence[Target]) -> Component:
 
 
 def _broker_troubles(told: BrokerState) -> list[str]:
-    troubles = {
-        told.trouble or "": bool(told.trouble),
-        "A node is short of memory, and takes no messages.": bool(told.memory_alarm),
-        "A node is short of disk, and takes no messages.": bool(told.disk_alarm),
-        f"{told.nodes_down} of its nodes are down.": bool(told.nodes_down),
-    }
-    return [text for text, there in troubles.items() if there]
+    troubles = [told.trouble] if told.trouble else []
+    if told.memory_alarm:
+        troubles.append("A node is short of memory, and takes no messages.")
+    if told.disk_alarm:
+        troubles.append("A node is short of disk, and takes no messages.")
+    if told.nodes_down:
+        troubles.append(f"{told.nodes_down} of its nodes are down.")
+    return troubles
 
 
 def _provider_finding(report: ProviderReport) -> Finding | None:

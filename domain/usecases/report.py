@@ -175,12 +175,18 @@ class Report:
 
     async def queues(self, caller: Caller) -> list[QueueReport]:
         """Every queue that is configured, has jobs or is served by a live worker, in the order of their names."""
+        queues, _ = await self.queues_and_workers(caller)
+        return queues
+
+    async def queues_and_workers(self, caller: Caller) -> tuple[list[QueueReport], list[LiveWorker]]:
+        """As `queues` and `workers`, of one look."""
         states = {state.name: state for state in await self.operate.states()}
         workers = await self.workers()
         served = [queue for worker in workers for queue in worker.queues]
         found = [tally.queue for tally in (await self.figures()).tallies if tally.queue]
         names = sorted({*states, *served, *found})
-        return await self._reports(caller, [states.get(name) or QueueState(name) for name in names], workers)
+        queues = await self._reports(caller, [states.get(name) or QueueState(name) for name in names], workers)
+        return queues, workers
 
     async def each_queue(self, caller: Caller, states: Sequence[QueueState]) -> list[QueueReport]:
         """These queues, with their jobs and who serves them."""

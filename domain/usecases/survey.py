@@ -53,8 +53,7 @@ class Survey:
         Raises:
             StorageUnavailable.
         """
-        queues = await self.report.queues(Caller())
-        workers = await self.report.workers()
+        queues, workers = await self.report.queues_and_workers(Caller())
         figures = await self.report.figures()
         oldest = await self.vitals.oldest_due()
         self._remember(figures.paces)

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.deploy.dockerfile import commands, ignores, only, sent, stages
+from tests.servers.rabbitmq import free_ports
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE, IGNORE = ROOT / "Dockerfile", ROOT / ".dockerignore"
@@ -204,7 +204,7 @@ def test_its_commands_work_for_a_user_that_may_write_nothing_but_tmp(image: Imag
 
 
 def test_a_process_of_the_image_serves_and_its_health_check_tells_so(image: Image, database: str):
-    port = str(free_port())
+    port = str(free_ports(1)[0])
     variables = {"HTTP_PORT": port, "DATABASE_URL": database, "AI_PROVIDER": "practice"}
     check = json.loads(only(FINAL, "HEALTHCHECK").partition(" CMD ")[2])
     others = {"WORKER_HTTP_PORT": port, "SCHEDULER_HTTP_PORT": port}
@@ -233,13 +233,6 @@ def running(image: Image, command: list[str], variables: dict[str, str]) -> Iter
             yield process
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def only_version() -> str:
